@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mlo {
+
+class Engine;
+
+/// What the engine says after a step of the top level. References are valid during the call.
+struct StepReport {
+  int64_t step;      ///< steps of the top level taken, counting this one
+  int64_t steps;     ///< steps that the run will take
+  double seconds;    ///< since this run began
+  /// Level and last loss, lowest level first; read from the losses' tensors when asked for.
+  std::vector<std::pair<std::string, double>> losses() const;
+  /// "level.metric" and value, of the metrics returned beside the losses.
+  std::vector<std::pair<std::string, double>> metrics() const;
+  const Engine& engine;
+};
+
+struct ValidationReport {
+  int64_t step;
+  std::map<std::string, double> metrics;  ///< "level.name"
+  bool best;                              ///< the best so far by the early-stopping metric; false when there is none
+};
+
+/// Watches a run. What a callback throws ends the run and reaches the caller.
+class Callback {
+ public:
+  virtual ~Callback() = default;
+  virtual void on_start(const Engine& /*engine*/) {}
+  virtual void on_step(const StepReport& /*report*/) {}
+  virtual void on_validation(const Engine& /*engine*/, const ValidationReport& /*report*/) {}
+  /// Something the user should know and that stops nothing; said once each.
+  virtual void on_warning(const std::string& /*text*/) {}
+  virtual void on_stop(const Engine& /*engine*/, const std::string& /*reason*/) {}
+};
+
+/// Steps, time left and the losses, redrawn in place at most ten times a second; writes nothing if the stream is no
+/// terminal. The stream outlives the callback.
+std::unique_ptr<Callback> progress_bar(std::FILE* stream);
+/// One JSON object a line: {"event": "start"|"step"|"validation"|"warning"|"stop", …}, appended; a step every `every` steps.
+std::unique_ptr<Callback> json_lines(std::filesystem::path file, int64_t every = 1);
+/// Saves a checkpoint whenever a validation is the best so far by the early-stopping metric.
+std::unique_ptr<Callback> best_checkpoint(std::filesystem::path file);
+
+}  // namespace mlo

@@ -1,0 +1,57 @@
+#pragma once
+
+#include "mlo/hypergradient/step_record.h"
+#include "mlo/tensors.h"
+
+#include <memory>
+#include <string>
+
+namespace mlo {
+
+class Level;
+class Levels;
+
+/// Whether products are taken where the level stood before its last step (exact for unroll 1), or where it stands now.
+enum class EvaluationPoint { before_step, after_step };
+
+/// Evaluates a lower level's loss again, as a transaction: from construction to destruction the parameters of all levels
+/// the recorded step read, the buffers and the train/eval modes are those of that step, the attention kernel is one that
+/// can be differentiated twice if `second_order` says so; every evaluation replays the step's batch, random draws and
+/// discrete choices. The destructor puts everything back bit for bit, also while an exception passes. One probe at a
+/// time.
+class Probe {
+ public:
+  Probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point, bool second_order);
+  ~Probe();
+  Probe(const Probe&) = delete;
+  Probe& operator=(const Probe&) = delete;
+
+  const std::string& level_name() const;
+  /// θ_k: the level's live parameters, at the recorded values plus the last shift.
+  const Tensors& parameters() const;
+  /// θ_k as recorded.
+  const Tensors& recorded() const;
+  const StepRecord& record() const;
+
+  /// Sets θ_k to recorded + epsilon·direction, until the next shift or the end of the probe. 0 gives the recorded bits.
+  void shift(double epsilon, const Tensors& direction);
+
+  /// ∂L_k/∂t for each t of `wrt`, mean over the micro-batches; an unused t gives an undefined tensor. First order.
+  Tensors gradient(const Tensors& wrt);
+  /// ∂L_k/∂t on one micro-batch with its graph, to be differentiated once more; the requires_grad of `others` is on too.
+  /// An undefined entry: L_k does not use t.
+  Tensors gradient_graph(std::size_t draw, const Tensors& wrt, const Tensors& others);
+  /// The products of the problem's own `AnalyticDerivatives`, mean over the micro-batches. Throws UnsupportedError if it
+  /// has none.
+  Tensors analytic_product(const Tensors& v, const Tensors& wrt);
+
+  /// Counted for the level: passes are counted by the probe, products by the oracle that makes them.
+  void count_hessian_product();
+  void count_mixed_product();
+
+ private:
+  struct Body;
+  std::unique_ptr<Body> body_;
+};
+
+}  // namespace mlo

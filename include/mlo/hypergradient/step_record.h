@@ -1,0 +1,39 @@
+#pragma once
+
+#include "mlo/batch.h"
+#include "mlo/tensors.h"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace mlo {
+
+class StepDerivative;
+struct FrozenValues;
+
+/// One evaluation of a loss, complete enough to be repeated: the batch, the key of its random stream and the discrete
+/// choices taken (`mlo::replayed`).
+struct Draw {
+  Batch batch;
+  uint64_t seed = 0;
+  Tensors choices;
+};
+
+/// One own step of a level as the levels above differentiate it: what was drawn, which values were read, what the
+/// optimizer was given and did. Kept only as far as the level's method needs it.
+struct StepRecord {
+  int64_t step = 0;                                    ///< own steps taken before this one
+  std::vector<Draw> draws;                             ///< one for each micro-batch; the loss is their mean
+  Tensors gradient;                                    ///< what the optimizer was given: after hooks and clipping
+  std::vector<Tensors> kept;                           ///< for each draw ∇_θ L with its graph; empty unless the method keeps graphs
+  std::shared_ptr<const StepDerivative> derivative;    ///< of the optimizer's update; null unless the method needs it
+
+  /// Values as this step read them, by level index (own level: before the step); null for levels it does not read.
+  /// Copies are made only where values have changed since.
+  std::vector<std::shared_ptr<const FrozenValues>> values;
+  Tensors buffers;            ///< of the modules the loss runs, before the step; empty where there are none
+  std::vector<char> modes;    ///< train (1) or eval (0) of each of these modules
+};
+
+}  // namespace mlo

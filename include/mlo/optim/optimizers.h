@@ -1,0 +1,43 @@
+#pragma once
+
+#include "mlo/tensors.h"
+
+#include <functional>
+#include <memory>
+
+namespace torch::optim {
+class Optimizer;
+}
+
+namespace mlo {
+
+/// Makes the optimizer of a level from the parameters it trains.
+using OptimizerFactory = std::function<std::shared_ptr<torch::optim::Optimizer>(const Tensors& parameters)>;
+
+struct SgdOptions {
+  double lr = 0.1;
+  double momentum = 0.0;
+  double dampening = 0.0;
+  double weight_decay = 0.0;
+  bool nesterov = false;
+};
+/// torch::optim::SGD.
+OptimizerFactory sgd(SgdOptions options = {});
+
+struct AdamOptions {
+  double lr = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.0;
+};
+/// torch::optim::Adam (weight decay added to the gradient).
+OptimizerFactory adam(AdamOptions options = {});
+/// torch::optim::AdamW (decoupled weight decay).
+OptimizerFactory adamw(AdamOptions options = {});
+
+/// An optimizer of the user's own, parameter groups and all, over exactly the parameters of the level. Any
+/// torch::optim::Optimizer whose step needs no closure.
+OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer);
+
+}  // namespace mlo

@@ -1,0 +1,8 @@
+#pragma once
+
+namespace mlo {
+
+// The version of the library that is running, "major.minor.patch". Thread safe; never throws.
+const char* version() noexcept;
+
+}  // namespace mlo

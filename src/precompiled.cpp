@@ -1,0 +1,1 @@
+// CMake makes the precompiled header beside an object file: this one.
