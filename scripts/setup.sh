@@ -1,0 +1,195 @@
+#!/usr/bin/env bash
+# Installs what the build needs: the packages of Debian 12 or Ubuntu 24.04 that are missing, and LibTorch (the PyPI wheel
+# of PyTorch) into .deps/. Safe to run again: what is already there is left alone.
+#
+# usage: scripts/setup.sh
+# environment:
+#   MLO_CUDA=AUTO|ON|OFF               install what the CUDA half of LibTorch loads; AUTO: if nvcc of the wheel's major
+#                                      version is here
+#   CMAKE_PREFIX_PATH, Torch_DIR, Torch_ROOT   where one of them holds a LibTorch, that one is used and nothing is downloaded
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+torch_version=2.11.0
+torch_cuda_major=13
+venv=.deps/venv
+
+say() { printf 'setup: %s\n' "$*"; }
+stop() { printf 'setup: %s\n' "$@" >&2; exit 1; }
+
+# --- Packages --------------------------------------------------------------------------------------------------------------------
+
+has_command() { command -v "$1" >/dev/null 2>&1; }
+has_file() { for candidate in "$@"; do [ -e "$candidate" ] && return 0; done; return 1; }
+
+# The python that makes the virtual environment: the first whose version the wheel supports and that can make one.
+python=
+python_seen=
+find_python() {
+  python_seen=
+  for candidate in python3 /usr/bin/python3; do
+    local version
+    version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+    case $version in
+      3.1[0-4]) ;;
+      *) python_seen+=" $candidate is $version (the wheel needs 3.10 to 3.14);"; continue ;;
+    esac
+    if ! "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+      python_seen+=" $candidate cannot make virtual environments (no ensurepip);"
+      continue
+    fi
+    python=$candidate
+    return 0
+  done
+  return 1
+}
+
+missing=()
+need() { # need PACKAGE CHECK...: notes the package unless the check holds
+  local package=$1
+  shift
+  "$@" || missing+=("$package")
+}
+list_missing() {
+  missing=()
+  need cmake has_command cmake
+  need g++ has_command "${CXX:-g++}"
+  need ninja-build has_command ninja
+  need ccache has_command ccache
+  need git has_command git
+  need binutils has_command nm
+  need python3-venv find_python
+  need libeigen3-dev has_file /usr/include/eigen3/Eigen/Core
+  need catch2 has_file /usr/include/catch2/catch.hpp /usr/include/catch2/catch_all.hpp
+  need nlohmann-json3-dev has_file /usr/include/nlohmann/json.hpp
+  need zlib1g-dev has_file /usr/include/zlib.h
+  need libcli11-dev has_file /usr/include/CLI/CLI.hpp
+  need libstb-dev has_file /usr/include/stb/stb_image_write.h
+  need dataset-fashion-mnist has_file /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+}
+
+list_missing
+if [ ${#missing[@]} -gt 0 ]; then
+  install="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+  if ! has_command apt-get; then
+    stop "these Debian packages are missing, and there is no apt-get here: ${missing[*]}" \
+         "install what they hold with the package manager of this system, then run this again"
+  fi
+  if [ "$(id -u)" = 0 ]; then
+    as_root=()
+  elif has_command sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+    as_root=(sudo)
+  else
+    stop "missing packages: ${missing[*]}" \
+         "not root, and sudo is not usable here; let somebody who is root run this, then run it again:" \
+         "  $install"
+  fi
+  say "installing packages: ${missing[*]}"
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  export DEBIAN_FRONTEND=noninteractive
+  if ! "${as_root[@]}" apt-get update >"$log" 2>&1 ||
+     ! "${as_root[@]}" apt-get install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    stop "apt-get failed (its last lines are above); once it works, run this again or install by hand:" "  $install"
+  fi
+  list_missing
+  if [ ${#missing[@]} -gt 0 ]; then
+    stop "installed, but still not found: ${missing[*]}${python_seen:+ (python:$python_seen)}"
+  fi
+fi
+
+# --- LibTorch --------------------------------------------------------------------------------------------------------------------
+
+given_torch() { # prints the LibTorch that the caller's environment names, as cmake/FindMloTorch.cmake looks for it
+  local roots root
+  IFS=':;' read -ra roots <<<"${Torch_DIR:+$Torch_DIR/../../..:$Torch_DIR:}${Torch_ROOT:-}:${CMAKE_PREFIX_PATH:-}"
+  for root in "${roots[@]}"; do
+    [ -n "$root" ] || continue
+    for root in "$root" "$root"/torch "$root"/lib/python3*/site-packages/torch; do
+      if has_file "$root"/lib/libtorch_cpu.*; then printf '%s\n' "$root"; return 0; fi
+    done
+  done
+  return 1
+}
+
+if torch=$(given_torch); then
+  say "using the LibTorch given in $torch; nothing to download"
+  exit 0
+fi
+
+flavour=cpu
+why=
+case ${MLO_CUDA:-AUTO} in
+  OFF|off|0) why="MLO_CUDA=OFF" ;;
+  ON|on|1) flavour=cuda ;;
+  AUTO|auto)
+    nvcc=
+    for candidate in "${CUDACXX:-}" nvcc "${CUDA_HOME:+$CUDA_HOME/bin/nvcc}" /usr/local/cuda/bin/nvcc; do
+      if [ -n "$candidate" ] && has_command "$candidate"; then nvcc=$candidate; break; fi
+    done
+    if [ -z "$nvcc" ]; then
+      why="no nvcc"
+    else
+      nvcc_version=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+      if [ "${nvcc_version%%.*}" = "$torch_cuda_major" ]; then
+        flavour=cuda
+      else
+        why="nvcc is $nvcc_version, the wheel's CUDA is $torch_cuda_major"
+      fi
+    fi ;;
+  *) stop "MLO_CUDA is '${MLO_CUDA}'; it must be AUTO, ON or OFF" ;;
+esac
+
+# The stamp names what is installed; the CUDA flavour also serves a CPU build.
+stamp=$venv/mlo-libtorch
+installed=$(cat "$stamp" 2>/dev/null || true)
+case $installed in
+  "torch $torch_version $flavour"|"torch $torch_version cuda")
+    if has_file "$venv"/lib/python3*/site-packages/torch/lib/libtorch_cpu.so; then
+      say "packages and LibTorch $torch_version (${installed##* }) are in place"
+      exit 0
+    fi ;;
+esac
+
+if [ -z "$python" ]; then
+  stop "no usable python3:$python_seen" "install one of 3.10 to 3.14 with its venv module (Debian, Ubuntu: apt-get install python3-venv)"
+fi
+if [ "$flavour" = cuda ]; then
+  say "installing LibTorch $torch_version with what its CUDA half loads into $venv (4.5 GB; a minute or more)"
+else
+  say "installing LibTorch $torch_version for the CPU ($why) into $venv (1.7 GB)"
+fi
+rm -f "$stamp"
+if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
+  mkdir -p .deps
+  rm -rf "$venv"
+  if ! "$python" -m venv "$venv"; then
+    rm -rf "$venv"
+    stop "$python -m venv failed; on Debian and Ubuntu the cure is: apt-get install python3-venv"
+  fi
+fi
+# pip complains of the Python packages that torch would import; only C++ is used here, so its words matter only if it fails.
+pip_install() {
+  local words
+  if ! words=$("$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile "$@" 2>&1); then
+    printf '%s\n' "$words" | tail -n 20 >&2
+    stop "pip could not install: $* (its last lines are above)" \
+         "without a network, give a LibTorch $torch_version of your own: CMAKE_PREFIX_PATH=<its directory>"
+  fi
+}
+pip_install --no-deps "torch==$torch_version"
+# The wheel's own metadata pins the libraries that it loads. libtorch_cpu and libc10 load the CUDA runtime and CUPTI only.
+mapfile -t libraries < <("$venv/bin/python" - "$flavour" <<'PYTHON'
+import importlib.metadata, re, sys
+for requirement in importlib.metadata.requires("torch"):
+    requirement = requirement.split(";")[0].strip()
+    if requirement.startswith("cuda-toolkit"):
+        print(requirement if sys.argv[1] == "cuda" else re.sub(r"\[.*\]", "[cudart,cupti]", requirement))
+    elif requirement.startswith("nvidia-") and sys.argv[1] == "cuda":
+        print(requirement)
+PYTHON
+)
+if [ ${#libraries[@]} -gt 0 ]; then pip_install "${libraries[@]}"; fi
+printf 'torch %s %s\n' "$torch_version" "$flavour" >"$stamp"
+say "LibTorch $torch_version ($flavour) is installed"
