@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace mlo {
@@ -141,14 +142,16 @@ class Engine {
   const Tensors& parameters(const std::string& level) const;
   /// The last loss of a level, as the loss returned it (mean over micro-batches); NaN before the first step.
   double loss(const std::string& level) const;
+  /// "level.metric" and value, of the metrics that came with the last losses, lowest level first.
+  std::vector<std::pair<std::string, double>> metrics() const;
   int64_t steps_taken() const;
   const EngineOptions& options() const;
 
   /// All of the state: parameters, buffers, optimizers, schedules, counters, data positions, warm starts.
-  State state();
+  State state() const;
   /// Throws CheckpointError, with the engine as before, when the state is of other levels or shapes.
   void load_state(const State& state);
-  void save(const std::filesystem::path& file);
+  void save(const std::filesystem::path& file) const;
   void load(const std::filesystem::path& file);
 
  private:
