@@ -37,6 +37,9 @@ class UpdateRule {
  public:
   virtual ~UpdateRule() = default;
 
+  /// The optimizer's eps, below which gradients hardly move parameters; 0 if it has none.
+  virtual double epsilon() const { return 0.0; }
+
   /// Null if the optimizer's class (or an option of it) is not known; `why` then says what it is and what is known.
   static std::unique_ptr<UpdateRule> of(torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why);
 

@@ -1,0 +1,123 @@
+#include "mlo/optim/optimizers.h"
+
+#include "mlo/error.h"
+#include "optim/validate.h"
+
+#include <c10/util/Type.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/lbfgs.h>
+#include <torch/optim/sgd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+#include <typeinfo>
+
+namespace mlo {
+namespace {
+
+using detail::require;
+
+void require_not_negative(const char* field, double value) {
+  require(std::isfinite(value) && value >= 0, field, value, "finite and at least 0");
+}
+void require_beta(const char* field, double value) {
+  require(value >= 0 && value < 1, field, value, "at least 0 and less than 1");
+}
+
+void validate(const AdamOptions& options) {
+  require_not_negative("AdamOptions.lr", options.lr);
+  require_beta("AdamOptions.beta1", options.beta1);
+  require_beta("AdamOptions.beta2", options.beta2);
+  require_not_negative("AdamOptions.eps", options.eps);
+  require_not_negative("AdamOptions.weight_decay", options.weight_decay);
+}
+
+template <class TorchOptimizer, class TorchOptions>
+OptimizerFactory adam_factory(const AdamOptions& options) {
+  validate(options);
+  return [options](const Tensors& parameters) {
+    return std::make_shared<TorchOptimizer>(parameters, TorchOptions(options.lr)
+                                                            .betas({options.beta1, options.beta2})
+                                                            .eps(options.eps)
+                                                            .weight_decay(options.weight_decay));
+  };
+}
+
+void append(std::ostream& out, const char* what, size_t index, const at::Tensor& tensor) {
+  out << "; " << what << ' ' << index << " of shape " << tensor.sizes();
+}
+
+// A parameter that is missing would never be trained, a foreign one would be stepped on a gradient that is not this level's.
+void check_groups(torch::optim::Optimizer& optimizer, const Tensors& parameters) {
+  Tensors held;
+  for (const auto& group : optimizer.param_groups()) {
+    held.insert(held.end(), group.params().begin(), group.params().end());
+  }
+  const auto count_in = [](const Tensors& list, const at::Tensor& t) {
+    return std::count_if(list.begin(), list.end(), [&](const at::Tensor& other) { return other.is_same(t); });
+  };
+  std::ostringstream wrong;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (const auto n = count_in(held, parameters[i]); n != 1) {
+      append(wrong, n == 0 ? "missing is the level's parameter" : "more than once there is the level's parameter", i, parameters[i]);
+    }
+  }
+  for (size_t i = 0; i < held.size(); ++i) {
+    if (count_in(parameters, held[i]) == 0) {
+      append(wrong, "foreign is the optimizer's parameter", i, held[i]);
+    }
+  }
+  if (!wrong.str().empty()) {
+    std::ostringstream message;
+    message << "use(" << c10::demangle(typeid(optimizer).name()) << "): its parameter groups hold " << held.size()
+            << " parameters, the level trains " << parameters.size() << wrong.str()
+            << ". The groups must hold exactly the parameters that the level trains, each once: make the optimizer from "
+               "those, and freeze the others (requires_grad_(false)) before the problem is constructed";
+    throw ConfigError(message.str());
+  }
+}
+
+}  // namespace
+
+OptimizerFactory sgd(SgdOptions options) {
+  require_not_negative("SgdOptions.lr", options.lr);
+  require_not_negative("SgdOptions.momentum", options.momentum);
+  require(options.dampening >= 0 && options.dampening <= 1, "SgdOptions.dampening", options.dampening, "from 0 to 1");
+  require_not_negative("SgdOptions.weight_decay", options.weight_decay);
+  require(!options.nesterov || options.momentum > 0, "SgdOptions.momentum", options.momentum, "greater than 0 with nesterov");
+  require(!options.nesterov || options.dampening == 0, "SgdOptions.dampening", options.dampening, "0 with nesterov");
+  return [options](const Tensors& parameters) {
+    return std::make_shared<torch::optim::SGD>(parameters, torch::optim::SGDOptions(options.lr)
+                                                               .momentum(options.momentum)
+                                                               .dampening(options.dampening)
+                                                               .weight_decay(options.weight_decay)
+                                                               .nesterov(options.nesterov));
+  };
+}
+
+OptimizerFactory adam(AdamOptions options) {
+  return adam_factory<torch::optim::Adam, torch::optim::AdamOptions>(options);
+}
+
+OptimizerFactory adamw(AdamOptions options) {
+  return adam_factory<torch::optim::AdamW, torch::optim::AdamWOptions>(options);
+}
+
+OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer) {
+  if (!optimizer) {
+    throw ConfigError("use(optimizer): the optimizer is null; give a torch::optim::Optimizer over the level's parameters");
+  }
+  if (dynamic_cast<torch::optim::LBFGS*>(optimizer.get()) != nullptr) {
+    throw ConfigError(
+        "use(torch::optim::LBFGS): its step evaluates the loss through a closure, and a level takes one step from one "
+        "gradient; use sgd(…), adam(…), adamw(…) or another optimizer whose step needs no closure");
+  }
+  return [optimizer = std::move(optimizer)](const Tensors& parameters) {
+    check_groups(*optimizer, parameters);
+    return optimizer;
+  };
+}
+
+}  // namespace mlo

@@ -1,0 +1,104 @@
+#include "optim/update_rule.h"
+
+#include "optim/rules.h"
+
+#include <c10/util/Type.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
+#include <typeinfo>
+
+namespace mlo {
+namespace {
+
+constexpr auto kKnown =
+    "known are torch::optim::SGD, torch::optim::Adam and torch::optim::AdamW (the last two without amsgrad)";
+
+// The group of each parameter; empty, and `why`, if one is in none.
+std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why) {
+  std::vector<size_t> result;
+  const auto& groups = optimizer.param_groups();
+  for (const auto& parameter : parameters) {
+    size_t group = 0;
+    while (group < groups.size() &&
+           std::none_of(groups[group].params().begin(), groups[group].params().end(),
+                        [&](const at::Tensor& t) { return t.is_same(parameter); })) {
+      ++group;
+    }
+    if (group == groups.size()) {
+      why = "the optimizer has parameter " + std::to_string(result.size()) + " of the level in none of its groups";
+      return {};
+    }
+    result.push_back(group);
+  }
+  return result;
+}
+
+// A class derived from a known one may step as it likes, so the class itself is asked for. Null: another class, or `why`.
+template <class Known, class Options>
+std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail::OptimizerView), torch::optim::Optimizer& optimizer,
+                                     const Tensors& parameters, std::string& why) {
+  const auto name = c10::demangle(typeid(Known).name());
+  if (typeid(optimizer) != typeid(Known)) {
+    return nullptr;
+  }
+  for (const auto& group : optimizer.param_groups()) {
+    const auto* options = dynamic_cast<const Options*>(&group.options());
+    if (options == nullptr) {
+      why = "a parameter group of " + name + " has options of another class, " + c10::demangle(typeid(group.options()).name());
+      return nullptr;
+    }
+    if constexpr (requires { options->amsgrad(); }) {
+      if (options->amsgrad()) {
+        why = name + " with amsgrad is not known; " + kKnown;
+        return nullptr;
+      }
+    }
+  }
+  auto groups = groups_of(optimizer, parameters, why);
+  if (!why.empty()) {
+    return nullptr;
+  }
+  return make({optimizer, std::move(groups)});
+}
+
+}  // namespace
+
+std::unique_ptr<UpdateRule> UpdateRule::of(torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why) {
+  why.clear();
+  using namespace torch::optim;
+  auto rule = try_rule<SGD, SGDOptions>(detail::sgd_rule, optimizer, parameters, why);
+  if (!rule && why.empty()) {
+    rule = try_rule<Adam, AdamOptions>(detail::adam_rule, optimizer, parameters, why);
+  }
+  if (!rule && why.empty()) {
+    rule = try_rule<AdamW, AdamWOptions>(detail::adamw_rule, optimizer, parameters, why);
+  }
+  if (!rule && why.empty()) {
+    why = "the derivative of a step of " + c10::demangle(typeid(optimizer).name()) + " is not known; " + kKnown;
+  }
+  return rule;
+}
+
+namespace detail {
+
+Clipping::Clipping(double factor, const Tensors& gradient) : factor_(factor) {
+  if (factor != 1.0) {
+    gradient_ = gradient;
+  }
+}
+
+void Clipping::apply(Tensors& a) const {
+  if (gradient_.empty()) {
+    return;
+  }
+  // A gradient that was scaled down to zero norm (underflow) has no direction left to project out.
+  if (const double square = dot(gradient_, gradient_); square > 0) {
+    add_scaled(a, gradient_, -dot(gradient_, a) / square);
+  }
+  scale(a, factor_);
+}
+
+}  // namespace detail
+}  // namespace mlo
