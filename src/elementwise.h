@@ -3,8 +3,8 @@
 #include "mlo/tensors.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/util/FunctionRef.h>
 
 #include <algorithm>
 #include <array>
@@ -20,12 +20,15 @@ namespace mlo::detail {
 /// What a thread gets at least; a shorter loop stays in the calling thread.
 inline constexpr int64_t kGrain = int64_t{1} << 15;
 
+/// loop(begin, end) for parts of 0…n, in LibTorch's threads.
+void in_threads(int64_t n, c10::function_ref<void(int64_t begin, int64_t end)> loop);
+
 template <class F>
 void over_range(int64_t n, const F& loop) {
   if (n <= kGrain) {
     loop(int64_t{0}, n);
   } else {
-    at::parallel_for(0, n, kGrain, loop);
+    in_threads(n, loop);
   }
 }
 
@@ -81,10 +84,17 @@ void fill(const std::array<at::Tensor, N>& out, const F& f, const std::array<at:
   }
   const std::array<const T*, M> from{in[K].template const_data_ptr<T>()...};
   over_range(in[0].numel(), [&](int64_t begin, int64_t end) {
+    // Copies that nothing else can point to: else the constants in f are read again after each store.
+    const F formula = f;
+    const auto target = to;
+    const auto source = from;
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep  // outputs are new: nothing overlaps
+#endif
     for (int64_t i = begin; i < end; ++i) {
-      const std::array<T, N> value = f(from[K][i]...);
+      const std::array<T, N> value = formula(source[K][i]...);
       for (size_t k = 0; k < N; ++k) {
-        to[k][i] = value[k];
+        target[k][i] = value[k];
       }
     }
   });
@@ -92,7 +102,7 @@ void fill(const std::array<at::Tensor, N>& out, const F& f, const std::array<at:
 
 /// out[k] = f(in…)[k], element by element, in the widest dtype of the inputs and float32. `f` is a template: it is called
 /// with floats or doubles in one loop where all inputs lie alike in CPU memory, else once with tensors. It returns
-/// std::array<T, N>. Inputs of one shape; nothing is recorded for autograd.
+/// std::array<T, N>, and holds its constants by value. Inputs of one shape; nothing is recorded for autograd.
 template <size_t N, class F, class... Inputs>
 std::array<at::Tensor, N> elementwise(const F& f, const Inputs&... inputs) {
   const at::NoGradGuard no_grad;

@@ -50,14 +50,16 @@ double dot_range(const T* a, const T* b, int64_t n) {
 // Cut at fixed places, so that the result does not depend on the number of threads.
 template <class T>
 double dot_of(const T* a, const T* b, int64_t n) {
-  if (n <= detail::kGrain) {
+  constexpr int64_t kPart = 4096;
+  if (n <= kPart) {
     return dot_range(a, b, n);
   }
-  std::vector<double> parts(static_cast<size_t>((n + detail::kGrain - 1) / detail::kGrain));
-  at::parallel_for(0, static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) {
-      const int64_t at = part * detail::kGrain;
-      parts[static_cast<size_t>(part)] = dot_range(a + at, b + at, std::min(detail::kGrain, n - at));
+  std::vector<double> parts(static_cast<size_t>((n + kPart - 1) / kPart));
+  detail::over_range(n, [&](int64_t begin, int64_t end) {
+    // A thread's range may end anywhere: it takes the parts that begin in it.
+    for (int64_t part = (begin + kPart - 1) / kPart; part * kPart < end; ++part) {
+      const int64_t first = part * kPart;
+      parts[static_cast<size_t>(part)] = dot_range(a + first, b + first, std::min(kPart, n - first));
     }
   });
   double sum = 0;

@@ -154,10 +154,11 @@ class Engine {
   void save(const std::filesystem::path& file) const;
   void load(const std::filesystem::path& file);
 
+  struct Body;  // the library's own business
+
  private:
   friend struct EngineAccess;
   void add_level(std::string name, std::shared_ptr<Problem> problem, LevelOptions options);
-  struct Body;
   std::unique_ptr<Body> body_;
 };
 

@@ -19,9 +19,9 @@ namespace mlo {
 
 /// What a loss returns: the scalar to minimize, and if wanted named scalars to log.
 struct Evaluation {
-  Evaluation(at::Tensor loss) : loss(std::move(loss)) {}  // NOLINT(google-explicit-constructor): `return loss;` is the point
-  Evaluation(at::Tensor loss, std::vector<std::pair<std::string, at::Tensor>> metrics)
-      : loss(std::move(loss)), metrics(std::move(metrics)) {}
+  Evaluation(at::Tensor scalar) : loss(std::move(scalar)) {}  // NOLINT(google-explicit-constructor): `return loss;`
+  Evaluation(at::Tensor scalar, std::vector<std::pair<std::string, at::Tensor>> named)
+      : loss(std::move(scalar)), metrics(std::move(named)) {}
 
   at::Tensor loss;                                          ///< zero-dimensional (or one element), floating point
   std::vector<std::pair<std::string, at::Tensor>> metrics;  ///< scalars; never differentiated

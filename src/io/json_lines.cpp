@@ -28,7 +28,7 @@ class JsonLines final : public Callback {
       throw ConfigError("json_lines: cannot open '" + path_.string() + "': " + std::generic_category().message(errno) +
                         "; name a file in a folder that exists and may be written");
     // A run that was killed may have left half a line: it must not spoil the first one of this run.
-    if (std::fseek(file_.get(), -1, SEEK_END) == 0 && std::fgetc(file_.get()) != '\n') put("\n");
+    if (std::fseek(file_.get(), -1, SEEK_END) == 0 && std::fgetc(file_.get()) != '\n') put(std::string("\n"));
   }
 
   void on_start(const Engine& engine) override {

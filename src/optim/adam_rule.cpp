@@ -84,8 +84,8 @@ class AdamDerivative final : public StepDerivative {
         gradient[i] = at::zeros_like(theta[i]);
         continue;
       }
-      const auto adjoint = [&]<class T>(const T& u, const T& m, const T& v, const T& m0, const T& v0, const T& d) {
-        return steps_[i].reverse(u, m, v, m0, v0, d);
+      const auto adjoint = [step = steps_[i]]<class T>(const T& u, const T& m, const T& v, const T& m0, const T& v0, const T& d) {
+        return step.reverse(u, m, v, m0, v0, d);
       };
       auto out = elementwise<4>(adjoint, theta[i], moments[0][i], moments[1][i], record_.m0[i], record_.v0[i], record_.d[i]);
       theta[i] = std::move(out[0]);
@@ -141,7 +141,9 @@ class AdamRule final : public UpdateRule {
       }
       const auto m0 = state ? state->exp_avg() : at::zeros_like(d), v0 = state ? state->exp_avg_sq() : m0;
       if (scale) {
-        const auto formula = [&]<class T>(const T& g, const T& m, const T& v) { return std::array<T, 1>{steps[i].scale(g, m, v)}; };
+        const auto formula = [step = steps[i]]<class T>(const T& g, const T& m, const T& v) {
+          return std::array<T, 1>{step.scale(g, m, v)};
+        };
         record.scale[i] = elementwise<1>(formula, d, m0, v0)[0];
       }
       if (trajectory) {

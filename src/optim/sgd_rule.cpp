@@ -39,7 +39,7 @@ class SgdDerivative final : public StepDerivative {
     Tensors result(a.size());
     for (size_t i = 0; i < a.size(); ++i) {
       const double scale = steps_[i].scale();
-      result[i] = elementwise<1>([&]<class T>(const T& x) { return std::array<T, 1>{Constant<T>(scale) * x}; }, a[i])[0];
+      result[i] = elementwise<1>([scale]<class T>(const T& x) { return std::array<T, 1>{Constant<T>(scale) * x}; }, a[i])[0];
     }
     clipping_.apply(result);
     return result;
@@ -57,7 +57,7 @@ class SgdDerivative final : public StepDerivative {
       if (step.skipped) {
         gradient[i] = at::zeros_like(theta[i]);
       } else if (step.buffer) {
-        const auto adjoint = [&]<class T>(const T& u, const T& b_after) {
+        const auto adjoint = [step]<class T>(const T& u, const T& b_after) {
           using C = Constant<T>;
           const T b = b_after - C(step.theta_by_b) * u;
           const T d = C(step.b_by_d) * b - C(step.theta_by_d) * u;
@@ -68,7 +68,7 @@ class SgdDerivative final : public StepDerivative {
         moments[0][i] = std::move(out[1]);
         gradient[i] = std::move(out[2]);
       } else {
-        const auto adjoint = [&]<class T>(const T& u) {
+        const auto adjoint = [step]<class T>(const T& u) {
           using C = Constant<T>;
           return std::array<T, 2>{C(1 - step.weight_decay * step.theta_by_d) * u, C(-step.theta_by_d) * u};
         };

@@ -29,8 +29,8 @@ class BatchSource {
 };
 
 /// What a level takes for `.data`: nothing (empty batches), a source, several sources (`zip`), a batch (the same at every
-/// step), or a function of the level's step. The function is called with a random stream of that step's own, so that
-/// at::randint and the like are replayable and resumable in it.
+/// step), or a function of the number of batches the level was given before. It is called with a random stream of that
+/// number's own, so that at::randint and the like are replayable and resumable in it.
 class Data {
  public:
   Data() = default;
@@ -38,7 +38,7 @@ class Data {
   Data(Batch full);                                                 // NOLINT(google-explicit-constructor)
   template <std::invocable<int64_t> Function>
     requires std::convertible_to<std::invoke_result_t<Function, int64_t>, Batch>
-  Data(Function batch_of_step) : function_(std::move(batch_of_step)) {}  // NOLINT(google-explicit-constructor)
+  Data(Function batch) : function_(std::move(batch)) {}  // NOLINT(google-explicit-constructor)
 
   bool empty() const { return !source_ && !function_; }
   BatchSource* source() const { return source_.get(); }

@@ -14,6 +14,7 @@ struct Needs {
   bool trajectory = false;           ///< every step since the upper level's last one, not only the last
   bool update_derivative = false;    ///< the optimizer's update must be one whose derivative is known
   bool optimizer_trajectory = false; ///< ... with the optimizer's moments at each step
+  bool learning_rates = false;       ///< of each parameter, at the step
   bool kept_graph = false;           ///< the graph of ∇L of the recorded steps
   bool second_order = false;         ///< the loss is differentiated twice by autograd
   bool analytic = false;             ///< the problem has AnalyticDerivatives
@@ -29,9 +30,9 @@ class Linearization {
     targets,  ///< (∂²L/∂t∂θ) v for each target t
     both      ///< first H v, then the targets' products, in one list
   };
-  /// The product with v (shaped like θ, float32 or wider), mean over the micro-batches. A product that is zero by structure may come
-  /// back as an undefined tensor.
-  virtual Tensors product(const Tensors& v, Wrt wrt) = 0;
+  /// The product with v (shaped like θ, float32 or wider), mean over the micro-batches. A product that is zero by
+  /// structure may come back as an undefined tensor. `last`: no other product follows, graphs may be freed on the way.
+  virtual Tensors product(const Tensors& v, Wrt wrt, bool last = false) = 0;
 };
 
 /// How products with second derivatives of a level's loss are computed.

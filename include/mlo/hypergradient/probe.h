@@ -38,16 +38,17 @@ class Probe {
 
   /// ∂L_k/∂t for each t of `wrt`, mean over the micro-batches; an unused t gives an undefined tensor. First order.
   Tensors gradient(const Tensors& wrt);
-  /// ∂L_k/∂t on one micro-batch with its graph, to be differentiated once more; the requires_grad of `others` is on too.
-  /// An undefined entry: L_k does not use t.
-  Tensors gradient_graph(std::size_t draw, const Tensors& wrt, const Tensors& others);
+  /// For each micro-batch ∇_θ L_k with its graph, to be differentiated once more with respect to θ_k and `targets`. The
+  /// graphs of the step itself where they were kept, else made by evaluating the loss again. Undefined: not used.
+  std::vector<Tensors> gradient_graphs(const Tensors& targets);
   /// The products of the problem's own `AnalyticDerivatives`, mean over the micro-batches. Throws UnsupportedError if it
   /// has none.
   Tensors analytic_product(const Tensors& v, const Tensors& wrt);
 
-  /// Counted for the level: passes are counted by the probe, products by the oracle that makes them.
+  /// Counted for the level by the oracle that makes them; the probe counts its own passes.
   void count_hessian_product();
   void count_mixed_product();
+  void count_backward();
 
  private:
   struct Body;

@@ -23,11 +23,13 @@ struct Draw {
 /// One own step of a level as the levels above differentiate it: what was drawn, which values were read, what the
 /// optimizer was given and did. Kept only as far as the level's method needs it.
 struct StepRecord {
-  int64_t step = 0;                                    ///< own steps taken before this one
-  std::vector<Draw> draws;                             ///< one for each micro-batch; the loss is their mean
-  Tensors gradient;                                    ///< what the optimizer was given: after hooks and clipping
-  std::vector<Tensors> kept;                           ///< for each draw ∇_θ L with its graph; empty unless the method keeps graphs
-  std::shared_ptr<const StepDerivative> derivative;    ///< of the optimizer's update; null unless the method needs it
+  int64_t step = 0;          ///< own steps taken before this one
+  std::vector<Draw> draws;   ///< one for each micro-batch; the loss is their mean
+  Tensors gradient;          ///< what the optimizer was given: after hooks and clipping
+  std::vector<Tensors> kept; ///< for each draw ∇_θ L with its graph; empty unless the method keeps graphs
+  bool shared = false;       ///< more than one level's sweep comes by: kept graphs must outlive the first
+  std::shared_ptr<const StepDerivative> derivative;  ///< of the optimizer's update; null unless the method needs it
+  std::vector<double> learning_rates;                ///< of each parameter; empty unless the method needs them
 
   /// Values as this step read them, by level index (own level: before the step); null for levels it does not read.
   /// Copies are made only where values have changed since.

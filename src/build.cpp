@@ -1,0 +1,321 @@
+#include "precompiled.h"
+
+#include "engine_body.h"
+#include "hypergradient/sweep.h"
+#include "mlo/error.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace mlo {
+namespace {
+
+std::string quoted(const std::string& name) { return "'" + name + "'"; }
+
+bool contains(const std::vector<std::size_t>& list, std::size_t item) {
+  return std::find(list.begin(), list.end(), item) != list.end();
+}
+
+// Puts back what finding out who reads whom may touch: parameters, buffers, counters.
+class Untouched {
+ public:
+  Untouched(Levels& levels, Level& level) : levels_(levels), counters_(level.counters), before_(level.counters) {
+    if (!levels.buffers.empty()) buffers_ = clone(levels.buffers);
+  }
+  ~Untouched() {
+    if (!buffers_.empty()) copy_values(levels_.buffers, buffers_);
+    counters_ = before_;
+  }
+  Untouched(const Untouched&) = delete;
+  Untouched& operator=(const Untouched&) = delete;
+
+  void buffers_again() const {
+    if (!buffers_.empty()) copy_values(levels_.buffers, buffers_);
+  }
+
+ private:
+  Levels& levels_;
+  Counters& counters_;
+  const Counters before_;
+  Tensors buffers_;
+};
+
+// The loss on all of a step's micro-batches without gradients.
+double value(Level& level, std::vector<Draw>& draws, const Untouched& untouched) {
+  const at::NoGradGuard no_grad;
+  untouched.buffers_again();
+  double sum = 0.0;
+  for (Draw& draw : draws) sum += evaluate(level, draw, /*replay=*/true).loss.item<double>();
+  return sum;
+}
+
+}  // namespace
+
+void Engine::Body::order_levels() {
+  auto& all = levels.all;
+  for (const auto& level : all)
+    for (const auto& below : level->options.above) {
+      if (levels.find(below).name == level->name)
+        throw ConfigError("level " + quoted(level->name) + ": LevelOptions::above names the level itself");
+    }
+  // The first level in the order of registration that has everything it must be above of behind it, again and again.
+  std::vector<std::unique_ptr<Level>> ordered;
+  const auto placed = [&ordered](const std::string& name) {
+    return std::any_of(ordered.begin(), ordered.end(), [&](const auto& level) { return level->name == name; });
+  };
+  while (!all.empty()) {
+    const auto next = std::find_if(all.begin(), all.end(), [&](const auto& level) {
+      return std::all_of(level->options.above.begin(), level->options.above.end(), placed);
+    });
+    if (next == all.end()) {
+      std::string circle;
+      for (const auto& level : all) {
+        circle += (circle.empty() ? "" : "; ") + quoted(level->name) + " above";
+        for (const auto& below : level->options.above) circle += " " + quoted(below);
+      }
+      for (auto& level : all) ordered.push_back(std::move(level));
+      all = std::move(ordered);
+      throw ConfigError("the declared orders contradict each other: " + circle + "; take out one of them (LevelOptions::above)");
+    }
+    ordered.push_back(std::move(*next));
+    all.erase(next);
+  }
+  all = std::move(ordered);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i]->index = i;
+}
+
+void Engine::Body::build() {
+  if (built) return;
+  if (levels.size() == 0) throw ConfigError("the engine has no level; call Engine::add before building or running it");
+  const Exclusive exclusive(*this);
+  levels.seed = options.seed;
+  order_levels();
+  levels.collect();
+
+  graph.nodes.assign(levels.size(), {});
+  tops.clear();
+  for (const auto& level : levels.all) {
+    graph.nodes[level->index].name = level->name;
+    if (level->options.top) tops.push_back(level->index);
+  }
+  if (tops.empty()) tops.push_back(levels.size() - 1);
+  for (const std::size_t top : tops) graph.nodes[top].top = true;
+
+  for (const auto& level : levels.all) {
+    if (BatchSource* source = level->options.data.source()) {
+      if (!level->unread) source->seed(stream_key(options.seed, level->stream, /*step=*/-1, 0));
+      level->unread.emplace();
+      source->save(*level->unread, "");
+    }
+    level->taken.assign(levels.size(), 0);
+    if (level->pending.empty()) level->pending = draw(*level);
+    discover_reads(*level, /*perturb=*/true);
+  }
+  plan();
+  built = true;
+}
+
+void Engine::Body::discover_reads(Level& level, bool perturb) {
+  const Untouched untouched(levels, level);
+  std::vector<Draw>& draws = perturb ? level.pending : level.last_draws;
+  std::vector<char> reached(levels.size(), 0), changed(levels.size(), 0);
+
+  // What automatic differentiation reaches.
+  levels.set_all_gradients(true);
+  Tensors everything;
+  for (const auto& other : levels.all) everything.insert(everything.end(), other->parameters.begin(), other->parameters.end());
+  const int64_t version = levels.version();
+  double first = 0.0;
+  for (Draw& draw : draws) {
+    const at::AutoGradMode with_gradients(true);
+    const Evaluation evaluation = evaluate(level, draw, /*replay=*/false);
+    first += evaluation.loss.item<double>();
+    if (levels.version() != version)
+      throw LossError(where(level) + ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
+    if (!evaluation.loss.requires_grad()) continue;
+    const Tensors gradient = differentiate(level, evaluation.loss, everything, /*create_graph=*/false);
+    std::size_t i = 0;
+    for (const auto& other : levels.all)
+      for (std::size_t p = 0; p < other->parameters.size(); ++p, ++i)
+        if (gradient[i].defined()) reached[other->index] = 1;
+  }
+
+  if (perturb) {
+    // The same again must be the same: a probe replays the loss. On a GPU sums may come in another order.
+    const double again = value(level, draws, untouched);
+    const double room = level.parameters.front().is_cpu() ? 0.0 : 1e-5 * std::abs(first);
+    if (std::abs(again - first) > room)
+      throw LossError(where(level) + ": the loss changes on replay: " + c10::str(first) + ", then " + c10::str(again) +
+                      " with the same parameters, buffers, batch and random state. Draw random numbers only from LibTorch's "
+                      "default generators, keep no state between calls, wrap discrete choices in mlo::replayed");
+    // A value that depends on a level without a graph to it would silently lose a term.
+    for (const auto& other : levels.all) {
+      if (reached[other->index] || other->index == level.index) continue;
+      const Rewind back(other->parameters, other->values.freeze(), other->scratch);
+      const at::NoGradGuard no_grad;
+      for (std::size_t p = 0; p < other->parameters.size(); ++p) {
+        const auto& parameter = other->parameters[p];
+        const double size = std::max(0.1, norm({parameter}) / std::sqrt(std::max<double>(1.0, static_cast<double>(parameter.numel()))));
+        seed_generators(stream_key(options.seed, other->stream, -3, static_cast<int64_t>(p)));
+        parameter.add_(at::randn_like(parameter), 0.01 * size);
+      }
+      try {
+        changed[other->index] = std::abs(value(level, draws, untouched) - first) > room;
+      } catch (const Error&) {
+        changed[other->index] = 1;  // not finite any more
+      }
+    }
+  }
+  check_declared(level, reached, changed);
+}
+
+void Engine::Body::check_declared(Level& level, const std::vector<char>& reached, const std::vector<char>& changed) {
+  Graph::Node& node = graph.nodes[level.index];
+  const bool first_time = !built;
+  std::vector<char> constant(levels.size(), 0), declared(levels.size(), 0);
+  for (const auto& name : level.options.constant) constant[levels.find(name).index] = 1;
+  if (level.options.reads)
+    for (const auto& name : *level.options.reads) declared[levels.find(name).index] = 1;
+  if (constant[level.index] || declared[level.index])
+    throw ConfigError("level " + quoted(level.name) + ": LevelOptions::reads and ::constant name other levels, not the level itself");
+
+  for (std::size_t j = 0; j < levels.size(); ++j) {
+    if (j == level.index) continue;
+    const std::string other = quoted(levels[j].name);
+    if (constant[j] && declared[j])
+      throw ConfigError("level " + quoted(level.name) + " declares " + other + " both read and constant; choose one");
+    if (constant[j]) {
+      if (first_time) node.constants.push_back(j);
+      continue;
+    }
+    if (reached[j] && level.options.reads && !declared[j])
+      throw ConfigError(where(level) + ": the loss depends on level " + other + ", which LevelOptions::reads does not name; add it "
+                        "there, or to LevelOptions::constant");
+    if (changed[j])
+      throw LossError(where(level) + ": the loss depends on level " + other + " without a graph to its parameters, which would "
+                      "silently drop a term of the hypergradient; remove detach() and no-grad blocks on the way, or declare it: "
+                      "LevelOptions::constant = {\"" + levels[j].name + "\"}");
+    if ((reached[j] || declared[j]) && !contains(node.reads, j)) node.reads.push_back(j);
+  }
+  std::sort(node.reads.begin(), node.reads.end());
+  level.differentiated.assign(levels.size(), 0);
+  level.differentiated[level.index] = reached[level.index];  // for plan(): whether it trains itself directly
+}
+
+void Engine::Body::plan() {
+  for (const auto& level : levels.all) level->sweepers.clear();
+  for (const auto& level : levels.all) {
+    const Graph::Node& node = graph.nodes[level->index];
+    level->below = graph.below(level->index);
+    level->value_reads = node.reads;
+    level->value_reads.insert(level->value_reads.end(), node.constants.begin(), node.constants.end());
+    const auto order = graph.responding(level->index);
+    if (order.empty() && !level->differentiated[level->index])
+      throw LossError(where(*level) + ": the loss is detached: it depends on no parameter this level trains, neither directly nor "
+                      "through a level below that reads it; remove detach() and no-grad blocks on the way");
+    level->differentiated.assign(levels.size(), 0);
+    level->differentiated[level->index] = 1;
+    for (const std::size_t k : order) {
+      levels[k].sweepers.push_back(level->index);
+      if (contains(node.reads, k)) level->differentiated[k] = 1;
+    }
+    level->sweep = order.empty() ? nullptr : std::make_unique<Sweep>(levels, graph, level->index);
+  }
+
+  for (const auto& level : levels.all) {
+    const bool reaches_top = std::any_of(tops.begin(), tops.end(), [&](std::size_t top) {
+      return top == level->index || contains(levels[top].below, level->index);
+    });
+    if (!reaches_top) {
+      std::string names;
+      for (const std::size_t top : tops) names += (names.empty() ? "" : ", ") + quoted(levels[top].name);
+      throw ConfigError("from level " + quoted(level->name) + " no top level can be reached: neither " + names +
+                        " nor a level it reads depends on its parameters, so it would never step. Use them in a loss, remove the "
+                        "level, or mark it LevelOptions::top\n" + graph.to_string());
+    }
+    if (level->sweepers.empty()) {
+      level->needs = {};
+      continue;
+    }
+    level->needs = level->options.best_response->needs();
+    for (const std::size_t upper : level->sweepers) check_method(levels[upper], *level);
+  }
+}
+
+void Engine::Body::check_method(Level& upper, Level& level) {
+  const Needs& needs = level.needs;
+  const std::string who = "level " + quoted(level.name) + ": the method '" + level.options.best_response->name() + "' ";
+  if ((needs.update_derivative || needs.optimizer_trajectory) && !level.rule)
+    throw UnsupportedError(who + "differentiates the optimizer's update, and " + level.why_no_rule +
+                           ". Choose a known optimizer, another scale (IdentityOptions::Scale::learning_rate), or an implicit "
+                           "method such as mlo::cg()");
+  if (needs.analytic && !level.analytic)
+    throw UnsupportedError(who + "needs a problem that derives from mlo::AnalyticDerivatives; derive from it, or use mlo::one_step()");
+  if (needs.trajectory) check_trajectory(upper, level);
+  if (needs.second_order) {
+    const Untouched untouched(levels, level);
+    const SecondOrderGuard attention(true);
+    const at::AutoGradMode with_gradients(true);
+    levels.set_all_gradients(true);
+    for (Draw& draw : built ? level.last_draws : level.pending) {
+      const Evaluation evaluation = evaluate(level, draw, /*replay=*/true);
+      if (!evaluation.loss.requires_grad()) continue;
+      if (const std::string node = fused_attention_in(evaluation.loss); !node.empty())
+        throw UnsupportedError(who + "differentiates the loss twice, and the loss uses a fused attention kernel (" + node +
+                               ") that LibTorch cannot differentiate twice. Call at::scaled_dot_product_attention, for which the "
+                               "engine chooses a kernel that can, or use a first-order method for this level: mlo::darts()");
+    }
+  }
+}
+
+// An unrolled level indexes its adjoints by step; a lower level that moved between those steps would need one adjoint for
+// each of its own steps. Steps are counted through one cycle as advance_below takes them.
+void Engine::Body::check_trajectory(Level& upper, Level& level) {
+  std::vector<std::size_t> moving;
+  for (const std::size_t j : graph.nodes[level.index].reads)
+    if (j < upper.index && contains(upper.sweep->order(), j)) moving.push_back(j);
+  if (moving.empty()) return;
+
+  std::vector<std::vector<std::size_t>> taken(levels.size(), std::vector<std::size_t>(levels.size(), 0));
+  std::vector<std::size_t> version(levels.size(), 0);
+  std::vector<std::vector<std::size_t>> read;  // the versions that each of the level's steps since upper's last read
+  const std::function<void(std::size_t)> step = [&](std::size_t k) {
+    for (const std::size_t below : levels[k].below)
+      while (taken[below][k] < static_cast<std::size_t>(levels[below].options.unroll)) step(below);
+    if (k == level.index) {
+      auto& row = read.emplace_back();
+      for (const std::size_t j : moving) row.push_back(version[j]);
+    }
+    for (const std::size_t below : levels[k].below) taken[below][k] = 0;
+    for (auto& count : taken[k]) ++count;
+    ++version[k];
+  };
+  step(upper.index);
+  for (std::size_t j = 0; j < moving.size(); ++j) {
+    if (std::all_of(read.begin(), read.end(), [&](const auto& row) { return row[j] == read.front()[j]; })) continue;
+    throw UnsupportedError("level " + quoted(level.name) + ": the method '" + level.options.best_response->name() +
+                           "' goes back through " + std::to_string(read.size()) + " steps, between which level " +
+                           quoted(levels[moving[j]].name) + ", which it reads and which responds to " + quoted(upper.name) +
+                           ", moves too; one adjoint for all of them would be wrong. Set unroll = 1 for level " + quoted(level.name) +
+                           ", or give it an implicit method such as mlo::cg()");
+  }
+}
+
+void Engine::Body::look_at_reads_again() {
+  const Graph before = graph;
+  const Exclusive exclusive(*this);
+  for (const auto& level : levels.all)
+    if (!level->last_draws.empty()) discover_reads(*level, /*perturb=*/false);
+  bool same = true;
+  for (std::size_t i = 0; i < levels.size(); ++i) same &= before.nodes[i].reads == graph.nodes[i].reads;
+  for (const auto& level : levels.all) {  // discover_reads has left its own note there
+    level->differentiated.assign(levels.size(), 0);
+    level->differentiated[level->index] = 1;
+    if (same && level->sweep)
+      for (const std::size_t k : level->sweep->order())
+        if (contains(graph.nodes[level->index].reads, k)) level->differentiated[k] = 1;
+  }
+  if (!same) plan();
+}
+
+}  // namespace mlo

@@ -1,0 +1,41 @@
+#include "precompiled.h"
+
+#include "choices.h"
+
+#include "mlo/error.h"
+#include "mlo/replayed.h"
+
+namespace mlo {
+namespace {
+thread_local ChoiceTape* current_tape = nullptr;
+}
+
+ChoiceTape::ChoiceTape(Tensors& choices, bool replay, const std::string& level)
+    : choices_(choices), replay_(replay), level_(level), outer_(current_tape) {
+  if (!replay_) choices_.clear();
+  current_tape = this;
+}
+
+ChoiceTape::~ChoiceTape() { current_tape = outer_; }
+
+const at::Tensor* ChoiceTape::next() {
+  if (!replay_) return nullptr;
+  if (position_ == choices_.size())
+    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed a " + std::to_string(position_ + 1) +
+                    ". time, in the step itself it called it " + std::to_string(choices_.size()) +
+                    " times; the number of calls must not depend on the parameters");
+  return &choices_[position_++];
+}
+
+namespace detail {
+
+const at::Tensor* next_recorded_choice() { return current_tape ? current_tape->next() : nullptr; }
+
+at::Tensor record_choice(at::Tensor choice) {
+  choice = choice.detach();
+  if (current_tape) current_tape->record(choice);
+  return choice;
+}
+
+}  // namespace detail
+}  // namespace mlo

@@ -1,0 +1,93 @@
+#pragma once
+
+#include "level.h"
+#include "mlo/engine.h"
+#include "random.h"
+
+#include <atomic>
+#include <chrono>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace mlo {
+
+/// The engine proper. Its functions are in engine.cpp (running), build.cpp (checks and plan), step.cpp (one step) and
+/// engine_state.cpp (saving).
+struct Engine::Body {
+  explicit Body(Engine& engine, EngineOptions the_options) : self(engine), options(std::move(the_options)) {}
+
+  Engine& self;
+  EngineOptions options;
+  Levels levels;
+  Graph graph;
+  std::vector<std::size_t> tops;
+  bool built = false;
+  std::vector<std::shared_ptr<Callback>> callbacks;
+  std::set<std::string> warned;
+
+  int64_t steps = 0;  // of the first top level
+  std::atomic<bool> stop_requested = false;
+  static_assert(std::atomic<bool>::is_always_lock_free, "request_stop is called by signal handlers");
+
+  bool has_best = false;  // early stopping
+  double best = 0.0;
+  int64_t validations_without_improvement = 0;
+
+  // build.cpp
+  void build();
+  void order_levels();
+  void discover_reads(Level& level, bool perturb);
+  void check_declared(Level& level, const std::vector<char>& reached, const std::vector<char>& changed);
+  void plan();
+  void check_method(Level& upper, Level& level);
+  void check_trajectory(Level& upper, Level& level);
+  void look_at_reads_again();
+
+  // step.cpp
+  void begin_cycle();
+  void advance_below(Level& upper);
+  void take_step(Level& level, bool record);
+  Tensors total_gradient(Level& level, StepRecord* record);
+  StepRecord* begin_record(Level& level, bool wanted);
+  void apply(Level& level, Tensors gradient, StepRecord* record);
+  std::vector<Draw> draw(Level& level);
+  Batch next_batch(Level& level);
+  void step();
+
+  // engine.cpp
+  RunSummary run();
+  std::map<std::string, double> validate();
+  bool judge(const std::map<std::string, double>& metrics);
+  bool out_of_patience() const;
+  void warn(const std::string& text);
+
+  // engine_state.cpp
+  State state() const;
+  void load_state(const State& state);
+  void check_state(const State& state) const;
+  void apply_state(const State& state);
+};
+
+/// Lets the library's own parts (check_hypergradient) past the engine's public face.
+struct EngineAccess {
+  static Engine::Body& body(Engine& engine) { return *engine.body_; }
+};
+
+/// While one engine evaluates losses no other may: LibTorch's generators and attention switches belong to the process. Entering
+/// again from the same engine is fine. Puts the generators and every requires_grad back at the end.
+class Exclusive {
+ public:
+  explicit Exclusive(Engine::Body& body);
+  ~Exclusive();
+  Exclusive(const Exclusive&) = delete;
+  Exclusive& operator=(const Exclusive&) = delete;
+
+ private:
+  static std::atomic<const void*> active;
+  Levels& levels_;
+  bool outermost_;
+  std::optional<GeneratorGuard> generators_;
+};
+
+}  // namespace mlo

@@ -1,0 +1,171 @@
+#include "precompiled.h"
+
+#include "engine_body.h"
+#include "mlo/error.h"
+
+#include <torch/csrc/api/include/torch/serialize.h>
+
+#include <cstring>
+#include <sstream>
+
+namespace mlo {
+namespace {
+
+constexpr int64_t kStateVersion = 1;
+
+at::Tensor saved_optimizer(torch::optim::Optimizer& optimizer) {
+  std::ostringstream stream;
+  torch::serialize::OutputArchive archive;
+  optimizer.save(archive);
+  archive.save_to(stream);
+  const std::string bytes = stream.str();
+  at::Tensor tensor = at::empty({static_cast<int64_t>(bytes.size())}, at::kByte);
+  std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+  return tensor;
+}
+
+void load_optimizer(torch::optim::Optimizer& optimizer, const at::Tensor& saved) {
+  const at::Tensor bytes = saved.contiguous();
+  std::istringstream stream(std::string(static_cast<const char*>(bytes.const_data_ptr()), static_cast<std::size_t>(bytes.numel())));
+  torch::serialize::InputArchive archive;
+  archive.load_from(stream);
+  optimizer.load(archive);
+}
+
+std::string prefix_of(const Level& level) { return "level/" + level.name + "/"; }
+std::string parameter_key(const Level& level, std::size_t i) { return prefix_of(level) + "parameter/" + level.parameter_names[i]; }
+std::string buffer_key(std::size_t i) { return "buffer/" + std::to_string(i); }
+
+// Keys of another State under a prefix.
+void set_all(State& state, const std::string& prefix, const State& part) {
+  for (const auto& [key, value] : part.values()) state.set(prefix + key, value);
+}
+
+void check_tensor(const State& state, const std::string& key, const at::Tensor& like) {
+  const at::Tensor& saved = state.tensor(key);
+  if (saved.sizes() == like.sizes() && saved.scalar_type() == like.scalar_type()) return;
+  throw CheckpointError("the checkpoint holds '" + key + "' as " +
+                        c10::str(c10::toString(saved.scalar_type()), saved.sizes(), ", this engine has ",
+                                 c10::toString(like.scalar_type()), like.sizes()) +
+                        "; build the engine with the models it was saved from");
+}
+
+}  // namespace
+
+State Engine::Body::state() const {
+  State state;
+  state.set("engine/version", kStateVersion);
+  state.set("engine/seed", static_cast<int64_t>(options.seed));
+  state.set("engine/steps", steps);
+  std::string names;
+  for (const auto& level : levels.all) names += level->name + "\n";
+  state.set("engine/levels", names);
+  state.set("early_stopping/has_best", static_cast<int64_t>(has_best));
+  state.set("early_stopping/best", best);
+  state.set("early_stopping/without_improvement", validations_without_improvement);
+  state.set("buffers", static_cast<int64_t>(levels.buffers.size()));
+  for (std::size_t i = 0; i < levels.buffers.size(); ++i) state.set(buffer_key(i), levels.buffers[i].detach().clone());
+
+  for (const auto& level : levels.all) {
+    const std::string prefix = prefix_of(*level);
+    state.set(prefix + "parameters", static_cast<int64_t>(level->parameters.size()));
+    for (std::size_t i = 0; i < level->parameters.size(); ++i)
+      state.set(parameter_key(*level, i), level->parameters[i].detach().clone());
+    state.set(prefix + "optimizer", saved_optimizer(*level->optimizer));
+    const Counters& counters = level->counters;
+    state.set(prefix + "steps", counters.steps);
+    state.set(prefix + "forwards", counters.forwards);
+    state.set(prefix + "backwards", counters.backwards);
+    state.set(prefix + "visits", counters.visits);
+    state.set(prefix + "hessian_products", counters.hessian_products);
+    state.set(prefix + "mixed_products", counters.mixed_products);
+    // Batches that build() has drawn and no step has used are drawn again.
+    const auto unused = static_cast<int64_t>(level->options.data.empty() ? 0 : level->pending.size());
+    state.set(prefix + "batches", level->batches - unused);
+    state.set(prefix + "epoch", level->epoch);
+    state.set(prefix + "loss", self.loss(level->name));
+    if (level->options.data.source()) {
+      State data;
+      level->options.data.source()->save(data, "");
+      set_all(state, prefix + "data/", level->pending.empty() ? data : *level->unread);
+    }
+    level->options.best_response->save(state, prefix + "method/");
+  }
+  return state;
+}
+
+void Engine::Body::check_state(const State& state) const {
+  if (state.integer("engine/version") > kStateVersion)
+    throw CheckpointError("the checkpoint's state is of version " + std::to_string(state.integer("engine/version")) +
+                          ", this library knows up to " + std::to_string(kStateVersion) + "; use a newer mlo");
+  std::string names;
+  for (const auto& level : levels.all) names += level->name + "\n";
+  if (state.text("engine/levels") != names) {
+    const auto line = [](std::string text) {
+      if (!text.empty()) text.pop_back();
+      for (auto at = text.find('\n'); at != std::string::npos; at = text.find('\n', at)) text.replace(at, 1, ", ");
+      return text;
+    };
+    throw CheckpointError("the checkpoint is of the levels " + line(state.text("engine/levels")) + ", this engine has " + line(names) +
+                          "; add the same levels in the same order");
+  }
+  if (state.integer("buffers") != static_cast<int64_t>(levels.buffers.size()))
+    throw CheckpointError("the checkpoint holds " + std::to_string(state.integer("buffers")) + " buffers, this engine's modules have " +
+                          std::to_string(levels.buffers.size()) + "; build the engine with the models it was saved from");
+  for (std::size_t i = 0; i < levels.buffers.size(); ++i) check_tensor(state, buffer_key(i), levels.buffers[i]);
+  for (const auto& level : levels.all) {
+    const int64_t saved = state.integer(prefix_of(*level) + "parameters");
+    if (saved != static_cast<int64_t>(level->parameters.size()))
+      throw CheckpointError("the checkpoint holds " + std::to_string(saved) + " parameters of level '" + level->name +
+                            "', this engine has " + std::to_string(level->parameters.size()) +
+                            "; build the engine with the models it was saved from");
+    for (std::size_t i = 0; i < level->parameters.size(); ++i) check_tensor(state, parameter_key(*level, i), level->parameters[i]);
+  }
+}
+
+void Engine::Body::load_state(const State& incoming) {
+  check_state(incoming);
+  const State before = state();
+  try {
+    apply_state(incoming);
+  } catch (const std::exception& error) {
+    apply_state(before);
+    throw CheckpointError(std::string("the checkpoint could not be applied, the engine is as it was: ") + error.what());
+  }
+}
+
+void Engine::Body::apply_state(const State& state) {
+  const at::NoGradGuard no_grad;
+  begin_cycle();
+  for (std::size_t i = 0; i < levels.buffers.size(); ++i) levels.buffers[i].copy_(state.tensor(buffer_key(i)));
+  for (const auto& level : levels.all) {
+    const std::string prefix = prefix_of(*level);
+    level->values.about_to_change();
+    for (std::size_t i = 0; i < level->parameters.size(); ++i) level->parameters[i].copy_(state.tensor(parameter_key(*level, i)));
+    load_optimizer(*level->optimizer, state.tensor(prefix + "optimizer"));
+    Counters counters = level->counters;
+    counters.steps = state.integer(prefix + "steps");
+    counters.forwards = state.integer(prefix + "forwards");
+    counters.backwards = state.integer(prefix + "backwards");
+    counters.visits = state.integer(prefix + "visits");
+    counters.hessian_products = state.integer(prefix + "hessian_products");
+    counters.mixed_products = state.integer(prefix + "mixed_products");
+    level->counters = counters;
+    level->batches = state.integer(prefix + "batches");
+    level->epoch = state.integer(prefix + "epoch");
+    level->last_loss = at::scalar_tensor(state.real(prefix + "loss"), at::kDouble);
+    level->last_metrics.clear();
+    level->pending.clear();
+    level->unread.reset();
+    if (level->options.data.source()) level->options.data.source()->load(state, prefix + "data/");
+    level->options.best_response->load(state, prefix + "method/");
+  }
+  options.seed = static_cast<uint64_t>(state.integer("engine/seed"));
+  levels.seed = options.seed;
+  steps = state.integer("engine/steps");
+  has_best = state.integer("early_stopping/has_best") != 0;
+  best = state.real("early_stopping/best");
+  validations_without_improvement = state.integer("early_stopping/without_improvement");
+}
+
+}  // namespace mlo

@@ -1,0 +1,103 @@
+#include "mlo/graph.h"
+
+#include "mlo/error.h"
+
+#include <algorithm>
+
+namespace mlo {
+namespace {
+
+using Indices = std::vector<std::size_t>;
+using Marks = std::vector<char>;
+
+// Levels that `from` reaches by reads, going on only through levels below u.
+Marks reached(const Graph& graph, std::size_t from, std::size_t u) {
+  Marks marks(graph.nodes.size(), 0);
+  Indices open = {from};
+  while (!open.empty()) {
+    const std::size_t node = open.back();
+    open.pop_back();
+    for (const std::size_t read : graph.nodes[node].reads) {
+      if (marks[read]) continue;
+      marks[read] = 1;
+      if (read < u) open.push_back(read);
+    }
+  }
+  return marks;
+}
+
+// The members, those that are read by others before those that read them (`first_read`), or the other way round; a circle
+// is left over in `circle`. Ties in the order of the levels.
+Indices topological(const Graph& graph, Indices members, bool first_read, Indices& circle) {
+  Indices order;
+  while (!members.empty()) {
+    const auto free = std::find_if(members.begin(), members.end(), [&](std::size_t candidate) {
+      return std::none_of(members.begin(), members.end(), [&](std::size_t other) {
+        if (other == candidate) return false;
+        const auto& reads = graph.nodes[first_read ? candidate : other].reads;
+        return std::find(reads.begin(), reads.end(), first_read ? other : candidate) != reads.end();
+      });
+    });
+    if (free == members.end()) break;
+    order.push_back(*free);
+    members.erase(free);
+  }
+  circle = std::move(members);
+  return order;
+}
+
+std::string names(const Graph& graph, const Indices& members) {
+  std::string text;
+  for (const std::size_t member : members) text += (text.empty() ? "'" : ", '") + graph.nodes[member].name + "'";
+  return text;
+}
+
+}  // namespace
+
+std::vector<std::size_t> Graph::responding(std::size_t u) const {
+  const Marks from_u = reached(*this, u, u);
+  Indices members;
+  for (std::size_t k = 0; k < u; ++k)
+    if (from_u[k] && reached(*this, k, u)[u]) members.push_back(k);
+
+  Indices circle;
+  Indices order = topological(*this, members, /*first_read=*/false, circle);
+  if (circle.empty()) return order;
+
+  // Peel off what only hangs below the circle, so that the message names the circle itself.
+  Indices rest;
+  topological(*this, circle, /*first_read=*/true, rest);
+  throw UnsupportedError(
+      "nested dependence below level '" + nodes[u].name + "': " + names(*this, rest) +
+      " read each other, so the optimum of one depends on the optimum of the other, and a sweep that visits each once "
+      "would be wrong. Either declare one of the reads constant (LevelOptions::constant: that term is then left out of "
+      "every hypergradient, a bias you choose), or make these levels one problem that trains all their parameters, or let "
+      "the upper one read '" + nodes[u].name + "' only through the lower one");
+}
+
+std::vector<std::size_t> Graph::below(std::size_t u) const {
+  const Marks from_u = reached(*this, u, u);
+  Indices members;
+  for (std::size_t k = 0; k < u; ++k)
+    if (from_u[k]) members.push_back(k);
+  Indices circle;
+  Indices order = topological(*this, members, /*first_read=*/true, circle);
+  order.insert(order.end(), circle.begin(), circle.end());
+  return order;
+}
+
+std::string Graph::to_string() const {
+  std::string text;
+  for (std::size_t k = nodes.size(); k-- > 0;) {
+    const Node& node = nodes[k];
+    text += node.name + (node.top ? " (top)" : "");
+    if (!node.reads.empty()) text += " reads " + names(*this, node.reads);
+    if (!node.constants.empty()) text += ", as constants " + names(*this, node.constants);
+    const Indices response = responding(k);
+    if (!response.empty()) text += "; its hypergradient passes through " + names(*this, response);
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace mlo

@@ -1,0 +1,39 @@
+#include "precompiled.h"
+
+#include "mlo/hypergradient/oracle.h"
+
+namespace mlo {
+namespace {
+
+class AnalyticLinearization final : public Linearization {
+ public:
+  AnalyticLinearization(Probe& probe, const Tensors& targets) : probe_(probe), targets_(targets) {}
+
+  Tensors product(const Tensors& v, Wrt wrt, bool /*last*/) override {
+    Tensors inputs;
+    if (wrt != Wrt::targets) inputs = probe_.parameters();
+    if (wrt != Wrt::own) inputs.insert(inputs.end(), targets_.begin(), targets_.end());
+    if (wrt != Wrt::targets) probe_.count_hessian_product();
+    if (wrt != Wrt::own) probe_.count_mixed_product();
+    return probe_.analytic_product(v, inputs);
+  }
+
+ private:
+  Probe& probe_;
+  const Tensors& targets_;
+};
+
+class AnalyticOracle final : public Oracle {
+ public:
+  std::string name() const override { return "analytic"; }
+  Needs needs() const override { return {.analytic = true}; }
+  std::unique_ptr<Linearization> linearize(Probe& probe, const Tensors& targets) const override {
+    return std::make_unique<AnalyticLinearization>(probe, targets);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Oracle> analytic_oracle() { return std::make_unique<AnalyticOracle>(); }
+
+}  // namespace mlo

@@ -1,0 +1,83 @@
+#include "precompiled.h"
+
+#include "mlo/error.h"
+#include "mlo/hypergradient/oracle.h"
+
+namespace mlo {
+namespace {
+
+/// g = ∇L with graph; one backward of g·v gives H v and all mixed products.
+class ExactLinearization final : public Linearization {
+ public:
+  ExactLinearization(Probe& probe, const Tensors& targets)
+      : probe_(probe), targets_(targets), graphs_(probe.gradient_graphs(targets)) {}
+
+  Tensors product(const Tensors& v, Wrt wrt, bool last) override {
+    Tensors inputs;
+    if (wrt != Wrt::targets) inputs = probe_.parameters();
+    if (wrt != Wrt::own) inputs.insert(inputs.end(), targets_.begin(), targets_.end());
+    const bool retain = !last || probe_.record().shared;
+
+    Tensors sum(inputs.size());
+    for (const Tensors& graph : graphs_) {
+      Tensors outputs, directions;
+      for (std::size_t i = 0; i < graph.size(); ++i) {
+        if (!graph[i].defined() || !graph[i].requires_grad()) continue;  // unused, or linear: no second derivative
+        outputs.push_back(graph[i]);
+        directions.push_back(v[i].scalar_type() == graph[i].scalar_type() ? v[i] : v[i].to(graph[i].scalar_type()));
+      }
+      if (outputs.empty() || inputs.empty()) continue;
+      Tensors part = backward(outputs, inputs, directions, retain);
+      if (graphs_.size() == 1) {
+        sum = std::move(part);
+        break;
+      }
+      const at::NoGradGuard no_grad;
+      for (std::size_t i = 0; i < inputs.size(); ++i) {
+        if (!part[i].defined()) continue;
+        const at::Tensor share = part[i] / static_cast<double>(graphs_.size());
+        sum[i] = sum[i].defined() ? sum[i] + share : share;
+      }
+    }
+    if (wrt != Wrt::targets) probe_.count_hessian_product();
+    if (wrt != Wrt::own) probe_.count_mixed_product();
+    return sum;
+  }
+
+ private:
+  Tensors backward(const Tensors& outputs, const Tensors& inputs, const Tensors& directions, bool retain) const {
+    try {
+      probe_.count_backward();
+      return torch::autograd::grad(outputs, inputs, directions, retain, /*create_graph=*/false, /*allow_unused=*/true);
+    } catch (const c10::Error& error) {
+      throw UnsupportedError("level '" + probe_.level_name() +
+                             "': the exact oracle could not differentiate the loss a second time (" +
+                             error.what_without_backtrace() +
+                             "). Use a finite-difference method for this level (mlo::darts()), or replace the operation "
+                             "by one that LibTorch can differentiate twice");
+    }
+  }
+
+  Probe& probe_;
+  const Tensors& targets_;
+  const std::vector<Tensors> graphs_;  // by micro-batch
+};
+
+class ExactOracle final : public Oracle {
+ public:
+  explicit ExactOracle(ExactOptions options) : options_(options) {}
+  std::string name() const override { return "exact"; }
+  Needs needs() const override { return {.kept_graph = options_.keep_graph, .second_order = true}; }
+  std::unique_ptr<Linearization> linearize(Probe& probe, const Tensors& targets) const override {
+    return std::make_unique<ExactLinearization>(probe, targets);
+  }
+
+ private:
+  ExactOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Oracle> exact_oracle(ExactOptions options) { return std::make_unique<ExactOracle>(options); }
+
+}  // namespace mlo

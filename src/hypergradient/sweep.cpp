@@ -1,0 +1,102 @@
+#include "precompiled.h"
+
+#include "hypergradient/sweep.h"
+
+#include <algorithm>
+
+namespace mlo {
+namespace {
+
+bool contains(const std::vector<std::size_t>& list, std::size_t item) {
+  return std::find(list.begin(), list.end(), item) != list.end();
+}
+
+}  // namespace
+
+/// One stop of the sweep as the level's method sees it.
+class Sweep::VisitedLevel final : public Visit {
+ public:
+  VisitedLevel(Levels& levels, std::size_t upper, const Stop& stop, std::vector<Tensors>& adjoints)
+      : levels_(levels), level_(levels[stop.level]), upper_(upper), stop_(stop), adjoints_(adjoints) {
+    const std::size_t wanted = level_.needs.trajectory ? level_.taken[upper_] : 1;
+    TORCH_INTERNAL_ASSERT(wanted >= 1 && wanted <= level_.records.size(), "level ", level_.name, ": ", wanted,
+                          " steps wanted, ", level_.records.size(), " recorded");
+    first_ = level_.records.size() - wanted;
+  }
+
+  const std::string& level() const override { return level_.name; }
+  const Tensors& adjoint() const override { return adjoints_[level_.index]; }
+  const Tensors& targets() const override { return stop_.targets; }
+  std::size_t steps() const override { return level_.records.size() - first_; }
+  const StepRecord& step(std::size_t i) const override { return level_.records.at(first_ + i); }
+
+  void subtract(const Tensors& products) override {
+    TORCH_CHECK_VALUE(products.size() == stop_.places.size(), "Visit::subtract at level '", level_.name, "': ",
+                      products.size(), " products for ", stop_.places.size(), " targets; give one each, in their order");
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < products.size(); ++i) {
+      if (!products[i].defined()) continue;
+      auto& adjoint = adjoints_[stop_.places[i].first][stop_.places[i].second];
+      // Out of place: what autograd returned may share memory with other gradients.
+      adjoint = at::sub(adjoint, products[i].scalar_type() == adjoint.scalar_type() ? products[i]
+                                                                                   : products[i].to(adjoint.scalar_type()));
+    }
+  }
+
+  std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point, bool second_order) override {
+    return std::make_unique<Probe>(levels_, level_, step(i), point, second_order);
+  }
+
+ private:
+  Levels& levels_;
+  Level& level_;
+  const std::size_t upper_;
+  const Stop& stop_;
+  std::vector<Tensors>& adjoints_;
+  std::size_t first_ = 0;
+};
+
+Sweep::Sweep(Levels& levels, const Graph& graph, std::size_t upper)
+    : levels_(levels), upper_(upper), order_(graph.responding(upper)), wrt_(levels[upper].parameters) {
+  for (const std::size_t k : order_) {
+    if (contains(graph.nodes[upper].reads, k)) {
+      direct_.push_back(k);
+      wrt_.insert(wrt_.end(), levels[k].parameters.begin(), levels[k].parameters.end());
+    }
+    Stop stop{k, {}, {}};
+    for (const std::size_t j : graph.nodes[k].reads) {
+      if (j != upper && !contains(order_, j)) continue;
+      for (std::size_t i = 0; i < levels[j].parameters.size(); ++i) {
+        stop.targets.push_back(levels[j].parameters[i]);
+        stop.places.emplace_back(j, i);
+      }
+    }
+    stops_.push_back(std::move(stop));
+  }
+}
+
+Tensors Sweep::total_derivative(const Tensors& gradient) {
+  std::vector<Tensors> adjoints(levels_.size());
+  auto part = gradient.begin();
+  auto take = [&](std::size_t level) {
+    const Tensors& parameters = levels_[level].parameters;
+    const auto end = part + static_cast<std::ptrdiff_t>(parameters.size());
+    adjoints[level] = widened(Tensors(part, end), parameters);
+    part = end;
+  };
+  take(upper_);
+  for (const std::size_t k : direct_) take(k);
+  for (const std::size_t k : order_)
+    if (adjoints[k].empty()) adjoints[k] = zeros_like(levels_[k].parameters);
+
+  for (const Stop& stop : stops_) {
+    Level& level = levels_[stop.level];
+    VisitedLevel visit(levels_, upper_, stop, adjoints);
+    ++level.counters.visits;
+    level.options.best_response->visit(visit);
+    adjoints[stop.level].clear();
+  }
+  return std::move(adjoints[upper_]);
+}
+
+}  // namespace mlo

@@ -1,0 +1,224 @@
+#include "precompiled.h"
+
+#include "level.h"
+
+#include "choices.h"
+#include "hypergradient/sweep.h"
+#include "mlo/error.h"
+#include "random.h"
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+namespace mlo {
+namespace {
+
+// The value of a one-element loss, without a dispatch where it lies at hand.
+double value_of(const at::Tensor& loss) {
+  if (loss.is_cpu() && loss.scalar_type() == at::kFloat) return *loss.const_data_ptr<float>();
+  if (loss.is_cpu() && loss.scalar_type() == at::kDouble) return *loss.const_data_ptr<double>();
+  return loss.detach().item<double>();
+}
+
+}  // namespace
+
+std::string where(const Level& level) {
+  return "level '" + level.name + "' at step " + std::to_string(level.counters.steps);
+}
+
+Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, LevelOptions the_options)
+    : name(std::move(level_name)),
+      stream(name_key(name)),
+      problem(std::move(the_problem)),
+      analytic(dynamic_cast<AnalyticDerivatives*>(problem.get())),
+      options(std::move(the_options)),
+      values({}) {
+  std::unordered_set<const void*> seen;  // a tied parameter counts once
+  for (const auto& [parameter_name, parameter] : problem->trained().parameters()) {
+    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
+    if (!at::isFloatingType(parameter.scalar_type()))
+      throw ConfigError("level '" + name + "': parameter '" + parameter_name + "' is of type " +
+                        c10::toString(parameter.scalar_type()) + "; a trained parameter is floating point");
+    parameter_names.push_back(parameter_name);
+    parameters.push_back(parameter);
+    metas_.push_back({parameter.sizes().vec(), parameter.scalar_type(), parameter.device()});
+  }
+  if (parameters.empty())
+    throw ConfigError("level '" + name + "': no trainable parameters (" +
+                      std::to_string(problem->trained().parameters().size()) +
+                      " given, all frozen); pass modules or leaf tensors with requires_grad to trains(…)");
+  values = Values(parameters);
+
+  optimizer = options.optimizer(parameters);
+  if (!optimizer) throw ConfigError("level '" + name + "': the optimizer factory returned nothing");
+  for (auto& group : optimizer->param_groups()) base_learning_rates.push_back(group.options().get_lr());
+  rule = UpdateRule::of(*optimizer, parameters, why_no_rule);
+}
+
+Level::~Level() = default;
+
+void Level::check_parameters() const {
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const auto& parameter = parameters[i];
+    const auto& meta = metas_[i];
+    if (parameter.sizes() == at::IntArrayRef(meta.sizes) && parameter.scalar_type() == meta.dtype &&
+        parameter.device() == meta.device)
+      continue;
+    throw ConfigError("level '" + name + "': parameter '" + parameter_names[i] + "' was " +
+                      c10::str(c10::toString(meta.dtype), at::IntArrayRef(meta.sizes), " on ", meta.device) +
+                      " when the level was added and is now " +
+                      c10::str(c10::toString(parameter.scalar_type()), parameter.sizes(), " on ", parameter.device()) +
+                      "; convert or move modules before Engine::add");
+  }
+}
+
+void Level::set_gradients(bool on) {
+  if (gradients_on == on) return;
+  for (const auto& parameter : parameters) parameter.set_requires_grad(on);
+  gradients_on = on;
+}
+
+std::vector<double> Level::learning_rates() const {
+  std::unordered_map<const void*, double> by_parameter;
+  for (auto& group : optimizer->param_groups())
+    for (const auto& parameter : group.params()) by_parameter[parameter.unsafeGetTensorImpl()] = group.options().get_lr();
+  std::vector<double> rates;
+  for (const auto& parameter : parameters) rates.push_back(by_parameter.at(parameter.unsafeGetTensorImpl()));
+  return rates;
+}
+
+void Level::forget_steps() {
+  std::size_t wanted = 0;
+  for (const std::size_t upper : sweepers) wanted = std::max(wanted, taken[upper]);
+  if (!needs.trajectory) wanted = std::min<std::size_t>(wanted, 1);
+  while (records.size() > wanted) records.pop_front();
+}
+
+Level& Levels::find(const std::string& name) const {
+  for (const auto& level : all)
+    if (level->name == name) return *level;
+  std::string names;
+  for (const auto& level : all) names += (names.empty() ? "'" : ", '") + level->name + "'";
+  throw ConfigError("no level is called '" + name + "'; there are " + (names.empty() ? "none" : names));
+}
+
+void Levels::collect() {
+  buffers.clear();
+  modules.clear();
+  owner_.clear();
+  std::unordered_set<const void*> seen;
+  for (const auto& level : all) {
+    for (const auto& parameter : level->parameters) owner_[parameter.unsafeGetTensorImpl()] = level.get();
+    for (const auto& root : level->problem->trained().modules()) {
+      for (const auto& module : root->modules())
+        if (seen.insert(module.get()).second) modules.push_back(module.get());
+      for (const auto& buffer : root->buffers())
+        if (buffer.defined() && seen.insert(buffer.unsafeGetTensorImpl()).second) buffers.push_back(buffer);
+    }
+  }
+}
+
+void Levels::set_gradients_for(const Tensors& wrt, const Tensors& also) {
+  std::vector<char> wanted(all.size(), 0);
+  for (const auto* list : {&wrt, &also}) {
+    for (const auto& tensor : *list) {
+      const auto owner = owner_.find(tensor.unsafeGetTensorImpl());
+      if (owner != owner_.end()) wanted[owner->second->index] = 1;
+    }
+  }
+  set_gradients(wanted);
+}
+
+void Levels::set_gradients(const std::vector<char>& on) {
+  for (const auto& level : all) level->set_gradients(on[level->index] != 0);
+}
+
+void Levels::set_all_gradients(bool on) {
+  for (const auto& level : all) level->set_gradients(on);
+}
+
+int64_t Levels::version() const {
+  int64_t sum = 0;
+  for (const auto& level : all)
+    for (const auto& parameter : level->parameters) sum += parameter._version();
+  return sum;
+}
+
+std::vector<char> Levels::modes() const {
+  std::vector<char> result(modules.size());
+  for (std::size_t i = 0; i < modules.size(); ++i) result[i] = modules[i]->is_training() ? 1 : 0;
+  return result;
+}
+
+void Levels::set_modes(const std::vector<char>& modes) {
+  // train(bool) recurses; submodules come after their parents, so each ends with its own mode.
+  for (std::size_t i = 0; i < modules.size(); ++i)
+    if (modules[i]->is_training() != (modes[i] != 0)) modules[i]->train(modes[i] != 0);
+}
+
+Evaluation evaluate(Level& level, Draw& draw, bool replay) {
+  seed_generators(draw.seed);
+  const ChoiceTape tape(draw.choices, replay, level.name);
+  ++level.counters.forwards;
+  Evaluation result = level.problem->loss(draw.batch);
+  // Its cache of converted weights would outlive the values it was made from.
+  if (at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA))
+    at::autocast::clear_cache();
+
+  const at::Tensor& loss = result.loss;
+  if (!loss.defined()) throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
+  if (loss.numel() != 1)
+    throw LossError(where(level) + ": the loss has shape " + c10::str(loss.sizes()) +
+                    "; return a scalar, for example loss.mean()");
+  if (!at::isFloatingType(loss.scalar_type()))
+    throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
+                    "; return a floating point scalar");
+  if (const double value = value_of(loss); !std::isfinite(value))
+    throw NonFiniteError(where(level) + ": the loss is " + std::to_string(value) +
+                         "; lower the learning rate, clip the gradient or check the data");
+  return result;
+}
+
+Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph) {
+  ++level.counters.backwards;
+  return torch::autograd::grad({loss}, wrt, {}, create_graph, create_graph, /*allow_unused=*/true);
+}
+
+SecondOrderGuard::SecondOrderGuard(bool on)
+    : on_(on),
+      flash_(at::globalContext().userEnabledFlashSDP()),
+      efficient_(at::globalContext().userEnabledMemEfficientSDP()),
+      cudnn_(at::globalContext().userEnabledCuDNNSDP()) {
+  if (!on_) return;
+  at::globalContext().setSDPUseFlash(false);
+  at::globalContext().setSDPUseMemEfficient(false);
+  at::globalContext().setSDPUseCuDNN(false);
+}
+
+SecondOrderGuard::~SecondOrderGuard() {
+  if (!on_) return;
+  at::globalContext().setSDPUseFlash(flash_);
+  at::globalContext().setSDPUseMemEfficient(efficient_);
+  at::globalContext().setSDPUseCuDNN(cudnn_);
+}
+
+std::string fused_attention_in(const at::Tensor& loss) {
+  std::vector<torch::autograd::Node*> open = {loss.grad_fn().get()};
+  std::unordered_set<const torch::autograd::Node*> seen(open.begin(), open.end());
+  while (!open.empty()) {
+    torch::autograd::Node* node = open.back();
+    open.pop_back();
+    if (!node) continue;
+    const std::string name = node->name();
+    if (name.find("ScaledDotProduct") != std::string::npos) return name;
+    for (const auto& edge : node->next_edges())
+      if (seen.insert(edge.function.get()).second) open.push_back(edge.function.get());
+  }
+  return {};
+}
+
+}  // namespace mlo

@@ -1,0 +1,135 @@
+#pragma once
+
+#include "mlo/engine.h"
+#include "mlo/hypergradient/step_record.h"
+#include "mlo/problem.h"
+#include "optim/update_rule.h"
+#include "values.h"
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace mlo {
+
+class Sweep;
+
+/// One registered level at run time: what it trains, with what, and what it remembers of its last steps.
+class Level {
+ public:
+  Level(std::string name, std::shared_ptr<Problem> problem, LevelOptions options);
+  ~Level();
+
+  const std::string name;
+  const uint64_t stream;  // this level's part of the random key
+  const std::shared_ptr<Problem> problem;
+  AnalyticDerivatives* const analytic;  // null if the problem has none
+  LevelOptions options;
+  std::size_t index = 0;
+
+  std::vector<std::string> parameter_names;
+  Tensors parameters;  // trainable ones
+  Values values;
+  Tensors scratch;  // for Rewind
+  bool gradients_on = true;
+
+  std::shared_ptr<torch::optim::Optimizer> optimizer;
+  std::vector<double> base_learning_rates;
+  std::unique_ptr<UpdateRule> rule;  // null if the optimizer is not known
+  std::string why_no_rule;
+
+  // The plan, made of the graph.
+  std::vector<std::size_t> below;        // levels that must have taken their unroll counts before this one steps
+  std::unique_ptr<Sweep> sweep;          // its own total derivative; null if nothing below responds to it
+  std::vector<char> differentiated;      // by level: its loss is differentiated by that level's parameters
+  std::vector<std::size_t> sweepers;     // levels whose sweeps visit this one
+  Needs needs;                           // of its method, if anybody sweeps over it
+  std::vector<std::size_t> value_reads;  // other levels whose values its loss depends on, with a graph or as constants
+
+  // Its recent past.
+  std::deque<StepRecord> records;  // oldest first
+  std::vector<std::size_t> taken;  // by upper level: own steps since that level's last step
+  std::vector<Draw> pending;       // drawn by build() for the first step
+  std::optional<State> unread;     // the data's state before `pending` was drawn
+  std::vector<Draw> last_draws;    // of the last step, to look at reads again
+
+  Counters counters;
+  int64_t batches = 0;  // handed out by its data
+  int64_t epoch = 0;
+  at::Tensor last_loss;
+  std::vector<std::pair<std::string, at::Tensor>> last_metrics;
+
+  /// Lets go of the records that no sweep can ask for any more.
+  void forget_steps();
+
+  /// Throws ConfigError if a parameter is not what it was when the level was added.
+  void check_parameters() const;
+  void set_gradients(bool on);
+  /// Of each parameter, as the optimizer's groups say now.
+  std::vector<double> learning_rates() const;
+
+ private:
+  struct Meta {
+    std::vector<int64_t> sizes;
+    at::ScalarType dtype;
+    at::Device device;
+  };
+  std::vector<Meta> metas_;
+};
+
+/// All levels of an engine, lowest first, and what belongs to none of them alone.
+class Levels {
+ public:
+  std::vector<std::unique_ptr<Level>> all;
+  uint64_t seed = 0;
+  Tensors buffers;                             // of every module of every level
+  std::vector<torch::nn::Module*> modules;     // and all their submodules
+
+  Level& operator[](std::size_t i) const { return *all[i]; }
+  std::size_t size() const { return all.size(); }
+  /// Throws ConfigError naming the levels there are.
+  Level& find(const std::string& name) const;
+
+  /// Collects buffers and modules; after the last level is there.
+  void collect();
+  /// requires_grad on for the levels that train a tensor of `wrt` (and of `also`), off for the others.
+  void set_gradients_for(const Tensors& wrt, const Tensors& also = {});
+  /// requires_grad by level.
+  void set_gradients(const std::vector<char>& on);
+  void set_all_gradients(bool on);
+  /// Sum of autograd's version counters: moves whenever any parameter is written.
+  int64_t version() const;
+  std::vector<char> modes() const;
+  void set_modes(const std::vector<char>& modes);
+
+ private:
+  std::unordered_map<const void*, Level*> owner_;
+};
+
+/// One evaluation of a level's loss on a draw: random stream, choices, forward, and the checks on what comes back.
+/// `replay`: hand out the recorded choices again.
+Evaluation evaluate(Level& level, Draw& draw, bool replay);
+
+/// ∂loss/∂t for each t, by one reverse pass counted for the level.
+Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph);
+
+/// For its lifetime attention runs through kernels that can be differentiated twice.
+class SecondOrderGuard {
+ public:
+  explicit SecondOrderGuard(bool on);
+  ~SecondOrderGuard();
+  SecondOrderGuard(const SecondOrderGuard&) = delete;
+  SecondOrderGuard& operator=(const SecondOrderGuard&) = delete;
+
+ private:
+  bool on_, flash_, efficient_, cudnn_;
+};
+
+/// The fused attention found in the graph of `loss` (a node's name), or empty.
+std::string fused_attention_in(const at::Tensor& loss);
+/// "level 'head' at step 12".
+std::string where(const Level& level);
+
+}  // namespace mlo

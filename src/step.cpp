@@ -1,0 +1,222 @@
+#include "precompiled.h"
+
+#include "engine_body.h"
+#include "hypergradient/sweep.h"
+#include "mlo/error.h"
+#include "profile.h"
+
+#include <cmath>
+#include <utility>
+
+namespace mlo {
+namespace {
+
+// A gradient that the user's hook may write to: not expanded, and nobody else's.
+void make_own(Tensors& gradient) {
+  for (auto& tensor : gradient)
+    if (tensor.defined() && (tensor.use_count() > 1 || !tensor.is_non_overlapping_and_dense())) tensor = tensor.clone();
+}
+
+}  // namespace
+
+// Steps of one cycle (the top levels' next step and all below) are never carried into the next: every wait is for
+// fresh steps, and nothing of a cycle needs to be in a checkpoint.
+void Engine::Body::begin_cycle() {
+  for (const auto& level : levels.all) {
+    std::fill(level->taken.begin(), level->taken.end(), 0);
+    level->forget_steps();
+  }
+}
+
+void Engine::Body::step() {
+  begin_cycle();
+  for (const std::size_t top : tops) take_step(levels[top], /*record=*/true);
+  ++steps;
+}
+
+void Engine::Body::advance_below(Level& upper) {
+  for (const std::size_t below : upper.below) {
+    Level& level = levels[below];
+    const auto unroll = static_cast<std::size_t>(level.options.unroll);
+    while (level.taken[upper.index] < unroll || level.counters.steps < level.options.warmup_steps) {
+      const bool last = level.taken[upper.index] + 1 >= unroll && level.counters.steps + 1 >= level.options.warmup_steps;
+      if (level.taken[upper.index] == 0) level.problem->on_inner_loop_start();
+      take_step(level, last);
+    }
+  }
+}
+
+void Engine::Body::take_step(Level& level, bool last) {
+  advance_below(level);
+  const Profile profile(options.profile, level.counters, level.parameters.front().device());
+  StepRecord* record = begin_record(level, last);
+  Tensors gradient = total_gradient(level, record);
+  // The sweep has used them; handles must be gone before this level's parameters change, or they would be copied.
+  for (const std::size_t below : level.below) {
+    levels[below].taken[level.index] = 0;
+    levels[below].forget_steps();
+  }
+  apply(level, std::move(gradient), record);
+  for (auto& taken : level.taken) ++taken;
+  level.forget_steps();
+}
+
+StepRecord* Engine::Body::begin_record(Level& level, bool last) {
+  if (level.sweepers.empty() || !(last || level.needs.trajectory)) return nullptr;
+  if (!level.needs.trajectory) level.records.clear();
+  StepRecord& record = level.records.emplace_back();
+  record.step = level.counters.steps;
+  record.shared = level.sweepers.size() > 1;
+  record.values.resize(levels.size());
+  record.values[level.index] = level.values.freeze();
+  for (const std::size_t j : level.value_reads) record.values[j] = levels[j].values.freeze();
+  if (!levels.buffers.empty()) record.buffers = clone(levels.buffers);
+  record.modes = levels.modes();
+  return &record;
+}
+
+Batch Engine::Body::next_batch(Level& level) {
+  Data& data = level.options.data;
+  Batch batch;
+  if (data.empty()) return batch;
+  if (data.source()) {
+    batch = data.source()->next();
+  } else {
+    seed_generators(stream_key(options.seed, ~level.stream, level.batches, 0));
+    batch = data.function()(level.batches);
+  }
+  ++level.batches;
+  if (batch.size() == 0)
+    throw ConfigError(where(level) + ": the data source gave an empty batch; a level without data leaves LevelOptions::data out");
+  for (const auto& tensor : batch.tensors())
+    if (!tensor.defined() || (tensor.dim() > 0 && tensor.size(0) == 0))
+      throw ConfigError(where(level) + ": the data source gave a batch with " +
+                        (tensor.defined() ? "a tensor of shape " + c10::str(tensor.sizes()) : std::string("an undefined tensor")) +
+                        "; every tensor must have at least one row");
+  return batch;
+}
+
+std::vector<Draw> Engine::Body::draw(Level& level) {
+  if (!level.pending.empty()) {
+    level.unread.reset();
+    return std::exchange(level.pending, {});
+  }
+  std::vector<Draw> draws(static_cast<std::size_t>(level.options.accumulate));
+  for (std::size_t m = 0; m < draws.size(); ++m) {
+    draws[m].batch = next_batch(level);
+    draws[m].seed = stream_key(options.seed, level.stream, level.counters.steps, static_cast<int64_t>(m));
+  }
+  return draws;
+}
+
+Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
+  level.check_parameters();
+  std::vector<Draw> draws = draw(level);
+  const Tensors& wrt = level.sweep ? level.sweep->wrt() : level.parameters;
+  const bool keep = record && level.needs.kept_graph;
+  levels.set_gradients(level.differentiated);
+  const SecondOrderGuard attention(keep);
+  const at::AutoGradMode with_gradients(true);
+
+  Tensors sum(wrt.size());
+  for (Draw& draw : draws) {
+    Tensors gradient(wrt.size());
+    std::optional<Evaluation> evaluation;
+    if (level.analytic && !keep) evaluation = level.analytic->gradient(draw.batch, wrt, gradient);
+    if (evaluation) {
+      ++level.counters.forwards;
+      ++level.counters.backwards;
+    } else {
+      const int64_t version = levels.version();
+      evaluation = evaluate(level, draw, /*replay=*/false);
+      if (levels.version() != version)
+        throw LossError(where(level) + ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
+      if (!evaluation->loss.requires_grad())
+        throw LossError(where(level) + ": the loss is detached: no graph leads from it to the parameters this level trains; "
+                        "remove detach(), no-grad blocks and item() on the way");
+      gradient = differentiate(level, evaluation->loss, wrt, keep);
+      if (keep) {
+        record->kept.emplace_back(gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(level.parameters.size()));
+        for (auto& tensor : gradient)
+          if (tensor.defined()) tensor = tensor.detach();
+      }
+    }
+    const at::Tensor loss = evaluation->loss.detach();
+    level.last_metrics = std::move(evaluation->metrics);
+    if (draws.size() == 1) {
+      level.last_loss = loss;
+      sum = std::move(gradient);
+      break;
+    }
+    const at::NoGradGuard no_grad;
+    const double share = 1.0 / static_cast<double>(draws.size());
+    level.last_loss = &draw == draws.data() ? loss * share : level.last_loss + loss * share;
+    for (std::size_t i = 0; i < wrt.size(); ++i) {
+      if (!gradient[i].defined()) continue;
+      sum[i] = sum[i].defined() ? sum[i] + gradient[i] * share : gradient[i] * share;
+    }
+  }
+  if (options.validate_every > 0) level.last_draws = draws;
+  if (record) record->draws = std::move(draws);
+  if (!level.sweep) return sum;
+
+  const at::NoGradGuard no_grad;
+  Tensors total = level.sweep->total_derivative(sum);
+  for (std::size_t i = 0; i < total.size(); ++i)
+    if (total[i].scalar_type() != level.parameters[i].scalar_type()) total[i] = total[i].to(level.parameters[i].scalar_type());
+  return total;
+}
+
+void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
+  const at::NoGradGuard no_grad;
+  if (!all_finite(gradient)) {
+    for (std::size_t i = 0; i < gradient.size(); ++i)
+      if (!all_finite({gradient[i]}))
+        throw NonFiniteError(where(level) + ": the " + (level.sweep ? "hypergradient" : "gradient") + " of parameter '" +
+                             level.parameter_names[i] + "' is not finite, at a finite loss of " +
+                             std::to_string(level.last_loss.item<double>()) +
+                             "; look for a square root, logarithm or division at zero, or clip");
+  }
+  if (level.sweep && level.rule && level.counters.steps % 100 == 0) {
+    const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
+    if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
+      warn("level '" + level.name + "': the hypergradient's root mean square is " + c10::str(rms) +
+           ", below ten times the optimizer's eps = " + c10::str(level.rule->epsilon()) +
+           ", so its steps shrink with it; give this level's optimizer a smaller eps");
+  }
+  double clip = 1.0;
+  if (level.options.clip_norm > 0.0) {
+    const double size = norm(gradient);
+    if (size > level.options.clip_norm) {
+      clip = level.options.clip_norm / size;
+      gradient = scaled(gradient, clip);
+    }
+  }
+  make_own(gradient);
+  level.problem->on_gradient(gradient);
+
+  if (level.options.schedule) {
+    const double factor = level.options.schedule(level.counters.steps);
+    auto& groups = level.optimizer->param_groups();
+    for (std::size_t i = 0; i < groups.size(); ++i) groups[i].options().set_lr(level.base_learning_rates[i] * factor);
+  }
+  for (std::size_t i = 0; i < gradient.size(); ++i) level.parameters[i].mutable_grad() = gradient[i];
+  if (record) {
+    if (level.needs.update_derivative || level.needs.optimizer_trajectory)
+      record->derivative = level.rule->observe(level.parameters, gradient, clip, level.needs.update_derivative,
+                                               level.needs.optimizer_trajectory);
+    if (level.needs.learning_rates) record->learning_rates = level.learning_rates();
+    record->gradient = std::move(gradient);
+  }
+  level.values.about_to_change();
+  level.optimizer->step();
+  for (const auto& parameter : level.parameters) parameter.mutable_grad().reset();
+  ++level.counters.steps;
+  level.problem->on_step();
+  if (const BatchSource* source = level.options.data.source(); source && source->epoch() > level.epoch) {
+    level.epoch = source->epoch();
+    level.problem->on_epoch(level.epoch);
+  }
+}
+
+}  // namespace mlo
