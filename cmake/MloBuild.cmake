@@ -87,6 +87,9 @@ endif()
 if(MLO_SANITIZE)
   target_compile_options(mlo_build INTERFACE -fsanitize=${MLO_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(mlo_build INTERFACE -fsanitize=${MLO_SANITIZE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(mlo_build INTERFACE -Wno-maybe-uninitialized)  # instrumented code misleads it
+  endif()
 endif()
 
 # The precompiled header's own target. Its flags must be those of its users: Threads adds none, and LibTorch's are its own.
