@@ -24,9 +24,9 @@ if(NOT MLO_CUDA STREQUAL "OFF")
     set(mlo_why "nvcc is ${CUDAToolkit_VERSION}, LibTorch's CUDA is ${MloTorch_CUDA_VERSION}")
   else()
     # libtorch_cuda names what it loads; a LibTorch put there for CPU use lacks those libraries and would fail at the first link.
-    find_library(MLO_CUDNN NAMES libcudnn.so.9 cudnn PATHS "${MloTorch_ROOT_DIR}/lib" "${MloTorch_ROOT_DIR}/../nvidia/cudnn/lib")
-    mark_as_advanced(MLO_CUDNN)
-    if(MLO_CUDNN)
+    find_library(mlo_cudnn NAMES libcudnn.so.9 cudnn NO_CACHE
+      PATHS "${MloTorch_ROOT_DIR}/lib" "${MloTorch_ROOT_DIR}/../nvidia/cudnn/lib")
+    if(mlo_cudnn)
       set(MLO_WITH_CUDA ON)
     else()
       set(mlo_why "the libraries that LibTorch's CUDA half loads (cuDNN among them) are not there; cure: MLO_CUDA=ON scripts/setup.sh")

@@ -125,7 +125,7 @@ case ${MLO_CUDA:-AUTO} in
   ON|on|1) flavour=cuda ;;
   AUTO|auto)
     nvcc=
-    for candidate in "${CUDACXX:-}" nvcc "${CUDA_HOME:+$CUDA_HOME/bin/nvcc}" /usr/local/cuda/bin/nvcc; do
+    for candidate in "${CUDACXX:-}" nvcc "${CUDA_PATH:+$CUDA_PATH/bin/nvcc}" /usr/local/cuda/bin/nvcc; do
       if [ -n "$candidate" ] && has_command "$candidate"; then nvcc=$candidate; break; fi
     done
     if [ -z "$nvcc" ]; then
