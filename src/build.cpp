@@ -198,8 +198,7 @@ void Engine::Body::check_declared(Level& level, const std::vector<char>& reached
     if ((reached[j] || declared[j]) && !contains(node.reads, j)) node.reads.push_back(j);
   }
   std::sort(node.reads.begin(), node.reads.end());
-  level.differentiated.assign(levels.size(), 0);
-  level.differentiated[level.index] = reached[level.index];  // for plan(): whether it trains itself directly
+  level.trains_itself |= reached[level.index] != 0;
 }
 
 void Engine::Body::plan() {
@@ -210,7 +209,7 @@ void Engine::Body::plan() {
     level->value_reads = node.reads;
     level->value_reads.insert(level->value_reads.end(), node.constants.begin(), node.constants.end());
     const auto order = graph.responding(level->index);
-    if (order.empty() && !level->differentiated[level->index])
+    if (order.empty() && !level->trains_itself)
       throw LossError(where(*level) + ": the loss is detached: it depends on no parameter this level trains, neither directly nor "
                       "through a level below that reads it; remove detach() and no-grad blocks on the way");
     level->differentiated.assign(levels.size(), 0);
@@ -238,6 +237,10 @@ void Engine::Body::plan() {
       continue;
     }
     level->needs = level->options.best_response->needs();
+    level->kept = level->differentiated;
+    for (const std::size_t upper : level->sweepers)
+      for (const std::size_t j : graph.nodes[level->index].reads)
+        if (j == upper || contains(levels[upper].sweep->order(), j)) level->kept[j] = 1;
     for (const std::size_t upper : level->sweepers) check_method(levels[upper], *level);
   }
 }
@@ -308,13 +311,6 @@ void Engine::Body::look_at_reads_again() {
     if (!level->last_draws.empty()) discover_reads(*level, /*perturb=*/false);
   bool same = true;
   for (std::size_t i = 0; i < levels.size(); ++i) same &= before.nodes[i].reads == graph.nodes[i].reads;
-  for (const auto& level : levels.all) {  // discover_reads has left its own note there
-    level->differentiated.assign(levels.size(), 0);
-    level->differentiated[level->index] = 1;
-    if (same && level->sweep)
-      for (const std::size_t k : level->sweep->order())
-        if (contains(graph.nodes[level->index].reads, k)) level->differentiated[k] = 1;
-  }
   if (!same) plan();
 }
 

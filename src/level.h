@@ -44,6 +44,8 @@ class Level {
   std::vector<std::size_t> below;        // levels that must have taken their unroll counts before this one steps
   std::unique_ptr<Sweep> sweep;          // its own total derivative; null if nothing below responds to it
   std::vector<char> differentiated;      // by level: its loss is differentiated by that level's parameters
+  std::vector<char> kept;                // by level: ... or its kept gradient is, in some sweep
+  bool trains_itself = false;            // its loss depends on its own parameters directly
   std::vector<std::size_t> sweepers;     // levels whose sweeps visit this one
   Needs needs;                           // of its method, if anybody sweeps over it
   std::vector<std::size_t> value_reads;  // other levels whose values its loss depends on, with a graph or as constants

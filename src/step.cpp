@@ -114,7 +114,7 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   std::vector<Draw> draws = draw(level);
   const Tensors& wrt = level.sweep ? level.sweep->wrt() : level.parameters;
   const bool keep = record && level.needs.kept_graph;
-  levels.set_gradients(level.differentiated);
+  levels.set_gradients(keep ? level.kept : level.differentiated);
   const SecondOrderGuard attention(keep);
   const at::AutoGradMode with_gradients(true);
 

@@ -28,7 +28,7 @@ class JsonLines final : public Callback {
       throw ConfigError("json_lines: cannot open '" + path_.string() + "': " + std::generic_category().message(errno) +
                         "; name a file in a folder that exists and may be written");
     // A run that was killed may have left half a line: it must not spoil the first one of this run.
-    if (std::fseek(file_.get(), -1, SEEK_END) == 0 && std::fgetc(file_.get()) != '\n') put(std::string("\n"));
+    if (std::fseek(file_.get(), -1, SEEK_END) == 0 && std::fgetc(file_.get()) != '\n') write("\n");
   }
 
   void on_start(const Engine& engine) override {
@@ -75,9 +75,9 @@ class JsonLines final : public Callback {
   static Json event(const char* name) { return {{"event", name}}; }
 
   // Numbers that JSON does not have become null, bytes that are not UTF-8 the replacement character.
-  void put(const Json& line) { put(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"); }
+  void put(const Json& line) { write(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"); }
 
-  void put(const std::string& line) {
+  void write(const std::string& line) {
     if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0)
       throw Error("json_lines: cannot write to '" + path_.string() + "': " + std::generic_category().message(errno) +
                   "; make room on the disk or log elsewhere");
