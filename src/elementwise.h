@@ -75,13 +75,10 @@ T select(bool condition, T a, T b) {
 }
 inline at::Tensor select(const at::Tensor& condition, const at::Tensor& a, double b) { return at::where(condition, a, b); }
 
-template <class T, size_t N, class F, size_t M, size_t... K>
+template <class T, class F, size_t N, size_t M, size_t... J, size_t... K>
 void fill(const std::array<at::Tensor, N>& out, const F& f, const std::array<at::Tensor, M>& in,
-          std::index_sequence<K...> /*inputs*/) {
-  std::array<T*, N> to;
-  for (size_t k = 0; k < N; ++k) {
-    to[k] = out[k].template mutable_data_ptr<T>();
-  }
+          std::index_sequence<J...> /*outputs*/, std::index_sequence<K...> /*inputs*/) {
+  const std::array<T*, N> to{out[J].template mutable_data_ptr<T>()...};
   const std::array<const T*, M> from{in[K].template const_data_ptr<T>()...};
   over_range(in[0].numel(), [&](int64_t begin, int64_t end) {
     // Copies that nothing else can point to: else the constants in f are read again after each store.
@@ -93,9 +90,7 @@ void fill(const std::array<at::Tensor, N>& out, const F& f, const std::array<at:
 #endif
     for (int64_t i = begin; i < end; ++i) {
       const std::array<T, N> value = formula(source[K][i]...);
-      for (size_t k = 0; k < N; ++k) {
-        target[k][i] = value[k];
-      }
+      ((target[J][i] = value[J]), ...);
     }
   });
 }
@@ -108,7 +103,6 @@ std::array<at::Tensor, N> elementwise(const F& f, const Inputs&... inputs) {
   const at::NoGradGuard no_grad;
   const auto dtype = ((inputs.scalar_type() == at::kDouble) || ...) ? at::kDouble : at::kFloat;
   const std::array<at::Tensor, sizeof...(Inputs)> in{as(inputs, dtype)...};
-  constexpr auto indices = std::index_sequence_for<Inputs...>{};
   if (!std::all_of(in.begin(), in.end(), [&](const at::Tensor& t) { return alike(in[0], t); })) {
     return std::apply(f, in);
   }
@@ -117,9 +111,9 @@ std::array<at::Tensor, N> elementwise(const F& f, const Inputs&... inputs) {
     t = at::empty_like(in[0], at::TensorOptions().requires_grad(false));
   }
   if (dtype == at::kDouble) {
-    fill<double>(out, f, in, indices);
+    fill<double>(out, f, in, std::make_index_sequence<N>{}, std::index_sequence_for<Inputs...>{});
   } else {
-    fill<float>(out, f, in, indices);
+    fill<float>(out, f, in, std::make_index_sequence<N>{}, std::index_sequence_for<Inputs...>{});
   }
   return out;
 }

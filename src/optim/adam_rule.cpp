@@ -11,8 +11,9 @@ namespace {
 /// θ' = (1 − lr·wd)θ − lr·(m/c₁)/(s + ε), where Adam's factor on θ is 1.
 struct AdamStep {
   bool skipped = false;
-  bool decoupled = false;  ///< AdamW's weight decay
-  double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0, c1 = 1, c2 = 1;
+  double lr = 0, beta1 = 0, beta2 = 0, eps = 0, c1 = 1, c2 = 1;
+  double coupled = 0;    ///< Adam's weight decay
+  double decoupled = 0;  ///< AdamW's
 
   template <class T>
   T root(const T& d, const T& v0) const {
@@ -21,9 +22,9 @@ struct AdamStep {
     return sqrt((C(beta2) * v0 + C(1 - beta2) * d * d) / C(c2));
   }
 
-  /// A = −∂θ'/∂d = lr/c₁ · [(1−β₁)β₂v₀ − β₁(1−β₂)m₀d + (1−β₁)c₂εs] / [c₂ s (s+ε)²], and lr(1−β₁)/(c₁ε) where s = 0. In the
-  /// textbook form 1/(s+ε) − m·∂s/∂d/(…) the two terms all but cancel at small ε (at t = 1 A is lr·ε/(|d|+ε)²). Here numerator and denominator are
-  /// divided by s² besides, because s³ underflows in float32 for gradients of 1e-13.
+  /// A = −∂θ'/∂d = lr/c₁ · [(1−β₁)β₂v₀ − β₁(1−β₂)m₀d + (1−β₁)c₂εs] / [c₂ s (s+ε)²], and lr(1−β₁)/(c₁ε) where s = 0. In
+  /// the textbook form two terms all but cancel at small ε: at t = 1, A is lr·ε/(|d|+ε)². Here numerator and denominator
+  /// are divided by s² besides, because s³ underflows in float32 for gradients of 1e-13.
   template <class T>
   T scale(const T& d, const T& m0, const T& v0) const {
     using C = Constant<T>;
@@ -46,8 +47,7 @@ struct AdamStep {
     const T m_bar = m_after - C(lr / c1) * u * q;
     const T v_bar = v_after + select(s > C(0), T(C(lr / (2 * c1 * c2)) * u * (m / s) * q * q), C(0));
     const T d_bar = C(1 - beta1) * m_bar + C(2 * (1 - beta2)) * d * v_bar;
-    const T theta = decoupled ? T(C(1 - lr * weight_decay) * u) : T(u + C(weight_decay) * d_bar);
-    return {theta, C(beta1) * m_bar, C(beta2) * v_bar, d_bar};
+    return {C(1 - lr * decoupled) * u + C(coupled) * d_bar, C(beta1) * m_bar, C(beta2) * v_bar, d_bar};
   }
 };
 
@@ -60,7 +60,8 @@ struct AdamRecord {
 class AdamDerivative final : public StepDerivative {
  public:
   AdamDerivative(std::vector<AdamStep> steps, std::vector<double> learning_rates, AdamRecord record, Clipping clipping)
-      : steps_(std::move(steps)), learning_rates_(std::move(learning_rates)), record_(std::move(record)), clipping_(std::move(clipping)) {}
+      : steps_(std::move(steps)), learning_rates_(std::move(learning_rates)), record_(std::move(record)),
+        clipping_(std::move(clipping)) {}
 
   Tensors apply(const Tensors& a) const override {
     TORCH_INTERNAL_ASSERT(record_.scale.size() == a.size(), "StepDerivative::apply needs a step observed with `scale`");
@@ -153,21 +154,22 @@ class AdamRule final : public UpdateRule {
         record.d[i] = d;
       }
     }
-    return std::make_shared<AdamDerivative>(std::move(steps), std::move(learning_rates), std::move(record), Clipping(clip, gradients));
+    return std::make_shared<AdamDerivative>(std::move(steps), std::move(learning_rates), std::move(record),
+                                            Clipping(clip, gradients));
   }
 
  private:
   static AdamStep step_of(const Options& options, int64_t t) {
     const auto [beta1, beta2] = options.betas();
     const auto time = static_cast<double>(t);
-    return {.decoupled = decoupled,
-            .lr = options.lr(),
+    return {.lr = options.lr(),
             .beta1 = beta1,
             .beta2 = beta2,
             .eps = options.eps(),
-            .weight_decay = options.weight_decay(),
             .c1 = 1 - std::pow(beta1, time),
-            .c2 = 1 - std::pow(beta2, time)};
+            .c2 = 1 - std::pow(beta2, time),
+            .coupled = decoupled ? 0.0 : options.weight_decay(),
+            .decoupled = decoupled ? options.weight_decay() : 0.0};
   }
 
   OptimizerView view_;
