@@ -47,8 +47,10 @@ class Callback {
 /// terminal. The stream outlives the callback.
 std::unique_ptr<Callback> progress_bar(std::FILE* stream);
 /// One JSON object a line: {"event": "start"|"step"|"validation"|"warning"|"stop", …}, appended; a step every `every` steps.
+/// Numbers that are not finite are null. A run that is resumed repeats the steps after its checkpoint: the later line counts.
 std::unique_ptr<Callback> json_lines(std::filesystem::path file, int64_t every = 1);
-/// Saves a checkpoint whenever a validation is the best so far by the early-stopping metric.
+/// Saves a checkpoint whenever a validation is the best so far by the early-stopping metric. Refuses to start (ConfigError)
+/// in a run without validations or without that metric.
 std::unique_ptr<Callback> best_checkpoint(std::filesystem::path file);
 
 }  // namespace mlo

@@ -24,7 +24,9 @@ class BatchSource {
   /// Called once, before the first batch, with the key of the stream this source draws from. A source with a seed of its
   /// own ignores it.
   virtual void seed(uint64_t /*key*/) {}
+  /// Under keys that begin with `prefix` and a slash.
   virtual void save(State& state, const std::string& prefix) const = 0;
+  /// Throws CheckpointError, with the source as before, for the state of a source of other rows, batches or order.
   virtual void load(const State& state, const std::string& prefix) = 0;
 };
 
@@ -58,8 +60,8 @@ struct TensorSourceOptions {
 
   void validate() const;
 };
-/// Rows of tensors that have the same first dimension, in batches. Throws ConfigError when there are no rows, or fewer
-/// than one batch.
+/// Rows of tensors that have the same first dimension, in batches; full batches and unshuffled ones are not copied.
+/// Throws ConfigError when there are no rows, or fewer than one batch.
 std::unique_ptr<BatchSource> tensor_source(std::vector<at::Tensor> tensors, TensorSourceOptions options = {});
 
 /// Batches of several sources side by side: the tensors of the first, then those of the second, … Epochs are the first's.
