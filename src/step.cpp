@@ -143,6 +143,7 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
     }
     const at::Tensor loss = evaluation->loss.detach();
     level.last_metrics = std::move(evaluation->metrics);
+    for (auto& [name, metric] : level.last_metrics) metric = metric.detach();  // or it would keep the graph alive
     if (draws.size() == 1) {
       level.last_loss = loss;
       sum = std::move(gradient);

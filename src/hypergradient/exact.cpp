@@ -54,7 +54,8 @@ class ExactLinearization final : public Linearization {
                              "': the exact oracle could not differentiate the loss a second time (" +
                              error.what_without_backtrace() +
                              "). Use a finite-difference method for this level (mlo::darts()), or replace the operation "
-                             "by one that LibTorch can differentiate twice");
+                             "by one that LibTorch can differentiate twice; if a loss writes buffers in place, set "
+                             "ExactOptions::keep_graph = false");
     }
   }
 
