@@ -72,11 +72,11 @@ if(MLO_DEVELOPER)
   target_compile_options(mlo_build INTERFACE
     -Wall -Wextra -Wpedantic -Wnon-virtual-dtor -Woverloaded-virtual -Wold-style-cast -Wfloat-conversion -Werror)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # Of shadowing, only that of locals: `Classify(Head head) : head(head) {}` is an idiom here. And what the optimizer guesses
-    # about code inlined from the standard library and ATen is worth seeing, not worth stopping for.
+    # Of shadowing, only that of locals: `Classify(Head head) : head(head) {}` is an idiom here. What the optimizer guesses about
+    # code inlined from the standard library and ATen is worth seeing, not worth stopping for; of "maybe" not even that.
     target_compile_options(mlo_build INTERFACE
       -Wshadow=local
-      -Wno-error=maybe-uninitialized -Wno-error=stringop-overflow -Wno-error=array-bounds -Wno-error=restrict -Wno-error=free-nonheap-object)
+      -Wno-maybe-uninitialized -Wno-error=stringop-overflow -Wno-error=array-bounds -Wno-error=restrict -Wno-error=free-nonheap-object)
     if(CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
       target_compile_options(mlo_build INTERFACE -Wno-dangling-reference)
     endif()
@@ -87,9 +87,6 @@ endif()
 if(MLO_SANITIZE)
   target_compile_options(mlo_build INTERFACE -fsanitize=${MLO_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(mlo_build INTERFACE -fsanitize=${MLO_SANITIZE})
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(mlo_build INTERFACE -Wno-maybe-uninitialized)  # instrumented code misleads it
-  endif()
 endif()
 
 # The precompiled header's own target. Its flags must be those of its users: Threads adds none, and LibTorch's are its own.
