@@ -91,6 +91,12 @@ Adjoints reversed(const Curved& problem, const Setup& setup, const Tensors& star
     add_scaled(result.theta, problem.hessian_product(trajectory[static_cast<size_t>(step)], g));
     result.lambda += problem.mixed_product(g);
   }
+  if (setup.kind == Kind::sgd) {
+    // The first step of a parameter makes its momentum buffer from nothing.
+    for (const auto& list : moments) {
+      CHECK(norm(list) == 0);
+    }
+  }
   return result;
 }
 
