@@ -14,12 +14,14 @@ template <std::size_t Type>
 const auto& get(const std::map<std::string, State::Value>& values, const std::string& key) {
   const auto found = values.find(key);
   if (found == values.end())
-    throw CheckpointError("the state has no '" + key + "' (" + kTypes[Type] +
-                          " is expected there); it was saved with other levels or by another version of the program: resume "
-                          "with the levels, sources and optimizers that the checkpoint was made with");
+    throw CheckpointError(
+        "the state has no '" + key + "' (" + kTypes[Type] +
+        " is expected there); it was saved with other levels or by another version of the program: resume "
+        "with the levels, sources and optimizers that the checkpoint was made with");
   if (found->second.index() != Type)
-    throw CheckpointError("'" + key + "' in the state is " + kTypes[found->second.index()] + ", expected " + kTypes[Type] +
-                          "; it was saved by something else under the same name: resume with the program that saved it");
+    throw CheckpointError(
+        "'" + key + "' in the state is " + kTypes[found->second.index()] + ", expected " + kTypes[Type] +
+        "; it was saved by something else under the same name: resume with the program that saved it");
   return std::get<Type>(found->second);
 }
 

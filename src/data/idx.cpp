@@ -29,8 +29,8 @@ class IdxFile {
     std::array<uint8_t, 4> magic = {};
     take(magic.data(), magic.size(), "its magic number");
     if (magic[0] != 0 || magic[1] != 0 || magic[3] == 0)
-      fail("is not an IDX file: it begins with the bytes " + std::to_string(magic[0]) + " " + std::to_string(magic[1]) + " " +
-               std::to_string(magic[2]) + " " + std::to_string(magic[3]) +
+      fail("is not an IDX file: it begins with the bytes " + std::to_string(magic[0]) + " " + std::to_string(magic[1]) +
+               " " + std::to_string(magic[2]) + " " + std::to_string(magic[3]) +
                ", expected 0 0, a type and a number of dimensions",
            "give a file of that format, plain or packed by gzip");
     const at::ScalarType type = type_of(magic[2]);
@@ -64,12 +64,18 @@ class IdxFile {
  private:
   at::ScalarType type_of(uint8_t code) const {
     switch (code) {
-      case 0x08: return at::kByte;
-      case 0x09: return at::kChar;
-      case 0x0B: return at::kShort;
-      case 0x0C: return at::kInt;
-      case 0x0D: return at::kFloat;
-      case 0x0E: return at::kDouble;
+      case 0x08:
+        return at::kByte;
+      case 0x09:
+        return at::kChar;
+      case 0x0B:
+        return at::kShort;
+      case 0x0C:
+        return at::kInt;
+      case 0x0D:
+        return at::kFloat;
+      case 0x0E:
+        return at::kDouble;
       default:
         fail("has elements of the unknown type " + std::to_string(code) + ", expected 8, 9, 11, 12, 13 or 14",
              "it is damaged or no IDX file: get it again");

@@ -13,8 +13,8 @@
 namespace mlo {
 namespace {
 
-/// Rows in batches, at least one row. The order of an epoch follows from the key and the epoch's number alone, so three numbers are the
-/// whole state.
+/// Rows in batches, at least one row. The order of an epoch follows from the key and the epoch's number alone, so three
+/// numbers are the whole state.
 class TensorSource final : public BatchSource {
  public:
   /// `batch_size >= rows` hands out the tensors as they are.
@@ -57,13 +57,13 @@ class TensorSource final : public BatchSource {
   }
 
   void save(State& state, const std::string& prefix) const override {
-    state.set(prefix + "/rows", rows_);
-    state.set(prefix + "/batch_size", batch_size_);
-    state.set(prefix + "/rows_an_epoch", rows_an_epoch_);
-    state.set(prefix + "/shuffle", shuffle_);
-    state.set(prefix + "/key", static_cast<int64_t>(key_));
-    state.set(prefix + "/epoch", epoch_);
-    state.set(prefix + "/position", position_);
+    state.set(prefix + "rows", rows_);
+    state.set(prefix + "batch_size", batch_size_);
+    state.set(prefix + "rows_an_epoch", rows_an_epoch_);
+    state.set(prefix + "shuffle", shuffle_);
+    state.set(prefix + "key", static_cast<int64_t>(key_));
+    state.set(prefix + "epoch", epoch_);
+    state.set(prefix + "position", position_);
   }
 
   void load(const State& state, const std::string& prefix) override {
@@ -73,15 +73,15 @@ class TensorSource final : public BatchSource {
                               std::to_string(own) +
                               " in this source; resume with the same data, batch_size, shuffle and drop_last");
     };
-    same("/rows", rows_);
-    same("/batch_size", batch_size_);
-    same("/rows_an_epoch", rows_an_epoch_);
-    same("/shuffle", shuffle_);
-    const int64_t key = state.integer(prefix + "/key");
-    const int64_t epoch = state.integer(prefix + "/epoch");
-    const int64_t position = state.integer(prefix + "/position");
+    same("rows", rows_);
+    same("batch_size", batch_size_);
+    same("rows_an_epoch", rows_an_epoch_);
+    same("shuffle", shuffle_);
+    const int64_t key = state.integer(prefix + "key");
+    const int64_t epoch = state.integer(prefix + "epoch");
+    const int64_t position = state.integer(prefix + "position");
     if (epoch < 0 || position < 0 || position >= rows_an_epoch_ || position % batch_size_ != 0)
-      throw CheckpointError("'" + prefix + "' is at row " + std::to_string(position) + " of epoch " +
+      throw CheckpointError("'" + prefix + "position' is row " + std::to_string(position) + " of epoch " +
                             std::to_string(epoch) + " in the state, where no batch of " + std::to_string(batch_size_) +
                             " of " + std::to_string(rows_an_epoch_) + " rows begins; resume from another checkpoint");
     key_ = static_cast<uint64_t>(key);
@@ -130,7 +130,7 @@ class Zip final : public BatchSource {
   }
 
   void save(State& state, const std::string& prefix) const override {
-    for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->save(state, prefix + "/" + std::to_string(i));
+    for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->save(state, prefix + std::to_string(i) + "/");
   }
 
   void load(const State& state, const std::string& prefix) override {
@@ -146,7 +146,7 @@ class Zip final : public BatchSource {
 
  private:
   void load_each(const State& state, const std::string& prefix) {
-    for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->load(state, prefix + "/" + std::to_string(i));
+    for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->load(state, prefix + std::to_string(i) + "/");
   }
 
   std::vector<std::unique_ptr<BatchSource>> sources_;

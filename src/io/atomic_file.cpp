@@ -47,7 +47,8 @@ class AtomicFile final : public FileSink {
   }
 
   void commit() override {
-    if (::fsync(file_.get()) != 0) fail("cannot bring the bytes to the disk", "make room on the disk or save elsewhere");
+    if (::fsync(file_.get()) != 0)
+      fail("cannot bring the bytes to the disk", "make room on the disk or save elsewhere");
     if (::rename(temporary_.c_str(), path_.c_str()) != 0)
       fail("cannot rename it to '" + path_.filename().string() + "'", "check that this file may be replaced");
     committed_ = true;

@@ -15,10 +15,10 @@ class BestCheckpoint final : public Callback {
   void on_start(const Engine& engine) override {
     const EngineOptions& options = engine.options();
     if (options.validate_every <= 0 || options.early_stopping.metric.empty())
-      throw ConfigError("best_checkpoint: nothing tells which step is the best (EngineOptions::validate_every is " +
-                        std::to_string(options.validate_every) + ", early_stopping.metric is '" +
-                        options.early_stopping.metric +
-                        "'); set both: validate_every > 0, and early_stopping.metric to a \"level.name\" of a validate()");
+      throw ConfigError(
+          "best_checkpoint: nothing tells which step is the best (EngineOptions::validate_every is " +
+          std::to_string(options.validate_every) + ", early_stopping.metric is '" + options.early_stopping.metric +
+          "'); set both: validate_every > 0, and early_stopping.metric to a \"level.name\" of a validate()");
   }
 
   void on_validation(const Engine& engine, const ValidationReport& report) override {

@@ -20,8 +20,8 @@
 #include <new>
 #include <system_error>
 
-// The file: header | manifest | bytes of the first tensor | bytes of the second | …, without gaps. The manifest is a JSON
-// array with an object for each value, in the order of keys; an object of a tensor holds the CRC-32 of its bytes.
+// The file: header | manifest | bytes of the first tensor | bytes of the second | …, without gaps. The manifest is a
+// JSON array with an object for each value, in the order of keys; an object of a tensor holds the CRC-32 of its bytes.
 namespace mlo {
 namespace {
 
@@ -133,7 +133,8 @@ class Reader {
     const auto present = std::min<std::size_t>(sizeof(header), size);
     take(&header, present);
     if (size == 0 || std::memcmp(header.magic.data(), kMagic.data(), std::min(present, kMagic.size())) != 0)
-      fail(size == 0 ? "is empty, not a checkpoint" : "is not a checkpoint: it does not begin with this library's magic bytes",
+      fail(size == 0 ? "is empty, not a checkpoint"
+                     : "is not a checkpoint: it does not begin with this library's magic bytes",
            "give a file that a run has saved");
     if (present < sizeof(header)) fail_cut(size, "at least " + std::to_string(sizeof(header)));
     check_crc("its header", crc32_of(&header, offsetof(Header, header_crc)), header.header_crc);

@@ -22,7 +22,8 @@ class JsonLines final : public Callback {
  public:
   JsonLines(std::filesystem::path path, int64_t every) : path_(std::move(path)), every_(every) {
     if (every < 1)
-      throw ConfigError("json_lines: every is " + std::to_string(every) + "; it must be at least 1 (1: a line each step)");
+      throw ConfigError("json_lines: every is " + std::to_string(every) +
+                        "; it must be at least 1 (1: a line each step)");
     file_.reset(std::fopen(path_.c_str(), "a+e"));
     if (!file_)
       throw ConfigError("json_lines: cannot open '" + path_.string() + "': " + std::generic_category().message(errno) +

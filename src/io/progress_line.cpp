@@ -42,7 +42,9 @@ std::string progress_line(const Progress& progress, int columns) {
   constexpr std::size_t kWidest = 30;
   const auto room = static_cast<std::size_t>(std::max(columns, 0));
   const double done =
-      progress.steps > 0 ? std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.steps), 0.0, 1.0) : 1.0;
+      progress.steps > 0
+          ? std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.steps), 0.0, 1.0)
+          : 1.0;
 
   std::string text = std::to_string(progress.step) + "/" + std::to_string(progress.steps) +
                      formatted("  %d%%  eta ", static_cast<int>(100.0 * done)) + duration(progress.seconds_left);

@@ -65,7 +65,8 @@ TEST_CASE("An IDX file may hold every type of the format", "[idx]") {
   check(0x0B, big_endian(258, 2) + "\xFF\xFE", torch::tensor({258, -2}, torch::kShort));
   check(0x0C, big_endian(0x01020304, 4) + "\xFF\xFF\xFF\xFE", torch::tensor({0x01020304, -2}, torch::kInt));
   check(0x0D, big_endian(0x3FC00000, 4) + big_endian(0xC0200000, 4), torch::tensor({1.5F, -2.5F}));
-  check(0x0E, big_endian(0x3FF8000000000000, 8) + big_endian(0xC004000000000000, 8), torch::tensor({1.5, -2.5}, torch::kDouble));
+  check(0x0E, big_endian(0x3FF8000000000000, 8) + big_endian(0xC004000000000000, 8),
+        torch::tensor({1.5, -2.5}, torch::kDouble));
 }
 
 TEST_CASE("An IDX file cut off anywhere is refused, plain or packed", "[idx]") {

@@ -14,8 +14,8 @@ using mlo::Batch;
 using mlo::BatchSource;
 using mlo::ConfigError;
 using mlo::State;
-using mlo::TensorSourceOptions;
 using mlo::tensor_source;
+using mlo::TensorSourceOptions;
 
 at::Tensor rows(int64_t n) { return torch::arange(n, torch::kLong); }
 
@@ -42,7 +42,7 @@ std::vector<int64_t> upto(int64_t n) { return values(rows(n)); }
 
 State saved(const BatchSource& source) {
   State state;
-  source.save(state, "level/head/data");
+  source.save(state, "level/head/data/");
   return state;
 }
 
@@ -55,7 +55,7 @@ State with(const State& state, const std::string& key, State::Value value) {
 
 std::string refusal(BatchSource& source, const State& state) {
   try {
-    source.load(state, "level/head/data");
+    source.load(state, "level/head/data/");
   } catch (const mlo::CheckpointError& error) {
     return error.what();
   }
@@ -65,7 +65,8 @@ std::string refusal(BatchSource& source, const State& state) {
 }  // namespace
 
 TEST_CASE("An epoch hands out each row once, the tensors side by side", "[source]") {
-  const auto source = tensor_source({rows(12), rows(12).to(torch::kDouble).unsqueeze(1) * 10}, {.batch_size = 4, .seed = 7});
+  const auto source =
+      tensor_source({rows(12), rows(12).to(torch::kDouble).unsqueeze(1) * 10}, {.batch_size = 4, .seed = 7});
   std::vector<int64_t> first_epoch;
   for (int epoch = 0; epoch < 3; ++epoch) {
     CHECK(source->epoch() == epoch);
@@ -162,10 +163,10 @@ TEST_CASE("A source resumes exactly, wherever in an epoch it was", "[source][sta
 
         const auto fresh = make(99);  // the stream is the state's, not the options'
         take(*fresh, 2);
-        fresh->load(state, "level/head/data");
+        fresh->load(state, "level/head/data/");
         CHECK(fresh->epoch() == epoch);
         CHECK(take(*fresh, 9) == rest);
-        source->load(state, "level/head/data");
+        source->load(state, "level/head/data/");
         CHECK(take(*source, 9) == rest);
       }
     }
@@ -178,7 +179,7 @@ TEST_CASE("A state of another source is refused, and the source goes on as it wa
   take(*source, 2);
   const State state = saved(*source);
   const auto expected = take(*source, 5);
-  source->load(state, "level/head/data");
+  source->load(state, "level/head/data/");
 
   const auto saved_by = [](int64_t n, TensorSourceOptions other) { return saved(*tensor_source({rows(n)}, other)); };
   CHECK_THAT(refusal(*source, saved_by(12, options)),
@@ -192,7 +193,7 @@ TEST_CASE("A state of another source is refused, and the source goes on as it wa
     CHECK_THAT(refusal(*source, with(state, "level/head/data/position", position)), Contains("another checkpoint"));
   CHECK_THAT(refusal(*source, with(state, "level/head/data/epoch", int64_t{-1})), Contains("epoch -1"));
   CHECK(refusal(*source, with(state, "level/head/data/position", int64_t{6})).empty());
-  source->load(state, "level/head/data");
+  source->load(state, "level/head/data/");
   CHECK_THAT(refusal(*source, saved_by(12, options)), Contains("rows"));
   CHECK(take(*source, 5) == expected);
 }
@@ -210,17 +211,19 @@ TEST_CASE("Sources that cannot hand out a batch are refused when they are made",
   CHECK_THAT(message({}), Contains("no tensors") && Contains("give at least one"));
   CHECK_THAT(message({rows(3), at::Tensor()}), Contains("tensor 1 is undefined"));
   CHECK_THAT(message({rows(3), torch::tensor(1.0)}), Contains("tensor 1 has no dimensions") && Contains("unsqueeze"));
-  CHECK_THAT(message({rows(3), torch::rand({4, 2})}), Contains("tensor 1 has the shape [4, 2]") && Contains("3 rows") && Contains("zip"));
+  CHECK_THAT(message({rows(3), torch::rand({4, 2})}),
+             Contains("tensor 1 has the shape [4, 2]") && Contains("3 rows") && Contains("zip"));
   CHECK_THAT(message({torch::rand({0, 2})}), Contains("no rows") && Contains("[0, 2]"));
-  CHECK_THAT(message({rows(3)}, {.batch_size = 4}), Contains("batch_size is 4") && Contains("only 3 rows") && Contains("drop_last = false"));
+  CHECK_THAT(message({rows(3)}, {.batch_size = 4}),
+             Contains("batch_size is 4") && Contains("only 3 rows") && Contains("drop_last = false"));
   CHECK(message({rows(3)}, {.batch_size = 4, .drop_last = false}).empty());
   CHECK_THAT(message({rows(3)}, {.batch_size = -1}), Contains("batch_size is -1") && Contains("at least 1"));
 }
 
 TEST_CASE("Zipped sources are side by side, each with a stream of its own", "[source]") {
   const auto make = [] {
-    return mlo::zip(tensor_source({rows(8), rows(8) + 100}, {.batch_size = 2}), tensor_source({rows(8)}, {.batch_size = 2}),
-                    tensor_source({rows(5)}));
+    return mlo::zip(tensor_source({rows(8), rows(8) + 100}, {.batch_size = 2}),
+                    tensor_source({rows(8)}, {.batch_size = 2}), tensor_source({rows(5)}));
   };
   const auto source = make();
   source->seed(11);
@@ -238,7 +241,7 @@ TEST_CASE("Zipped sources are side by side, each with a stream of its own", "[so
   take(*source, 1);
   const State state = saved(*source);
   const auto other = make();
-  other->load(state, "level/head/data");
+  other->load(state, "level/head/data/");
   for (int step = 0; step < 9; ++step) {
     const Batch a = source->next();
     const Batch b = other->next();
@@ -253,13 +256,14 @@ TEST_CASE("Zipped sources are side by side, each with a stream of its own", "[so
 
 TEST_CASE("A zip that refuses a state is as before, also where the first source took it", "[source][state]") {
   const auto make = [](int64_t second) {
-    return mlo::zip(tensor_source({rows(8)}, {.batch_size = 2, .seed = 1}), tensor_source({rows(second)}, {.batch_size = 2, .seed = 2}));
+    return mlo::zip(tensor_source({rows(8)}, {.batch_size = 2, .seed = 1}),
+                    tensor_source({rows(second)}, {.batch_size = 2, .seed = 2}));
   };
   const auto source = make(8);
   take(*source, 1);
   const State state = saved(*source);
   const auto expected = take(*source, 6);
-  source->load(state, "level/head/data");
+  source->load(state, "level/head/data/");
 
   const auto other = make(10);
   take(*other, 3);

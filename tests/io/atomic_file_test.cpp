@@ -43,7 +43,8 @@ class FullDisk final : public mlo::FileSink {
   std::size_t room_;
 };
 
-/// Files of this process can be at most so long: what the kernel says then is what it says of a full disk, but for the word.
+/// Files of this process can be at most so long: what the kernel says then is what it says of a full disk, but for the
+/// word.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t size) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
@@ -80,7 +81,8 @@ TEST_CASE("A disk that fills after any byte leaves the previous checkpoint and n
   CHECK(folder.entries() == 1);
 }
 
-TEST_CASE("A write that the kernel refuses at any byte leaves the previous checkpoint and nothing else", "[checkpoint][sink]") {
+TEST_CASE("A write that the kernel refuses at any byte leaves the previous checkpoint and nothing else",
+          "[checkpoint][sink]") {
   const TemporaryFolder folder;
   const auto path = folder / "run.mlo";
   mlo::write_checkpoint(path, state_of(1));
@@ -92,7 +94,8 @@ TEST_CASE("A write that the kernel refuses at any byte leaves the previous check
       message = message_of<CheckpointError>([&] { mlo::write_checkpoint(path, state_of(2)); });
     }
     INFO(room << ": " << message);
-    REQUIRE_THAT(message, Contains(path.string()) && Contains(std::strerror(EFBIG)) && Contains("untouched") && Contains("make room"));
+    REQUIRE_THAT(message, Contains(path.string()) && Contains(std::strerror(EFBIG)) && Contains("untouched") &&
+                              Contains("make room"));
     REQUIRE(read_bytes(path) == before);
     REQUIRE(folder.entries() == 1);
   }
@@ -149,7 +152,8 @@ TEST_CASE("A file that cannot be written is an error that names it, the reason a
   const auto message = [](const std::filesystem::path& path) {
     return message_of<CheckpointError>([&] { mlo::write_checkpoint(path, state_of(1)); });
   };
-  CHECK_THAT(message(folder / "none/run.mlo"), Contains("none/run.mlo") && Contains("No such file") && Contains("folder exists"));
+  CHECK_THAT(message(folder / "none/run.mlo"),
+             Contains("none/run.mlo") && Contains("No such file") && Contains("folder exists"));
   CHECK_THAT(message(folder / ""), Contains("it is a folder"));
   CHECK_THAT(message(folder / "."), Contains("it is a folder"));
   CHECK_THAT(message({}), Contains("give the name of a file"));

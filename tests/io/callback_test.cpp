@@ -22,7 +22,8 @@ using mlo::StepReport;
 
 /// ½(w − target)² and a metric of it; `validate` says how far w is from `judged_by`.
 struct Approach final : mlo::Problem {
-  Approach(at::Tensor w, double target, double judged_by) : Problem(mlo::trains(w)), w(w), target(target), judged_by(judged_by) {}
+  Approach(at::Tensor w, double target, double judged_by)
+      : Problem(mlo::trains(w)), w(w), target(target), judged_by(judged_by) {}
   mlo::Evaluation loss(const Batch&) override {
     const at::Tensor difference = w - target;
     return {0.5 * difference.square().sum(), {{"distance", difference.detach().abs().sum()}}};
@@ -153,7 +154,8 @@ TEST_CASE("Each line of a JSON-lines log is there at once, whatever is in it", "
   const TemporaryFolder folder;
   const Engine engine;
   const auto log = mlo::json_lines(folder / "log.jsonl");
-  log->on_validation(engine, {.step = 7, .metrics = {{"a.nan", NAN}, {"a.inf", -INFINITY}, {"a.third", 1.0 / 3.0}}, .best = true});
+  log->on_validation(
+      engine, {.step = 7, .metrics = {{"a.nan", NAN}, {"a.inf", -INFINITY}, {"a.third", 1.0 / 3.0}}, .best = true});
   auto lines = parsed(folder / "log.jsonl");
   REQUIRE(lines.size() == 1);
   CHECK(lines[0].at("metrics").at("a.nan").is_null());
@@ -199,7 +201,8 @@ TEST_CASE("The best checkpoint is that of the best validation", "[callback][chec
 TEST_CASE("A best checkpoint of a run that names no best is refused", "[callback][checkpoint]") {
   CHECK_THROWS_AS(mlo::best_checkpoint(""), ConfigError);
   const TemporaryFolder folder;
-  for (const mlo::EngineOptions& options : {mlo::EngineOptions{.steps = 2}, mlo::EngineOptions{.steps = 2, .validate_every = 1}}) {
+  for (const mlo::EngineOptions& options :
+       {mlo::EngineOptions{.steps = 2}, mlo::EngineOptions{.steps = 2, .validate_every = 1}}) {
     Engine engine(options);
     add_level(engine);
     engine.add(mlo::best_checkpoint(folder / "best.mlo"));

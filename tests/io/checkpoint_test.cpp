@@ -61,7 +61,8 @@ std::string refusal(const std::filesystem::path& path) {
   return message_of<CheckpointError>([&] { mlo::read_checkpoint(path); });
 }
 
-/// The bytes of a checkpoint with this manifest and these tensors, all checksums right: what only a bug or malice makes.
+/// The bytes of a checkpoint with this manifest and these tensors, all checksums right: what only a bug or malice
+/// makes.
 std::string forged(const std::string& manifest, const std::string& tensors, uint32_t version = 1) {
   std::string bytes("mlo\r\n\x1a\n\0", 8);
   const auto append = [&](auto value) { bytes.append(reinterpret_cast<const char*>(&value), sizeof(value)); };
@@ -137,8 +138,8 @@ TEST_CASE("Tensors of every element type come back to the bit", "[checkpoint]") 
     state.set(c10::toString(type), tensor);
   }
   CHECK(state.values().size() >= 12);
-  for (const char* name : {"Byte", "Char", "Short", "Int", "Long", "Half", "Float", "Double", "ComplexHalf", "ComplexFloat",
-                           "ComplexDouble", "Bool", "BFloat16"})
+  for (const char* name : {"Byte", "Char", "Short", "Int", "Long", "Half", "Float", "Double", "ComplexHalf",
+                           "ComplexFloat", "ComplexDouble", "Bool", "BFloat16"})
     CHECK(state.has(name));
   CHECK(same(round_trip(state), state));
 }
@@ -193,7 +194,8 @@ TEST_CASE("A checkpoint cut off anywhere, or longer than it was, is refused", "[
     const std::string message = refusal(path);
     INFO(size << " bytes of " << whole.size() << ": " << message);
     REQUIRE_THAT(message, Contains(path.string()));
-    REQUIRE_THAT(message, size == 0 ? Contains("is empty") : Contains("is damaged: it has " + std::to_string(size) + " bytes"));
+    REQUIRE_THAT(message,
+                 size == 0 ? Contains("is empty") : Contains("is damaged: it has " + std::to_string(size) + " bytes"));
   }
   write_bytes(path, whole + '\0');
   CHECK_THAT(refusal(path), Contains("bytes, expected"));
@@ -233,7 +235,8 @@ TEST_CASE("What is not a checkpoint of this version is refused by name", "[check
   write_bytes(path, forged("[]", ""));
   CHECK(mlo::read_checkpoint(path).values().empty());
   write_bytes(path, forged("whatever a later version says", "", 2));
-  CHECK_THAT(refusal(path), Contains("format version 2") && Contains("reads version 1") && Contains("version of mlo that saved"));
+  CHECK_THAT(refusal(path),
+             Contains("format version 2") && Contains("reads version 1") && Contains("version of mlo that saved"));
 }
 
 TEST_CASE("A wrong manifest is refused even if its checksums are right, and allocates nothing", "[checkpoint]") {

@@ -8,12 +8,15 @@ using mlo::Progress;
 using mlo::progress_line;
 
 TEST_CASE("A progress line shows steps, percent, time left and losses", "[progress]") {
-  const Progress progress = {
-      .step = 120, .steps = 3000, .seconds_left = 83.2, .losses = {{"pretrain", 0.4131}, {"head", 2.11}, {"mask", 2.3}}};
+  const Progress progress = {.step = 120,
+                             .steps = 3000,
+                             .seconds_left = 83.2,
+                             .losses = {{"pretrain", 0.4131}, {"head", 2.11}, {"mask", 2.3}}};
   CHECK(progress_line(progress, 200) ==
         "[=>                            ] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
   // The bar takes what the words leave over, and goes before the losses do.
-  CHECK(progress_line(progress, 79) == "[>" + std::string(18, ' ') + "] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
+  CHECK(progress_line(progress, 79) ==
+        "[>" + std::string(18, ' ') + "] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
   CHECK(progress_line(progress, 69) == "120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
   CHECK(progress_line(progress, 56) == "120/3000  4%  eta 1:23  pretrain 0.413 head 2.11");
   CHECK(progress_line({.step = 5, .steps = 10, .seconds_left = 0.0}, 32) == "[=====>    ] 5/10  50%  eta 0:00");

@@ -24,7 +24,7 @@ class BatchSource {
   /// Called once, before the first batch, with the key of the stream this source draws from. A source with a seed of its
   /// own ignores it.
   virtual void seed(uint64_t /*key*/) {}
-  /// Under keys that begin with `prefix` and a slash.
+  /// Under keys that begin with `prefix` ("level/head/data/").
   virtual void save(State& state, const std::string& prefix) const = 0;
   /// Throws CheckpointError, with the source as before, for the state of a source of other rows, batches or order.
   virtual void load(const State& state, const std::string& prefix) = 0;
