@@ -1,4 +1,5 @@
 // The negative control of nm_test.sh: everything that the library must not refer to. It is compiled, never linked.
+#include <cassert>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -10,6 +11,7 @@
 
 void refers_to_everything_forbidden(int choice, const char* text, va_list arguments) {
   struct sigaction action = {};
+  assert(choice >= 0);
   switch (choice) {
     case 0: std::cout << text; break;
     case 1: std::cerr << text; break;
