@@ -35,6 +35,8 @@ void EngineOptions::validate() const {
   if (checkpoint_every < 0) fail("checkpoint_every = " + std::to_string(checkpoint_every) + "; it must be >= 0 (0: at the end)");
   if (!(seconds > 0.0)) fail("seconds = " + number(seconds) + "; it must be positive");
   if (checkpoint_every > 0 && checkpoint.empty()) fail("checkpoint_every is set but checkpoint names no file");
+  if (const auto folder = checkpoint.parent_path(); !folder.empty() && !std::filesystem::is_directory(folder))
+    fail("checkpoint is '" + checkpoint.string() + "', and there is no folder '" + folder.string() + "'; create it first");
   if (!checkpoint_sink) fail("checkpoint_sink is empty; leave it at mlo::atomic_file");
   if (early_stopping.patience < 1)
     fail("early_stopping.patience = " + std::to_string(early_stopping.patience) + "; it must be >= 1");
