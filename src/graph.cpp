@@ -10,6 +10,9 @@ namespace {
 using Indices = std::vector<std::size_t>;
 using Marks = std::vector<char>;
 
+// Top levels are peers: none stands below another, so none responds to another.
+bool stands_below(const Graph& graph, std::size_t k, std::size_t u) { return k < u && !graph.nodes[k].top; }
+
 // Levels that `from` reaches by reads, going on only through levels below u.
 Marks reached(const Graph& graph, std::size_t from, std::size_t u) {
   Marks marks(graph.nodes.size(), 0);
@@ -20,7 +23,7 @@ Marks reached(const Graph& graph, std::size_t from, std::size_t u) {
     for (const std::size_t read : graph.nodes[node].reads) {
       if (marks[read]) continue;
       marks[read] = 1;
-      if (read < u) open.push_back(read);
+      if (stands_below(graph, read, u)) open.push_back(read);
     }
   }
   return marks;
@@ -58,7 +61,7 @@ std::vector<std::size_t> Graph::responding(std::size_t u) const {
   const Marks from_u = reached(*this, u, u);
   Indices members;
   for (std::size_t k = 0; k < u; ++k)
-    if (from_u[k] && reached(*this, k, u)[u]) members.push_back(k);
+    if (stands_below(*this, k, u) && from_u[k] && reached(*this, k, u)[u]) members.push_back(k);
 
   Indices circle;
   Indices order = topological(*this, members, /*first_read=*/false, circle);
@@ -79,7 +82,7 @@ std::vector<std::size_t> Graph::below(std::size_t u) const {
   const Marks from_u = reached(*this, u, u);
   Indices members;
   for (std::size_t k = 0; k < u; ++k)
-    if (from_u[k]) members.push_back(k);
+    if (stands_below(*this, k, u) && from_u[k]) members.push_back(k);
   Indices circle;
   Indices order = topological(*this, members, /*first_read=*/true, circle);
   order.insert(order.end(), circle.begin(), circle.end());

@@ -16,8 +16,8 @@ struct Graph {
   std::vector<Node> nodes;
 
   /// The levels below u that u reaches by reads and that reach u, in the order of the sweep: a level comes when no level
-  /// still to come reads it. Throws UnsupportedError, naming the levels, for a nested dependence: levels below u that
-  /// read each other in a circle.
+  /// still to come reads it. Top levels are peers: none stands below another, none responds to another. Throws
+  /// UnsupportedError, naming the levels, for a nested dependence: levels below u that read each other in a circle.
   std::vector<std::size_t> responding(std::size_t u) const;
   /// The levels below u that must have taken their unroll counts before u steps: those that u reaches by reads, the ones
   /// that are read before the ones that read them.
