@@ -37,6 +37,9 @@ class Data {
  public:
   Data() = default;
   Data(std::unique_ptr<BatchSource> source);                        // NOLINT(google-explicit-constructor)
+  template <std::derived_from<BatchSource> Source>                  // a source of the user's own class
+  Data(std::unique_ptr<Source> source)                              // NOLINT(google-explicit-constructor)
+      : Data(std::unique_ptr<BatchSource>(std::move(source))) {}
   Data(Batch full);                                                 // NOLINT(google-explicit-constructor)
   template <std::invocable<int64_t> Function>
     requires std::convertible_to<std::invoke_result_t<Function, int64_t>, Batch>
