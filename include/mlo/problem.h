@@ -50,6 +50,7 @@ class Trains {
   template <class Thing>
   static std::shared_ptr<torch::nn::Module> as_module(const Thing& thing) {
     if constexpr (requires { thing.ptr(); }) {
+      if (thing.is_empty()) return nullptr;  // refused by whoever asked
       return thing.ptr();
     } else {
       return thing;
