@@ -18,6 +18,10 @@ class AtomicFile final : public FileSink {
   explicit AtomicFile(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
     if (std::error_code unknown; !path_.has_filename() || std::filesystem::is_directory(path_, unknown))
       throw CheckpointError("cannot write '" + path_.string() + "': it is a folder; give the name of a file in it");
+    // The rename would put a file in the place of a device such as /dev/full, for everybody.
+    if (std::error_code unknown; std::filesystem::is_other(path_, unknown))
+      throw CheckpointError("cannot write '" + path_.string() +
+                            "': it is a device, pipe or socket, which a save would replace; give the name of a file");
     temporary_ += ".tmp";
     // One fixed name, so that what a killed run leaves behind is taken over by the next save. The lock keeps two savers
     // apart; whoever gets it must still look whether the file has been renamed or removed meanwhile.
