@@ -7,16 +7,59 @@
 
 #include <cstring>
 #include <sstream>
+#include <typeinfo>
 
 namespace mlo {
 namespace {
 
 constexpr int64_t kStateVersion = 1;
 
+// The archive that LibTorch's own optimizers write, with the parameters called by their position where LibTorch takes
+// their addresses: so the same state gives the same bytes in every process.
+void write_by_position(const torch::optim::Optimizer& optimizer, torch::serialize::OutputArchive& archive) {
+  using torch::serialize::OutputArchive;
+  OutputArchive states(archive.compilation_unit()), groups(archive.compilation_unit());
+  const auto count = [](std::size_t n) { return at::scalar_tensor(static_cast<int64_t>(n), at::kLong); };
+  const auto& param_groups = optimizer.param_groups();
+  groups.write("param_groups/size", count(param_groups.size()));
+  std::size_t position = 0;
+  for (std::size_t g = 0; g < param_groups.size(); ++g) {
+    OutputArchive group(archive.compilation_unit()), options(archive.compilation_unit());
+    const Tensors& parameters = param_groups[g].params();
+    group.write("params/size", count(parameters.size()));
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const std::string key = std::to_string(++position);
+      group.write("params/" + std::to_string(i), c10::IValue(key));
+      const auto found = optimizer.state().find(parameters[i].unsafeGetTensorImpl());
+      if (found == optimizer.state().end()) continue;
+      OutputArchive state(archive.compilation_unit());
+      found->second->serialize(state);
+      states.write(key, state);
+    }
+    param_groups[g].options().serialize(options);
+    group.write("options", options);
+    groups.write("param_groups/" + std::to_string(g), group);
+  }
+  archive.write("pytorch_version", c10::IValue("1.5.0"));
+  archive.write("state", states);
+  archive.write("param_groups", groups);
+}
+
+bool is_of_libtorch(const torch::optim::Optimizer& optimizer) {
+  using namespace torch::optim;
+  for (const std::type_info* known : {&typeid(SGD), &typeid(Adam), &typeid(AdamW), &typeid(RMSprop), &typeid(Adagrad)})
+    if (typeid(optimizer) == *known) return true;
+  return false;
+}
+
 at::Tensor saved_optimizer(torch::optim::Optimizer& optimizer) {
   std::ostringstream stream;
   torch::serialize::OutputArchive archive;
-  optimizer.save(archive);
+  if (is_of_libtorch(optimizer)) {
+    write_by_position(optimizer, archive);
+  } else {
+    optimizer.save(archive);  // a class of the user's own may have more to save
+  }
   archive.save_to(stream);
   const std::string bytes = stream.str();
   at::Tensor tensor = at::empty({static_cast<int64_t>(bytes.size())}, at::kByte);
@@ -29,6 +72,7 @@ void load_optimizer(torch::optim::Optimizer& optimizer, const at::Tensor& saved)
   std::istringstream stream(std::string(static_cast<const char*>(bytes.const_data_ptr()), static_cast<std::size_t>(bytes.numel())));
   torch::serialize::InputArchive archive;
   archive.load_from(stream);
+  optimizer.state().clear();  // load leaves what the archive does not have: moments from before the first step
   optimizer.load(archive);
 }
 
