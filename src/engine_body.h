@@ -70,6 +70,7 @@ struct Engine::Body {
 };
 
 /// Lets the library's own parts (check_hypergradient) past the engine's public face.
+  void apply_reads(const State& state);
 struct EngineAccess {
   static Engine::Body& body(Engine& engine) { return *engine.body_; }
 };

@@ -80,6 +80,12 @@ std::string prefix_of(const Level& level) { return "level/" + level.name + "/"; 
 std::string parameter_key(const Level& level, std::size_t i) { return prefix_of(level) + "parameter/" + level.parameter_names[i]; }
 std::string buffer_key(std::size_t i) { return "buffer/" + std::to_string(i); }
 
+std::string joined(const Graph& graph, const std::vector<std::size_t>& nodes) {
+  std::string names;
+  for (const std::size_t node : nodes) names += graph.nodes[node].name + "\n";
+  return names;
+}
+
 // Keys of another State under a prefix.
 void set_all(State& state, const std::string& prefix, const State& part) {
   for (const auto& [key, value] : part.values()) state.set(prefix + key, value);
@@ -112,6 +118,7 @@ State Engine::Body::state() const {
 
   for (const auto& level : levels.all) {
     const std::string prefix = prefix_of(*level);
+    state.set(prefix + "reads", joined(graph, graph.nodes[level->index].reads));  // later batches may have shown some
     state.set(prefix + "parameters", static_cast<int64_t>(level->parameters.size()));
     for (std::size_t i = 0; i < level->parameters.size(); ++i)
       state.set(parameter_key(*level, i), level->parameters[i].detach().clone());
@@ -167,7 +174,20 @@ void Engine::Body::check_state(const State& state) const {
   }
 }
 
+void Engine::Body::apply_reads(const State& state) {
+  bool same = true;
+  for (auto& node : graph.nodes) {
+    std::vector<std::size_t> reads;
+    std::istringstream names(state.text("level/" + node.name + "/reads"));
+    for (std::string name; std::getline(names, name);) reads.push_back(levels.find(name).index);
+    same &= reads == node.reads;
+    node.reads = std::move(reads);
+  }
+  if (!same) plan();
+}
+
 void Engine::Body::load_state(const State& incoming) {
+  const Exclusive exclusive(*this);
   check_state(incoming);
   const State before = state();
   try {
@@ -210,6 +230,7 @@ void Engine::Body::apply_state(const State& state) {
   has_best = state.integer("early_stopping/has_best") != 0;
   best = state.real("early_stopping/best");
   validations_without_improvement = state.integer("early_stopping/without_improvement");
+  apply_reads(state);
 }
 
 }  // namespace mlo
