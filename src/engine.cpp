@@ -175,8 +175,8 @@ void Engine::load_state(const State& state) {
 void Engine::save(const std::filesystem::path& file) const { write_checkpoint(file, state(), body_->options.checkpoint_sink); }
 void Engine::load(const std::filesystem::path& file) { load_state(read_checkpoint(file)); }
 
-void Engine::Body::warn(const std::string& text) {
-  if (!warned.insert(text).second) return;
+void Engine::Body::warn(const std::string& what, const std::string& text) {
+  if (!warned.insert(what).second) return;
   for (const auto& callback : callbacks) callback->on_warning(text);
 }
 

@@ -60,7 +60,8 @@ struct Engine::Body {
   std::map<std::string, double> validate();
   bool judge(const std::map<std::string, double>& metrics);
   bool out_of_patience() const;
-  void warn(const std::string& text);
+  /// Says it if nothing of this name has been said before.
+  void warn(const std::string& what, const std::string& text);
 
   // engine_state.cpp
   State state() const;

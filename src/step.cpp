@@ -181,7 +181,7 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   if (level.sweep && level.rule && level.counters.steps % 100 == 0) {
     const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
     if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
-      warn("level '" + level.name + "': the hypergradient's root mean square is " + c10::str(rms) +
+      warn("eps of " + level.name, "level '" + level.name + "': the hypergradient's root mean square is " + c10::str(rms) +
            ", below ten times the optimizer's eps = " + c10::str(level.rule->epsilon()) +
            ", so its steps shrink with it; give this level's optimizer a smaller eps");
   }

@@ -110,6 +110,8 @@ class AdamRule final : public UpdateRule {
  public:
   explicit AdamRule(OptimizerView view) : view_(std::move(view)) {}
 
+  double epsilon() const override { return view_.template options<Options>(0).eps(); }
+
   std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients, double clip, bool scale,
                                                 bool trajectory) override {
     const at::NoGradGuard no_grad;
