@@ -84,11 +84,25 @@ void Engine::Body::order_levels() {
   for (std::size_t i = 0; i < all.size(); ++i) all[i]->index = i;
 }
 
+// The metric's name is known only after the first validation; its level must be one of ours now.
+void Engine::Body::check_early_stopping() const {
+  const std::string& metric = options.early_stopping.metric;
+  if (metric.empty()) return;
+  std::string names;
+  for (const auto& level : levels.all) {
+    if (metric.rfind(level->name + ".", 0) == 0) return;
+    names += (names.empty() ? "" : ", ") + quoted(level->name);
+  }
+  throw ConfigError("early_stopping.metric is " + quoted(metric) + "; it must be the \"level.name\" of a number that a level's "
+                    "validate() returns, and the levels are " + names);
+}
+
 void Engine::Body::build() {
   if (built) return;
   if (levels.size() == 0) throw ConfigError("the engine has no level; call Engine::add before building or running it");
   const Exclusive exclusive(*this);
   levels.seed = options.seed;
+  check_early_stopping();
   order_levels();
   levels.collect();
 

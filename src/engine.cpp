@@ -40,8 +40,8 @@ void EngineOptions::validate() const {
   if (!checkpoint_sink) fail("checkpoint_sink is empty; leave it at mlo::atomic_file");
   if (early_stopping.patience < 1)
     fail("early_stopping.patience = " + std::to_string(early_stopping.patience) + "; it must be >= 1");
-  if (!(early_stopping.min_delta >= 0.0))
-    fail("early_stopping.min_delta = " + number(early_stopping.min_delta) + "; it must be >= 0");
+  if (!(early_stopping.min_delta >= 0.0) || !std::isfinite(early_stopping.min_delta))
+    fail("early_stopping.min_delta = " + number(early_stopping.min_delta) + "; it must be >= 0 and finite");
   if (!early_stopping.metric.empty() && validate_every == 0)
     fail("early_stopping.metric is set but validate_every is 0; early stopping looks at validations");
 }

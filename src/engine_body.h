@@ -37,6 +37,7 @@ struct Engine::Body {
   // build.cpp
   void build();
   void order_levels();
+  void check_early_stopping() const;
   void discover_reads(Level& level, bool perturb);
   void check_declared(Level& level, const std::vector<char>& reached, const std::vector<char>& changed);
   void plan();
