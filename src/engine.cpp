@@ -123,7 +123,10 @@ Tensors Engine::hypergradient(const std::string& name) {
   Level& level = body_->levels.find(name);
   body_->begin_cycle();
   body_->advance_below(level);
-  return body_->total_gradient(level, nullptr);
+  Tensors total = body_->total_gradient(level, nullptr);
+  for (std::size_t i = 0; i < total.size(); ++i)
+    if (!total[i].defined()) total[i] = at::zeros_like(level.parameters[i].detach());
+  return total;
 }
 
 std::map<std::string, double> Engine::validate() {

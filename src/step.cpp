@@ -164,7 +164,7 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   const at::NoGradGuard no_grad;
   Tensors total = level.sweep->total_derivative(sum);
   for (std::size_t i = 0; i < total.size(); ++i)
-    if (total[i].scalar_type() != level.parameters[i].scalar_type()) total[i] = total[i].to(level.parameters[i].scalar_type());
+    if (total[i].defined() && total[i].scalar_type() != level.parameters[i].scalar_type()) total[i] = total[i].to(level.parameters[i].scalar_type());
   return total;
 }
 

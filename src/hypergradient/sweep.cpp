@@ -11,6 +11,8 @@ bool contains(const std::vector<std::size_t>& list, std::size_t item) {
   return std::find(list.begin(), list.end(), item) != list.end();
 }
 
+at::Tensor wide(const at::Tensor& tensor) { return widened({tensor}, {tensor}).front(); }
+
 }  // namespace
 
 /// One stop of the sweep as the level's method sees it.
@@ -37,6 +39,10 @@ class Sweep::VisitedLevel final : public Visit {
     for (std::size_t i = 0; i < products.size(); ++i) {
       if (!products[i].defined()) continue;
       auto& adjoint = adjoints_[stop_.places[i].first][stop_.places[i].second];
+      if (!adjoint.defined()) {  // of the upper level, whose own loss does not use this one
+        adjoint = wide(-products[i]);
+        continue;
+      }
       // Out of place: what autograd returned may share memory with other gradients.
       adjoint = at::sub(adjoint, products[i].scalar_type() == adjoint.scalar_type() ? products[i]
                                                                                    : products[i].to(adjoint.scalar_type()));
@@ -78,14 +84,16 @@ Sweep::Sweep(Levels& levels, const Graph& graph, std::size_t upper)
 Tensors Sweep::total_derivative(const Tensors& gradient) {
   std::vector<Tensors> adjoints(levels_.size());
   auto part = gradient.begin();
-  auto take = [&](std::size_t level) {
-    const Tensors& parameters = levels_[level].parameters;
-    const auto end = part + static_cast<std::ptrdiff_t>(parameters.size());
-    adjoints[level] = widened(Tensors(part, end), parameters);
-    part = end;
+  const auto take = [&](std::size_t level) {
+    const auto begin = part;
+    part += static_cast<std::ptrdiff_t>(levels_[level].parameters.size());
+    return Tensors(begin, part);
   };
-  take(upper_);
-  for (const std::size_t k : direct_) take(k);
+  // Of the upper level what nobody uses stays undefined: optimizers skip it, where zeros would still be decayed.
+  adjoints[upper_] = take(upper_);
+  for (auto& adjoint : adjoints[upper_])
+    if (adjoint.defined()) adjoint = wide(adjoint);
+  for (const std::size_t k : direct_) adjoints[k] = widened(take(k), levels_[k].parameters);
   for (const std::size_t k : order_)
     if (adjoints[k].empty()) adjoints[k] = zeros_like(levels_[k].parameters);
 
