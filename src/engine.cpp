@@ -121,6 +121,7 @@ Tensors Engine::hypergradient(const std::string& name) {
   body_->build();
   const Exclusive exclusive(*body_);
   Level& level = body_->levels.find(name);
+  body_->check_parameters();
   body_->begin_cycle();
   body_->advance_below(level);
   Tensors total = body_->total_gradient(level, nullptr);

@@ -46,6 +46,7 @@ struct Engine::Body {
   void look_at_reads_again();
 
   // step.cpp
+  void check_parameters() const;
   void begin_cycle();
   void advance_below(Level& upper);
   void take_step(Level& level, bool record);
@@ -69,10 +70,10 @@ struct Engine::Body {
   void load_state(const State& state);
   void check_state(const State& state) const;
   void apply_state(const State& state);
+  void apply_reads(const State& state);
 };
 
 /// Lets the library's own parts (check_hypergradient) past the engine's public face.
-  void apply_reads(const State& state);
 struct EngineAccess {
   static Engine::Body& body(Engine& engine) { return *engine.body_; }
 };

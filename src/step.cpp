@@ -28,7 +28,13 @@ void Engine::Body::begin_cycle() {
   }
 }
 
+// Before any work of the step: later the change of one level's parameters would show as another's strange error.
+void Engine::Body::check_parameters() const {
+  for (const auto& level : levels.all) level->check_parameters();
+}
+
 void Engine::Body::step() {
+  check_parameters();
   begin_cycle();
   for (const std::size_t top : tops) take_step(levels[top], /*record=*/true);
   ++steps;
@@ -198,6 +204,8 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
 
   if (level.options.schedule) {
     const double factor = level.options.schedule(level.counters.steps);
+    if (!(factor >= 0.0) || !std::isfinite(factor))
+      throw ConfigError(where(level) + ": the schedule gave the factor " + c10::str(factor) + "; it must be finite and >= 0");
     auto& groups = level.optimizer->param_groups();
     for (std::size_t i = 0; i < groups.size(); ++i) groups[i].options().set_lr(level.base_learning_rates[i] * factor);
   }
@@ -214,10 +222,8 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   for (const auto& parameter : level.parameters) parameter.mutable_grad().reset();
   ++level.counters.steps;
   level.problem->on_step();
-  if (const BatchSource* source = level.options.data.source(); source && source->epoch() > level.epoch) {
-    level.epoch = source->epoch();
-    level.problem->on_epoch(level.epoch);
-  }
+  if (const BatchSource* source = level.options.data.source())
+    while (level.epoch < source->epoch()) level.problem->on_epoch(++level.epoch);
 }
 
 }  // namespace mlo
