@@ -285,36 +285,57 @@ void Engine::Body::check_method(Level& upper, Level& level) {
   }
 }
 
-// An unrolled level indexes its adjoints by step; a lower level that moved between those steps would need one adjoint for
-// each of its own steps. Steps are counted through one cycle as advance_below takes them.
+// An unrolled level has one adjoint for each level it reads and one for itself. That is right only if what it reads
+// stands still between its steps, and if those who read it have read its last state. Steps are counted as advance_below
+// takes them: in the cycle of a step and in that of Engine::hypergradient, the first time (with warm-up) and later.
 void Engine::Body::check_trajectory(Level& upper, Level& level) {
-  std::vector<std::size_t> moving;
-  for (const std::size_t j : graph.nodes[level.index].reads)
-    if (j < upper.index && contains(upper.sweep->order(), j)) moving.push_back(j);
-  if (moving.empty()) return;
+  const std::size_t n = levels.size();
+  const std::string who = "level " + quoted(level.name) + ": the method '" + level.options.best_response->name() + "' ";
+  std::vector<std::size_t> moving, readers;
+  for (const std::size_t k : upper.sweep->order()) {
+    if (contains(graph.nodes[level.index].reads, k)) moving.push_back(k);
+    if (contains(graph.nodes[k].reads, level.index)) readers.push_back(k);
+  }
 
-  std::vector<std::vector<std::size_t>> taken(levels.size(), std::vector<std::size_t>(levels.size(), 0));
-  std::vector<std::size_t> version(levels.size(), 0);
-  std::vector<std::vector<std::size_t>> read;  // the versions that each of the level's steps since upper's last read
+  std::vector<std::size_t> version(n, 0), first;  // own steps; the same at the level's first step since upper's
+  std::vector<std::vector<std::size_t>> read(n, version), taken;  // versions at a level's last step; by level and upper
   const std::function<void(std::size_t)> step = [&](std::size_t k) {
-    for (const std::size_t below : levels[k].below)
-      while (taken[below][k] < static_cast<std::size_t>(levels[below].options.unroll)) step(below);
-    if (k == level.index) {
-      auto& row = read.emplace_back();
-      for (const std::size_t j : moving) row.push_back(version[j]);
+    for (const std::size_t below : levels[k].below) {
+      const auto unroll = static_cast<std::size_t>(levels[below].options.unroll);
+      const auto warmup = static_cast<std::size_t>(levels[below].options.warmup_steps);
+      while (taken[below][k] < unroll || version[below] < warmup) step(below);
     }
+    if (k == level.index) {
+      if (first.empty()) first = version;
+      for (const std::size_t j : moving)
+        if (version[j] != first[j])
+          throw UnsupportedError(who + "goes back through several steps, between which level " + quoted(levels[j].name) +
+                                 ", which it reads and which responds to " + quoted(upper.name) +
+                                 ", moves too; one adjoint for all of them would be wrong. Set " +
+                                 (level.options.unroll > 1 ? "unroll = 1" : "warmup_steps = 0") + " for level " +
+                                 quoted(level.name) + ", or give it an implicit method such as mlo::cg()");
+    }
+    if (k == upper.index) {
+      for (const std::size_t reader : readers)
+        if (read[reader][level.index] != version[level.index])
+          throw UnsupportedError(who + "differentiates the state after its last step, and level " +
+                                 quoted(levels[reader].name) + " has read an earlier one when " + quoted(upper.name) +
+                                 " steps. Give the levels that read it the same unroll count, or give level " +
+                                 quoted(level.name) + " an implicit method such as mlo::cg()");
+      first.clear();
+    }
+    read[k] = version;
     for (const std::size_t below : levels[k].below) taken[below][k] = 0;
     for (auto& count : taken[k]) ++count;
     ++version[k];
   };
-  step(upper.index);
-  for (std::size_t j = 0; j < moving.size(); ++j) {
-    if (std::all_of(read.begin(), read.end(), [&](const auto& row) { return row[j] == read.front()[j]; })) continue;
-    throw UnsupportedError("level " + quoted(level.name) + ": the method '" + level.options.best_response->name() +
-                           "' goes back through " + std::to_string(read.size()) + " steps, between which level " +
-                           quoted(levels[moving[j]].name) + ", which it reads and which responds to " + quoted(upper.name) +
-                           ", moves too; one adjoint for all of them would be wrong. Set unroll = 1 for level " + quoted(level.name) +
-                           ", or give it an implicit method such as mlo::cg()");
+  for (const auto& cycle : std::vector<std::vector<std::size_t>>{tops, {upper.index}}) {
+    version.assign(n, 0);
+    for (int time = 0; time < 2; ++time) {
+      taken.assign(n, std::vector<std::size_t>(n, 0));
+      first.clear();
+      for (const std::size_t k : cycle) step(k);
+    }
   }
 }
 

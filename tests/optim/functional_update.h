@@ -86,6 +86,8 @@ class FunctionalUpdate {
   FunctionalUpdate(const Setup& setup, size_t parameters, bool guarded = false)
       : setup_(setup), guarded_(guarded), m_(parameters), v_(parameters), t_(parameters, 0) {}
 
+  double rate = 1;  ///< factor on the learning rates, from a schedule
+
   Tensors operator()(const Tensors& theta, const Tensors& gradients) {
     Tensors result = theta;
     for (size_t i = 0; i < theta.size(); ++i) {
@@ -102,10 +104,10 @@ class FunctionalUpdate {
     const Group& o = setup_.group(i);
     const auto d = g + o.weight_decay * theta;
     if (o.momentum == 0) {
-      return theta - o.lr * d;
+      return theta - rate * o.lr * d;
     }
     m_[i] = t_[i] == 1 ? d : o.momentum * m_[i] + (1 - o.dampening) * d;
-    return theta - o.lr * (o.nesterov ? d + o.momentum * m_[i] : m_[i]);
+    return theta - rate * o.lr * (o.nesterov ? d + o.momentum * m_[i] : m_[i]);
   }
 
   at::Tensor adam(size_t i, const at::Tensor& theta, const at::Tensor& g) {
@@ -119,7 +121,7 @@ class FunctionalUpdate {
     const auto m_hat = m_[i] / (1 - std::pow(o.beta1, time));
     const auto v_hat = v_[i] / (1 - std::pow(o.beta2, time));
     const auto s = guarded_ ? at::where(v_hat > 0, at::sqrt(at::where(v_hat > 0, v_hat, 1.0)), 0.0) : at::sqrt(v_hat);
-    return (decoupled ? (1 - o.lr * o.weight_decay) : 1.0) * theta - o.lr * m_hat / (s + o.eps);
+    return (decoupled ? (1 - rate * o.lr * o.weight_decay) : 1.0) * theta - rate * o.lr * m_hat / (s + o.eps);
   }
 
   Setup setup_;

@@ -1,0 +1,145 @@
+// Solvers alone, on a dense H: what they return, and why they say they stopped.
+#include "mlo/hypergradient/solver.h"
+#include "quadratic.h"
+
+#include "mlo/error.h"
+
+#include "catch.h"
+
+using namespace mlo;
+using namespace mlo::testing;
+using Reason = SolveSummary::Reason;
+
+namespace {
+
+class Dense final : public Linearization {
+ public:
+  explicit Dense(Matrix h) : h_(std::move(h)) {}
+  Tensors product(const Tensors& v, Wrt, bool) override {
+    ++products;
+    return {to_tensor(h_ * to_vector(v[0])).view({-1})};
+  }
+  int products = 0;
+
+ private:
+  Matrix h_;
+};
+
+struct Problem6 {
+  explicit Problem6(Matrix matrix) : h(std::move(matrix)), linearization(h) {}
+  Vector solve(Solver& solver) { return to_vector(solver.solve(system, {to_tensor(a).view({-1})}, summary)[0]); }
+
+  Matrix h;
+  Vector a = Vector::LinSpaced(6, -1.0, 2.0);
+  Dense linearization;
+  StepRecord record;
+  Tensors parameters = {at::zeros({6}, at::kDouble)};
+  LinearSystem system{linearization, record, parameters, "low"};
+  SolveSummary summary;
+};
+
+Matrix definite(double condition = 10.0) {
+  std::mt19937_64 random(3);
+  return random_definite(6, condition, random);
+}
+
+Matrix indefinite() {
+  std::mt19937_64 random(4);
+  const Matrix basis = Eigen::HouseholderQR<Matrix>(random_matrix(6, 6, random)).householderQ();
+  Vector values = Vector::LinSpaced(6, 0.2, 1.0);
+  values[0] = -0.5;
+  return basis * values.asDiagonal() * basis.transpose();
+}
+
+}  // namespace
+
+TEST_CASE("conjugate gradient says why it stopped") {
+  Problem6 problem(definite());
+  const Vector exact = problem.h.inverse() * problem.a;
+  const auto solver = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-12, .warm_start = false});
+  CHECK(relative_error(problem.solve(*solver), exact) < 1e-11);
+  CHECK(problem.summary.reason == Reason::converged);
+  CHECK(problem.summary.iterations <= 7);
+  CHECK(problem.summary.residual <= 1e-12);
+
+  const auto short_of_it = conjugate_gradient_solver({.max_iterations = 2, .tolerance = 1e-12});
+  const Vector z = problem.solve(*short_of_it);
+  CHECK(problem.summary.reason == Reason::iterations);
+  CHECK(problem.summary.iterations == 2);
+  CHECK(problem.summary.residual == Approx((problem.h * z - problem.a).norm() / problem.a.norm()));
+  CHECK(relative_error(z, exact) > 1e-3);
+
+  problem.a.setZero();
+  CHECK(problem.solve(*solver).norm() == 0.0);
+  CHECK(problem.summary.reason == Reason::converged);
+}
+
+TEST_CASE("conjugate gradient with damping solves the damped system") {
+  Problem6 problem(definite(1e4));
+  const auto solver = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-13, .damping = 0.3});
+  const Matrix damped = problem.h + 0.3 * Matrix::Identity(6, 6);
+  CHECK(relative_error(problem.solve(*solver), damped.inverse() * problem.a) < 1e-12);
+}
+
+TEST_CASE("conjugate gradient stops at negative curvature with what it has") {
+  Problem6 problem(indefinite());
+  const auto solver = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-12, .warm_start = false});
+  const Vector z = problem.solve(*solver);
+  CHECK(problem.summary.reason == Reason::negative_curvature);
+  CHECK(z.allFinite());
+  CHECK(z.dot(problem.a) > 0.0);  // still a direction of ascent
+
+  Problem6 concave(-definite());
+  const double curvature = concave.a.dot(concave.h * concave.a);
+  CHECK(relative_error(concave.solve(*solver), concave.a.squaredNorm() / std::abs(curvature) * concave.a) < 1e-12);
+  CHECK(concave.summary.reason == Reason::negative_curvature);
+  CHECK(concave.summary.iterations == 0);
+}
+
+TEST_CASE("conjugate gradient begins with the last solution, also after save and load") {
+  Problem6 problem(definite());
+  const ConjugateGradientOptions options{.max_iterations = 50, .tolerance = 1e-10};
+  const auto solver = conjugate_gradient_solver(options);
+  const Vector z = problem.solve(*solver);
+  const auto first = problem.summary.iterations;
+  REQUIRE(first >= 4);
+  problem.solve(*solver);
+  CHECK(problem.summary.iterations <= 1);
+
+  State state;
+  solver->save(state, "low/");
+  const auto loaded = conjugate_gradient_solver(options);
+  loaded->load(state, "low/");
+  CHECK(relative_error(problem.solve(*loaded), z) < 1e-9);
+  CHECK(problem.summary.iterations <= 1);
+  const auto cold = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-10, .warm_start = false});
+  problem.solve(*cold);
+  problem.solve(*cold);
+  CHECK(problem.summary.iterations == first);
+}
+
+TEST_CASE("a Neumann series that diverges is an error, with the largest step that would do") {
+  Problem6 problem(definite());
+  const auto solver = neumann_solver({.iterations = 50, .step = 2.5});
+  CHECK_THROWS_WITH(problem.solve(*solver), Contains("diverges") && Contains("'low'"));
+  const auto converging = neumann_solver({.iterations = 400, .step = 1.5});
+  CHECK(relative_error(problem.solve(*converging), problem.h.inverse() * problem.a) < 1e-10);
+  CHECK(problem.linearization.products >= 400);
+}
+
+TEST_CASE("a Neumann series ends at negative curvature and says so") {
+  Problem6 problem(indefinite());
+  const auto solver = neumann_solver({.iterations = 200, .step = 0.9});
+  const Vector z = problem.solve(*solver);
+  CHECK(problem.summary.reason == Reason::negative_curvature);
+  CHECK(problem.summary.iterations < 200);
+  CHECK(z.norm() < 100.0 * problem.a.norm());
+}
+
+TEST_CASE("a Neumann series finds its step") {
+  Problem6 problem(1e3 * definite());
+  const auto solver = neumann_solver({.iterations = 300});
+  CHECK(relative_error(problem.solve(*solver), problem.h.inverse() * problem.a) < 1e-8);
+  Problem6 flat(Matrix::Zero(6, 6));
+  CHECK(flat.solve(*solver).allFinite());
+}
