@@ -12,6 +12,12 @@ void set_versions(const Tensors& tensors, const std::vector<int64_t>& versions) 
   }
 }
 
+bool is_at(const Tensors& tensors, const std::vector<int64_t>& versions) {
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (tensors[i]._version() != versions[i]) return false;
+  return true;
+}
+
 std::vector<int64_t> versions_of(const Tensors& tensors) {
   std::vector<int64_t> versions(tensors.size());
   for (std::size_t i = 0; i < tensors.size(); ++i) versions[i] = tensors[i]._version();
@@ -28,7 +34,9 @@ void make_room(Tensors& room, const Tensors& like) {
 }  // namespace
 
 std::shared_ptr<const FrozenValues> Values::freeze() {
-  if (current_) return current_;
+  // Somebody else may have written since: a model loaded between two steps.
+  if (current_ && is_at(live_, current_->versions)) return current_;
+  current_ = nullptr;
   for (auto& slot : slots_)
     if (slot.use_count() == 1) current_ = slot;
   if (!current_) current_ = slots_.emplace_back(std::make_shared<FrozenValues>());
