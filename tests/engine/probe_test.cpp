@@ -256,9 +256,13 @@ TEST_CASE("A second engine does not step while another does", "[engine][exclusiv
   Engine second({.steps = 2});
   second.add("inner", alone(b), sgd());
   const std::pair<const char*, std::function<void()>> calls[] = {
-      {"build", [&] { second.build(); }},       {"step", [&] { second.step(); }},
-      {"run", [&] { second.run(); }},           {"hypergradient", [&] { second.hypergradient("inner"); }},
-      {"validate", [&] { second.validate(); }}, {"check", [&] { mlo::check_hypergradient(second); }},
+      {"build", [&] { second.build(); }},
+      {"step", [&] { second.step(); }},
+      {"run", [&] { second.run(); }},
+      {"hypergradient", [&] { second.hypergradient("inner"); }},
+      {"validate", [&] { second.validate(); }},
+      {"check", [&] { mlo::check_hypergradient(second); }},
+      {"load_state", [&] { second.load_state(State()); }},
   };
   for (const bool built : {false, true}) {
     if (built) second.build();

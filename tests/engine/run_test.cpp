@@ -82,6 +82,41 @@ TEST_CASE("Two runs of one seed are the same bit for bit, another seed is anothe
   CHECK_FALSE(same_bits(first.front(), trained({.steps = 5, .seed = 3}).front()));
 }
 
+TEST_CASE("Every level, step and micro-batch draws numbers of its own, and a callback's draws are its own",
+          "[engine][run][random]") {
+  const auto draws = [](bool disturbed) {
+    const at::Tensor x = leaf(0.2), y = leaf(0.5);
+    std::vector<double> drawn;
+    Engine engine({.steps = 3});
+    engine.add("low",
+               Lambda(x,
+                      [&, x, y](const Batch&) {
+                        drawn.push_back(at::rand({}).item<double>());
+                        return 0.5 * (x - y).square() * (1.0 + drawn.back());
+                      }),
+               {.optimizer = mlo::sgd(), .unroll = 2, .accumulate = 3});
+    engine.add("up",
+               Lambda(y,
+                      [&, x, y](const Batch&) {
+                        drawn.push_back(at::rand({}).item<double>());
+                        return (x - 1.0).square() + y.square() * drawn.back();
+                      }),
+               sgd());
+    engine.build();
+    drawn.clear();
+    const auto watch = std::make_shared<Watch>();
+    if (disturbed) watch->step = [](const mlo::StepReport&) { at::manual_seed(0); };
+    engine.add(watch);
+    engine.run();
+    return drawn;
+  };
+  auto drawn = draws(false);
+  CHECK(draws(true) == drawn);
+  CHECK(drawn.size() == 3 * (2 * 3 + 1));
+  std::sort(drawn.begin(), drawn.end());
+  CHECK(std::adjacent_find(drawn.begin(), drawn.end()) == drawn.end());
+}
+
 TEST_CASE("A level more does not change the others' random streams", "[engine][run][random]") {
   const auto run = [](bool stranger, bool first) {
     Noisy problem, other;
