@@ -25,7 +25,7 @@ namespace {
 
 struct Settings {
   std::filesystem::path data = "/usr/share/datasets/fashion-mnist", out = "out/reweight";
-  int64_t images = 10000, held_out = 1000, steps = 2000, batch = 500, hidden = 256, seed = 1;
+  int64_t images = 10000, held_out = 1000, steps = 1000, batch = 500, hidden = 256, seed = 1;
   double flipped = 0.4, lr = 0.1, weights_lr = 0.05;
   int threads = 0;
   bool resume = false, is_short = false, json = false;
@@ -215,7 +215,7 @@ int main(int argc, char** argv) {
   app.add_flag("--short", settings.is_short, "a run of seconds, for a test");
   app.add_flag("--json", settings.json, "print the result as one JSON object");
   CLI11_PARSE(app, argc, argv);
-  if (settings.is_short) settings.images = 2000, settings.steps = 150;
+  if (settings.is_short) settings.images = 1000, settings.steps = 60;
   if (settings.threads > 0) at::set_num_threads(settings.threads);
 
   try {
