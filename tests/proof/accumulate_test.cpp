@@ -58,7 +58,9 @@ Vector fitted(std::unique_ptr<Method> method, bool split) {
     };
   };
   Engine engine;
-  engine.add("fit", Fit(w, c, p), {.optimizer = sgd({.lr = 0.1}), .data = data(), .best_response = std::move(method), .accumulate = split ? kParts : 1});
+  engine.add(
+      "fit", Fit(w, c, p),
+      {.optimizer = sgd({.lr = 0.1}), .data = data(), .best_response = std::move(method), .accumulate = split ? kParts : 1});
   engine.add("held", Held(c, p, w), {.optimizer = sgd({.lr = 0.1}), .data = data(), .accumulate = split ? kParts : 1});
   engine.step();
   const Tensors g = engine.hypergradient("held");
@@ -81,7 +83,8 @@ TEST_CASE("accumulated hypergradients are those of the joined batch") {
       {"differences", [] { return darts(); }},
   };
   for (const auto& name : {"two levels", "chain of three", "diamond", "two on top"})
-    for (const Setup& setup : {Setup{"SGD", Kind::sgd, {{.momentum = 0.5}}}, Setup{"AdamW", Kind::adamw, {{.weight_decay = 0.1}}}})
+    for (const Setup& setup :
+         {Setup{"SGD", Kind::sgd, {{.momentum = 0.5}}}, Setup{"AdamW", Kind::adamw, {{.weight_decay = 0.1}}}})
       for (const auto& [method_name, method] : methods)
         for (const double clip : {0.0, 0.2}) {
           const auto run = [&](bool split) {

@@ -1,6 +1,6 @@
 // check_hypergradient: agrees where the method is right, refuses where it is wrong, and leaves the engine as it was.
-#include "curved.h"
 #include "mlo/hypergradient/check.h"
+#include "curved.h"
 #include "mlo/hypergradient/presets.h"
 
 #include "catch.h"
@@ -45,7 +45,8 @@ const MakeMethod kUnrolled = [](std::size_t) { return unrolled(); };
 }  // namespace
 
 TEST_CASE("the check agrees with one step, unroll 1, and with unrolled") {
-  const std::vector<Setup> optimizers = {{"SGD", Kind::sgd, {{.lr = 0.2, .momentum = 0.5}}}, {"AdamW", Kind::adamw, {{.weight_decay = 0.2}}}};
+  const std::vector<Setup> optimizers = {{"SGD", Kind::sgd, {{.lr = 0.2, .momentum = 0.5}}},
+                                         {"AdamW", Kind::adamw, {{.weight_decay = 0.2}}}};
   for (const auto& name : {"two levels", "chain of three", "diamond", "chain registered upside down"})
     for (const Setup& optimizer : optimizers) {
       INFO(name << ", " << optimizer.name);
@@ -90,18 +91,21 @@ TEST_CASE("the check refuses Betty's scale and methods with a fault") {
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {
     INFO(name);
     CHECK(check({.shape = name}, [](std::size_t) { return betty(); }).steps_taken.relative_error > 1e-2);
-    CHECK(check({.shape = name}, [](std::size_t k) { return faulty(one_step(), k == 0 ? -1.0 : 1.0); }).steps_taken.relative_error > 1e-3);
+    CHECK(check({.shape = name}, [](std::size_t k) {
+            return faulty(one_step(), k == 0 ? -1.0 : 1.0);
+          }).steps_taken.relative_error > 1e-3);
     CHECK(check({.shape = name}, [](std::size_t) { return faulty(one_step(), 0.5); }).steps_taken.relative_error > 1e-3);
-    CHECK(check({.shape = name, .optimizer = {"AdamW", Kind::adamw, {{}}}},
-                [](std::size_t) { return one_step({}, {.scale = IdentityOptions::Scale::learning_rate}); })
-              .steps_taken.relative_error > 1e-3);
+    CHECK(check({.shape = name, .optimizer = {"AdamW", Kind::adamw, {{}}}}, [](std::size_t) {
+            return one_step({}, {.scale = IdentityOptions::Scale::learning_rate});
+          }).steps_taken.relative_error > 1e-3);
     CHECK(check({.shape = name, .unroll = 3}, kOneStep).steps_taken.relative_error > 1e-3);
   }
 }
 
 TEST_CASE("the check of 10 % too much says 10 % of the response") {
   std::shared_ptr<Game> game;
-  const auto engine = engine_of({.shape = "two levels, no direct dependence"}, [](std::size_t) { return faulty(one_step(), 1.1); });
+  const auto engine =
+      engine_of({.shape = "two levels, no direct dependence"}, [](std::size_t) { return faulty(one_step(), 1.1); });
   const CheckReport report = check_hypergradient(*engine);
   CHECK(report.steps_taken.relative_error == Approx(0.1).epsilon(1e-4));
   CHECK(report.steps_taken.cosine == Approx(1.0));
@@ -112,7 +116,8 @@ TEST_CASE("the check in random directions, and of another level than the top") {
   CHECK_FALSE(few.exact_directions);
   CHECK(few.directions == 3);
   CHECK(few.steps_taken.relative_error < 1e-6);
-  CHECK(check({.shape = "chain of three"}, [](std::size_t) { return faulty(one_step(), 0.5); }, {.directions = 3}).steps_taken.relative_error > 1e-3);
+  CHECK(check({.shape = "chain of three"}, [](std::size_t) { return faulty(one_step(), 0.5); }, {.directions = 3})
+            .steps_taken.relative_error > 1e-3);
 
   const CheckReport middle = check({.shape = "a sweep below the sweep"}, kOneStep, {.level = "m"});
   CHECK(middle.level == "m");

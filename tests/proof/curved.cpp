@@ -96,7 +96,8 @@ std::vector<Tensors> copied(const std::vector<Tensors>& parameters) {
   return result;
 }
 
-Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& start, std::size_t mark, const ReplayOptions& options) {
+Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& start, std::size_t mark,
+                const ReplayOptions& options) {
   std::vector<Tensors> values = copied(start);
   std::vector<FunctionalUpdate> updates;
   std::vector<std::size_t> taken(game.levels(), 0);
@@ -112,10 +113,11 @@ Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& sta
     for (auto& tensor : list) tensor = tensor.detach().requires_grad_();
   const Tensors upper = values[u];
   const auto responding = responds(game.shape, u);
-  for (std::size_t i = mark; i < game.log.size(); ++i) {
-    const std::size_t k = game.log[i].level;
+  std::size_t end = mark;
+  for (; end < game.log.size() && game.log[end].level != u; ++end) {
+    const std::size_t k = game.log[end].level;
     if (!responding[k]) {
-      step(k, game.log[i].given);
+      step(k, game.log[end].given);
       continue;
     }
     const Tensors g = gradient(game.loss(k, values), values[k], /*create_graph=*/true);
@@ -123,7 +125,12 @@ Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& sta
   }
   Replayed result;
   result.derivative = game.flat(u, gradient(game.loss(u, values), upper, false));
-  for (std::size_t k = 0; k < game.levels(); ++k) result.drift = std::max(result.drift, relative_error(values[k], game.parameters[k]));
+  const Vector there = end < game.log.size() ? game.log[end].x : game.stacked();
+  for (std::size_t k = 0; k < game.levels(); ++k) {
+    Tensors here = values[k];
+    if (game.shape.levels[k].unused) here.back() = at::Tensor();
+    result.drift = std::max(result.drift, relative_error(game.flat(k, here), game.part(there, k)));
+  }
   return result;
 }
 
@@ -156,7 +163,8 @@ Vector settled(const Game& game, std::size_t u, Vector x) {
     Vector step = joint.jacobian(game, x).fullPivLu().solve(f);
     if (step.norm() > 1.0) step /= step.norm();  // far away
     for (std::size_t row = 0; row < joint.levels.size(); ++row)
-      x.segment(game.offset(joint.levels[row]), game.size(joint.levels[row])) -= step.segment(joint.at[row], game.size(joint.levels[row]));
+      x.segment(game.offset(joint.levels[row]), game.size(joint.levels[row])) -=
+          step.segment(joint.at[row], game.size(joint.levels[row]));
   }
   throw std::runtime_error("Newton's method did not settle: " + std::to_string(last));
 }

@@ -17,9 +17,10 @@ struct Replayed {
   Vector derivative;  ///< dL_u/dθ_u through the steps
   double drift = 0;   ///< how far the replayed values end up from the engine's: must be rounding
 };
-/// Takes the steps of the log again, from the parameters `start`. The first `mark` are history; through the others autograd
-/// differentiates, wherever the level responds to u.
-Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& start, std::size_t mark, const ReplayOptions& options);
+/// Takes the steps of the log again, from the parameters `start`, up to a step of u. The first `mark` are history; through
+/// the others autograd differentiates, wherever the level responds to u.
+Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& start, std::size_t mark,
+                const ReplayOptions& options);
 /// Copies of all parameters, to start a replay from.
 std::vector<Tensors> copied(const std::vector<Tensors>& parameters);
 

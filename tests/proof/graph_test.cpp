@@ -30,7 +30,8 @@ Shape layers(std::size_t count) {
   Shape result{std::to_string(count) + " layers of two", {}, {2 * count}};
   for (std::size_t layer = 0; layer < count; ++layer)
     for (const auto* side : {"left", "right"})
-      result.levels.push_back({side + std::to_string(layer), layer == 0 ? Indices{2 * count} : Indices{2 * layer - 2, 2 * layer - 1}});
+      result.levels.push_back(
+          {side + std::to_string(layer), layer == 0 ? Indices{2 * count} : Indices{2 * layer - 2, 2 * layer - 1}});
   result.levels.push_back({"top", {2 * count - 2, 2 * count - 1}});
   return result;
 }
@@ -181,7 +182,8 @@ TEST_CASE("a nested dependence is refused by name; constants are the way out") {
   Shape nested = circle;
   nested.levels[0].reads = {2};
   const std::string message = refusal(nested);
-  CHECK_THAT(message, Contains("nested dependence") && Contains("'low'") && Contains("'mid'") && Contains("'top'") && Contains("constant"));
+  CHECK_THAT(message, Contains("nested dependence") && Contains("'low'") && Contains("'mid'") && Contains("'top'") &&
+                          Contains("constant"));
   CHECK_THAT(message, !Contains("'by'"));
 
   // Either read declared constant: the answer is Eigen's with that term left out, and differs from the other's.
@@ -208,7 +210,9 @@ TEST_CASE("the plain sweep would be wrong on a nested dependence") {
   const Matrix by_mid = b(1, 1, 1) + b(1, 1, 0) * r + r.transpose() * (b(1, 0, 1) + b(1, 0, 0) * r);
   const Matrix by_top = b(1, 1, 2) + b(1, 1, 0) * r_top + r.transpose() * (b(1, 0, 2) + b(1, 0, 0) * r_top);
   const Matrix mid = -by_mid.inverse() * by_top, low = r * mid + r_top;
-  const Vector exact = game.gradient(2, 2, x) + mid.transpose() * game.gradient(2, 1, x) + low.transpose() * game.gradient(2, 0, x);
+  const Vector exact =
+      game.gradient(2, 2, x) + mid.transpose() * game.gradient(2, 1, x) + low.transpose() * game.gradient(2, 0, x);
   const std::vector<Matrix> s = {h, b(1, 1, 1).inverse(), Matrix()};
-  for (const Indices& order : {Indices{0, 1}, Indices{1, 0}}) CHECK(relative_error(dense_sweep(game, 2, x, s, order), exact) > 1e-2);
+  for (const Indices& order : {Indices{0, 1}, Indices{1, 0}})
+    CHECK(relative_error(dense_sweep(game, 2, x, s, order), exact) > 1e-2);
 }

@@ -70,7 +70,9 @@ class Estimate final : public Method {
     const double estimate = finite_difference_error(*probe, visit.targets(), v, options);
     Tensors gap = finite_difference_oracle(options)->linearize(*probe, visit.targets())->product(v, Linearization::Wrt::targets);
     probe->shift(0.0, v);
-    add_scaled(gap, exact_oracle({.keep_graph = false})->linearize(*probe, visit.targets())->product(v, Linearization::Wrt::targets), -1.0);
+    add_scaled(gap,
+               exact_oracle({.keep_graph = false})->linearize(*probe, visit.targets())->product(v, Linearization::Wrt::targets),
+               -1.0);
     ratio_ = estimate / norm(gap);
   }
 
@@ -168,7 +170,8 @@ TEST_CASE("the default radius leaves an error near rounding, and the estimate of
     const std::size_t u = shape(name).uppers[0];
     const auto game = std::make_shared<Game>(shape(name), GameOptions{.curved = true});
     const IdentityOptions one{.scale = IdentityOptions::Scale::one};
-    const double error = relative_error(standing(game, u, [&] { return darts({}, one); }), standing(game, u, [&] { return one_step({}, one); }));
+    const double error =
+        relative_error(standing(game, u, [&] { return darts({}, one); }), standing(game, u, [&] { return one_step({}, one); }));
     CHECK(error <= 1e-8);
     note("differences with the default radius", error);
   }

@@ -214,7 +214,8 @@ void QuadraticProblem::on_gradient(Tensors& gradient) {
   Tensors given = gradient;
   for (auto& tensor : given)
     if (tensor.defined()) tensor = tensor.clone();
-  game_->log.push_back({level_, game_->part(game_->stacked(), level_), game_->flat(level_, given), given});
+  const Vector x = game_->stacked();
+  game_->log.push_back({level_, game_->part(x, level_), game_->flat(level_, given), given, x});
 }
 
 // A vector for each level, cut to the tensors of `wrt`.

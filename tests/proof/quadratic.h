@@ -85,16 +85,17 @@ class Game {
   struct Step {
     std::size_t level;
     Vector theta, gradient;
-    Tensors given;
+    Tensors given;  // the gradient as tensors
+    Vector x;       // all levels' values
   };
   std::vector<Step> log;
 
  private:
   struct Pieces {
-    Indices others;             // read levels, in order
-    at::Tensor q, b, c, d;      // over own (if direct) and the others' parameters
-    at::Tensor slope, offset;   // linear: ℓ·(slope y + offset), y the others' parameters
-    at::Tensor pull, frozen;    // frozen·(pull x)
+    Indices others;            // read levels, in order
+    at::Tensor q, b, c, d;     // over own (if direct) and the others' parameters
+    at::Tensor slope, offset;  // linear: ℓ·(slope y + offset), y the others' parameters
+    at::Tensor pull, frozen;   // frozen·(pull x)
   };
   void make_level(std::size_t k, std::mt19937_64& random);
 

@@ -70,24 +70,32 @@ Vector total_derivative(const Game& game, std::size_t u, const Vector& x) {
 }
 
 Vector path_sum(const Game& game, std::size_t u, const Vector& x, const std::vector<Matrix>& s, Fault fault) {
-  const auto responding = responds(game.shape, u);
-  Vector g = game.gradient(u, u, x);
+  return path_sum(
+      game.shape, u,
+      {[&](std::size_t j) { return game.gradient(u, j, x); }, [&](std::size_t k, std::size_t j) { return game.block(k, j, k); }},
+      s, fault);
+}
+
+Vector path_sum(const Shape& shape, std::size_t u, const Derivatives& derivatives, const std::vector<Matrix>& s, Fault fault) {
+  const auto responding = responds(shape, u);
+  Vector g = derivatives.slope(u);
   bool lost = fault != Fault::lost_path;
   const std::function<void(std::size_t, const Vector&)> walk = [&](std::size_t k, const Vector& adjoint) {
     const Vector z = s[k].transpose() * adjoint;
-    for (const std::size_t j : game.shape.levels[k].reads) {
-      const Vector next = game.block(k, j, k) * z * (j == u && fault == Fault::sign ? 1.0 : -1.0);
+    for (const std::size_t j : shape.levels[k].reads) {
+      if (j != u && !responding[j]) continue;
+      const Vector next = derivatives.mixed(k, j) * z * (j == u && fault == Fault::sign ? 1.0 : -1.0);
       if (j == u && !lost) {
         lost = true;
       } else if (j == u) {
         g += next;
-      } else if (responding[j]) {
+      } else {
         walk(j, next);
       }
     }
   };
-  for (const std::size_t k : game.shape.levels[u].reads)
-    if (responding[k]) walk(k, game.gradient(u, k, x));
+  for (const std::size_t k : shape.levels[u].reads)
+    if (responding[k]) walk(k, derivatives.slope(k));
   return g;
 }
 

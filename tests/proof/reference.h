@@ -23,6 +23,13 @@ enum class Fault { none, sign, lost_path };
 ///     (−1)ᵐ a(k₁)ᵀ S(k₁) ∂²L(k₁)/∂θ(k₁)∂θ(k₂) S(k₂) … ∂²L(k_m)/∂θ(k_m)∂θ_u,
 /// S(k) being what the method has in the place of the inverse Hessian: −S(k) is the response to a constant added to ∇L_k.
 Vector path_sum(const Game& game, std::size_t u, const Vector& x, const std::vector<Matrix>& s, Fault fault = Fault::none);
+/// The same with derivatives from elsewhere.
+struct Derivatives {
+  std::function<Vector(std::size_t j)> slope;                 ///< ∂L_u/∂θ_j
+  std::function<Matrix(std::size_t k, std::size_t j)> mixed;  ///< ∂²L_k/∂θ_j∂θ_k
+};
+Vector path_sum(const Shape& shape, std::size_t u, const Derivatives& derivatives, const std::vector<Matrix>& s,
+                Fault fault = Fault::none);
 /// The adjoint sweep in dense matrices, visiting in the given order, right or wrong.
 Vector dense_sweep(const Game& game, std::size_t u, const Vector& x, const std::vector<Matrix>& s, const Indices& order);
 

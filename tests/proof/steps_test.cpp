@@ -15,8 +15,8 @@ struct Case {
   std::string shape = "two levels";
   Setup optimizer = {"SGD", Kind::sgd, {{}}};
   std::function<std::unique_ptr<Method>(std::size_t level)> method = [](std::size_t) { return one_step(); };
-  int64_t unroll = 1;     // of levels that stand on no responding level; the others take one step
-  int steps = 0;          // of the top level before
+  int64_t unroll = 1;  // of levels that stand on no responding level; the others take one step
+  int steps = 0;       // of the top level before
   double clip_norm = 0.0;
   Schedule schedule = {};
 };
@@ -143,6 +143,72 @@ TEST_CASE("unrolled is autograd through all steps, at every shape and with every
   note("unrolled by differences against autograd", worst_differences);
 }
 
+TEST_CASE("an engine's step takes the gradient that autograd gives, at every level that has one below") {
+  const Setup adam{"Adam", Kind::adam, {{}}};
+  double worst = 0.0;
+  for (const Shape& form : shapes())
+    for (const bool kept : {true, false}) {
+      const auto game = std::make_shared<Game>(form, GameOptions{.curved = true});
+      const auto start = copied(game->parameters);
+      Engine engine;
+      add_levels(engine, game, [&](std::size_t) {
+        LevelOptions options;
+        options.optimizer = factory(adam);
+        options.best_response = one_step({.keep_graph = kept});
+        return options;
+      });
+      for (int i = 0; i < 2; ++i) engine.step();
+      const std::size_t mark = game->log.size();
+      engine.step();
+      for (const std::size_t u : form.uppers) {
+        const Replayed truth = replay(*game, u, start, mark, {.optimizers = std::vector<Setup>(game->levels(), adam)});
+        INFO(form.name << ", level " << form.levels[u].name << ", kept " << kept);
+        REQUIRE(truth.drift < 1e-13);
+        const double error = relative_error(steps_of(*game, u).back().gradient, truth.derivative);
+        CHECK(error <= 1e-12);
+        worst = std::max(worst, error);
+      }
+    }
+  note("a step's own gradient", worst);
+}
+
+TEST_CASE("products are taken where each level stood before its last step, whatever has moved since") {
+  const Setup sgd{"SGD", Kind::sgd, {{.lr = 0.1}}};
+  double worst = 0.0;
+  int elsewhere = 0;
+  for (const Shape& form : shapes())
+    for (const bool kept : {true, false})
+      for (const std::size_t pattern : {0, 1, 2})
+        for (const std::size_t u : form.uppers) {
+          const auto game = std::make_shared<Game>(form, GameOptions{.curved = true});
+          Engine engine;
+          add_levels(engine, game, [&](std::size_t k) {
+            LevelOptions options;
+            options.optimizer = factory(sgd);
+            options.unroll = 1 + static_cast<int64_t>((k + pattern) % 3);
+            options.best_response = one_step({.keep_graph = kept}, {.scale = IdentityOptions::Scale::one});
+            return options;
+          });
+          const Vector ours = game->flat(u, engine.hypergradient(form.levels[u].name)), now = game->stacked();
+          std::vector<Matrix> s;
+          for (std::size_t k = 0; k < game->levels(); ++k) s.push_back(Matrix::Identity(game->size(k), game->size(k)));
+          const auto formula = [&](bool before) {
+            return path_sum(
+                form, u,
+                {[&](std::size_t j) { return slope(*game, u, j, now); },
+                 [&](std::size_t k, std::size_t j) { return bend(*game, k, j, k, before ? steps_of(*game, k).back().x : now); }},
+                s);
+          };
+          INFO(form.name << ", level " << form.levels[u].name << ", kept " << kept << ", pattern " << pattern);
+          const double error = relative_error(ours, formula(true));
+          CHECK(error <= 1e-12);
+          worst = std::max(worst, error);
+          elsewhere += relative_error(ours, formula(false)) > 1e-3 ? 1 : 0;
+        }
+  CHECK(elsewhere > 60);
+  note("where products are taken", worst);
+}
+
 TEST_CASE("parameters may be written between steps") {
   const Setup sgd{"SGD", Kind::sgd, {{.lr = 0.2}}};
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {
@@ -172,9 +238,7 @@ TEST_CASE("parameters may be written between steps") {
 TEST_CASE("the replay notices every fault") {
   const Setup sgd{"SGD", Kind::sgd, {{.lr = 0.3}}}, adamw{"AdamW", Kind::adamw, {{.weight_decay = 0.2}}};
   const auto error = [](const Case& c) { return run(c, shape(c.shape).uppers.back()).error(); };
-  const auto level0 = [](double factor) {
-    return [factor](std::size_t k) { return faulty(one_step(), k == 0 ? factor : 1.0); };
-  };
+  const auto level0 = [](double factor) { return [factor](std::size_t k) { return faulty(one_step(), k == 0 ? factor : 1.0); }; };
   const auto after = [](std::size_t) {
     return implicit(exact_oracle({.keep_graph = false}), identity_solver(), EvaluationPoint::after_step);
   };

@@ -36,7 +36,8 @@ torch::nn::Sequential make_net(Kind kind) {
 
 /// Weighted errors of a net: mean of σ(λ_i)(net(x_i) − y_i)². It notes what its own step saw.
 struct Lower final : Problem {
-  Lower(Kind kind, torch::nn::Sequential net, at::Tensor weights) : Problem(trains(net)), kind(kind), net(net), weights(weights) {}
+  Lower(Kind kind, torch::nn::Sequential net, at::Tensor weights)
+      : Problem(trains(net)), kind(kind), net(net), weights(weights) {}
 
   at::Tensor value() {
     const at::Tensor errors = (net->forward(x).squeeze(1) - y).square();
@@ -118,7 +119,8 @@ struct Game2 {
   Vector exact(const at::Tensor& generator) { return -to_vector(gradient(generator, 0.0, direction()).second[0]); }
 
   torch::nn::Sequential net;
-  at::Tensor x = at::randn({kRows, 4}, kDouble), y = at::randn({kRows}, kDouble), weights = at::zeros({kRows}, kDouble).requires_grad_();
+  at::Tensor x = at::randn({kRows, 4}, kDouble), y = at::randn({kRows}, kDouble),
+             weights = at::zeros({kRows}, kDouble).requires_grad_();
   std::shared_ptr<Lower> lower;
 };
 
@@ -135,9 +137,8 @@ std::vector<std::pair<std::string, MakeOracle>> oracles(double wide) {
       {"exact, kept graph", [] { return exact_oracle(); }},
       {"exact, fresh graph", [] { return exact_oracle({.keep_graph = false}); }},
       {"finite difference", [] { return finite_difference_oracle(); }},
-      {"finite difference, wide", [wide] {
-         return finite_difference_oracle({.constant = wide, .radius = FiniteDifferenceOptions::Radius::norm});
-       }},
+      {"finite difference, wide",
+       [wide] { return finite_difference_oracle({.constant = wide, .radius = FiniteDifferenceOptions::Radius::norm}); }},
   };
 }
 
@@ -168,7 +169,8 @@ TEST_CASE("with dropout in the lower net every oracle differentiates the step's 
       highest = std::max(highest, cosine((minus - plus) / (2.0 * epsilon), exact));
     }
     CHECK(highest < 0.9);
-    if (std::getenv("MLO_PROOF_WORST")) std::cout << 1.0 - cosine(ours, exact) << " (redrawn: " << highest << ")  dropout, " << name << "\n";
+    if (std::getenv("MLO_PROOF_WORST"))
+      std::cout << 1.0 - cosine(ours, exact) << " (redrawn: " << highest << ")  dropout, " << name << "\n";
   }
 }
 

@@ -49,9 +49,11 @@ Matrix inverse(const Matrix& h) { return h.inverse(); }
 
 MethodRow solver_row(std::string name, std::function<std::unique_ptr<Solver>()> solver, std::function<Matrix(const Matrix&)> s,
                      bool total = false) {
-  return {std::move(name), {"", Kind::sgd, {{.lr = 0.3}}},
+  return {std::move(name),
+          {"", Kind::sgd, {{.lr = 0.3}}},
           [solver](std::unique_ptr<Oracle> oracle) { return implicit(std::move(oracle), solver()); },
-          [s](const Matrix& h, const auto&, std::size_t) { return s(h); }, total};
+          [s](const Matrix& h, const auto&, std::size_t) { return s(h); },
+          total};
 }
 
 std::vector<Setup> optimizers() {
@@ -67,22 +69,30 @@ std::vector<Setup> optimizers() {
 std::vector<MethodRow> methods() {
   using Scale = IdentityOptions::Scale;
   std::vector<MethodRow> rows = {
-      solver_row("conjugate gradient to the end",
-                 [] { return conjugate_gradient_solver({.max_iterations = 20, .tolerance = 1e-14, .warm_start = false}); }, inverse, true),
-      solver_row("conjugate gradient, warm",
-                 [] { return conjugate_gradient_solver({.max_iterations = 20, .tolerance = 1e-14}); }, inverse, true),
-      solver_row("conjugate gradient, damped",
-                 [] { return conjugate_gradient_solver({.tolerance = 1e-14, .damping = 0.5}); },
-                 [](const Matrix& h) -> Matrix { return (h + 0.5 * Matrix::Identity(h.rows(), h.cols())).inverse(); }),
-      solver_row("Neumann, 140 terms", [] { return neumann_solver({.iterations = 140, .step = 1.0}); }, inverse, true),
-      solver_row("Neumann, 3 terms", [] { return neumann_solver({.iterations = 3, .step = 0.4}); },
-                 [](const Matrix& h) { return neumann_matrix(h, 0.4, 3); }),
-      solver_row("Neumann, 3 terms, step estimated", [] { return neumann_solver({.iterations = 3, .power_iterations = 100}); },
-                 [](const Matrix& h) { return neumann_matrix(h, 1.0 / (1.05 * h.operatorNorm()), 3); }),
-      solver_row("identity, scale one", [] { return identity_solver({.scale = Scale::one}); },
-                 [](const Matrix& h) { return Matrix::Identity(h.rows(), h.cols()); }),
-      solver_row("identity, a number", [] { return identity_solver({.scale = Scale::value, .value = 0.7}); },
-                 [](const Matrix& h) -> Matrix { return 0.7 * Matrix::Identity(h.rows(), h.cols()); }),
+      solver_row(
+          "conjugate gradient to the end",
+          [] { return conjugate_gradient_solver({.max_iterations = 20, .tolerance = 1e-14, .warm_start = false}); }, inverse,
+          true),
+      solver_row(
+          "conjugate gradient, warm", [] { return conjugate_gradient_solver({.max_iterations = 20, .tolerance = 1e-14}); },
+          inverse, true),
+      solver_row(
+          "conjugate gradient, damped", [] { return conjugate_gradient_solver({.tolerance = 1e-14, .damping = 0.5}); },
+          [](const Matrix& h) -> Matrix { return (h + 0.5 * Matrix::Identity(h.rows(), h.cols())).inverse(); }),
+      solver_row(
+          "Neumann, 140 terms", [] { return neumann_solver({.iterations = 140, .step = 1.0}); }, inverse, true),
+      solver_row(
+          "Neumann, 3 terms", [] { return neumann_solver({.iterations = 3, .step = 0.4}); },
+          [](const Matrix& h) { return neumann_matrix(h, 0.4, 3); }),
+      solver_row(
+          "Neumann, 3 terms, step estimated", [] { return neumann_solver({.iterations = 3, .power_iterations = 100}); },
+          [](const Matrix& h) { return neumann_matrix(h, 1.0 / (1.05 * h.operatorNorm()), 3); }),
+      solver_row(
+          "identity, scale one", [] { return identity_solver({.scale = Scale::one}); },
+          [](const Matrix& h) { return Matrix::Identity(h.rows(), h.cols()); }),
+      solver_row(
+          "identity, a number", [] { return identity_solver({.scale = Scale::value, .value = 0.7}); },
+          [](const Matrix& h) -> Matrix { return 0.7 * Matrix::Identity(h.rows(), h.cols()); }),
   };
   for (const Setup& setup : optimizers()) {
     rows.push_back({"identity, scale learning rate, " + setup.name, setup,
@@ -92,12 +102,14 @@ std::vector<MethodRow> methods() {
                     }});
     rows.push_back({"identity, scale of the step, " + setup.name, setup,
                     [](auto oracle) { return implicit(std::move(oracle), identity_solver()); },
-                    [setup](const Matrix& h, const auto& steps, std::size_t) { return step_response(setup, h, steps, 1); }, false, 0, true});
+                    [setup](const Matrix& h, const auto& steps, std::size_t) { return step_response(setup, h, steps, 1); }, false,
+                    0, true});
     for (const int64_t steps_back : {1, 2, 5})
-      rows.push_back({"unrolled through " + std::to_string(steps_back) + ", " + setup.name, setup,
-                      [](auto oracle) { return unrolled(std::move(oracle)); },
-                      [setup](const Matrix& h, const auto& steps, std::size_t fresh) { return step_response(setup, h, steps, fresh); },
-                      false, steps_back, true});
+      rows.push_back(
+          {"unrolled through " + std::to_string(steps_back) + ", " + setup.name, setup,
+           [](auto oracle) { return unrolled(std::move(oracle)); },
+           [setup](const Matrix& h, const auto& steps, std::size_t fresh) { return step_response(setup, h, steps, fresh); },
+           false, steps_back, true});
   }
   return rows;
 }
@@ -121,14 +133,17 @@ Answers answer(const Shape& shape, std::size_t u, const MethodRow& method, const
                Fault fault = Fault::none) {
   const auto game = std::make_shared<Game>(shape);
   Engine engine;
-  add_levels(engine, game, [&](std::size_t k) {
-    LevelOptions options;
-    options.optimizer = factory(method.optimizer);
-    const bool lone = method.trajectory == 0 || !stands_on_responding(shape, k);
-    options.unroll = method.trajectory == 0 ? 1 + static_cast<int64_t>(k % 2) : lone ? method.trajectory : 1;
-    options.best_response = method.make(oracle.make());
-    return options;
-  }, oracle.analytic);
+  add_levels(
+      engine, game,
+      [&](std::size_t k) {
+        LevelOptions options;
+        options.optimizer = factory(method.optimizer);
+        const bool lone = method.trajectory == 0 || !stands_on_responding(shape, k);
+        options.unroll = method.trajectory == 0 ? 1 + static_cast<int64_t>(k % 2) : lone ? method.trajectory : 1;
+        options.best_response = method.make(oracle.make());
+        return options;
+      },
+      oracle.analytic);
   for (int i = 0; i < steps; ++i) engine.step();
   const std::size_t before = game->log.size();
   const Tensors result = engine.hypergradient(shape.levels[u].name);
@@ -217,14 +232,17 @@ TEST_CASE("the table notices the wrong order of visits") {
 
 TEST_CASE("the table notices the learning rate in the place of A under AdamW, and A without its history") {
   const auto all = methods();
-  const auto& rate = *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale learning rate, AdamW"; });
-  MethodRow mixed = *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale of the step, AdamW"; });
+  const auto& rate =
+      *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale learning rate, AdamW"; });
+  MethodRow mixed =
+      *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale of the step, AdamW"; });
   mixed.make = rate.make;
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {
     const Answers a = answer(shape(name), shape(name).uppers[0], mixed, oracles()[1], 3);
     CHECK(relative_error(a.engine, a.formula) > 1e-3);
   }
-  MethodRow forgetful = *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale of the step, AdamW"; });
+  MethodRow forgetful =
+      *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale of the step, AdamW"; });
   forgetful.response = [setup = forgetful.optimizer](const Matrix& h, const auto& steps, std::size_t) {
     return step_response(setup, h, {steps.back()}, 1);
   };

@@ -50,7 +50,9 @@ double error(const Plan& plan, int steps) {
   for (int i = 0; i < steps; ++i) engine->step();
   const std::size_t u = game->shape.uppers.back(), mark = game->log.size();
   const Vector ours = game->flat(u, engine->hypergradient(game->shape.levels[u].name));
-  return relative_error(ours, replay(*game, u, start, mark, {.optimizers = std::vector<Setup>(game->levels(), {"", Kind::sgd, {{.lr = 0.3}}})}).derivative);
+  return relative_error(
+      ours, replay(*game, u, start, mark, {.optimizers = std::vector<Setup>(game->levels(), {"", Kind::sgd, {{.lr = 0.3}}})})
+                .derivative);
 }
 
 }  // namespace
@@ -78,7 +80,8 @@ TEST_CASE("unrolled through warm-up steps is exact, or refused where a lower lev
   CHECK(refusal({"two levels", {2}, {7}, {1}}).empty());
   CHECK(error({"two levels", {2}, {7}, {1}}, 0) <= 1e-12);
   CHECK(error({"two levels", {2}, {7}, {1}}, 1) <= 1e-12);
-  CHECK_THAT(refusal({"chain of three", {1, 1}, {0, 3}, {1, 1}}), Contains("'mid'") && Contains("'low'") && Contains("warmup_steps = 0"));
+  CHECK_THAT(refusal({"chain of three", {1, 1}, {0, 3}, {1, 1}}),
+             Contains("'mid'") && Contains("'low'") && Contains("warmup_steps = 0"));
   CHECK(refusal({"chain of three", {1, 1}, {3, 1}, {1, 1}}).empty());
   CHECK(error({"chain of three", {1, 1}, {3, 1}, {1, 1}}, 0) <= 1e-12);
   CHECK(error({"chain of three", {1, 1}, {3, 1}, {1, 1}}, 2) <= 1e-12);
