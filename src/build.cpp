@@ -70,8 +70,9 @@ void Engine::Body::order_levels() {
     if (next == all.end()) {
       std::string circle;
       for (const auto& level : all) {
-        circle += (circle.empty() ? "" : "; ") + quoted(level->name) + " above";
-        for (const auto& below : level->options.above) circle += " " + quoted(below);
+        if (!circle.empty()) circle += "; ";
+        circle += quoted(level->name) + " above";
+        for (const auto& below : level->options.above) circle.append(" ").append(quoted(below));
       }
       for (auto& level : all) ordered.push_back(std::move(level));
       all = std::move(ordered);
