@@ -165,3 +165,31 @@ TEST_CASE("the check leaves the engine as it was") {
   CHECK(checked_game->stacked() == other_game->stacked());
   CHECK(checked_game->flat(2, checked->hypergradient("top")) == other_game->flat(2, other->hypergradient("top")));
 }
+
+TEST_CASE("the check leaves the engine as it was when a loss throws in its middle") {
+  struct Fragile final : QuadraticProblem {
+    using QuadraticProblem::QuadraticProblem;
+    Evaluation loss(const Batch& batch) override {
+      if (--calls_left == 0) throw std::runtime_error("no more");
+      return QuadraticProblem::loss(batch);
+    }
+    int calls_left = 1 << 30;
+  };
+  const auto game = std::make_shared<Game>(shape("two levels"));
+  Engine engine;
+  std::shared_ptr<Fragile> low;
+  for (std::size_t k = 0; k < 2; ++k) {
+    LevelOptions options;
+    options.optimizer = adam({.lr = 0.1});
+    auto problem = std::make_shared<Fragile>(game, k);
+    if (k == 0) low = problem;
+    engine.add(game->shape.levels[k].name, problem, std::move(options));
+  }
+  engine.step();
+  for (const int calls : {2, 5, 8}) {
+    const Vector here = game->stacked();
+    low->calls_left = calls;
+    CHECK_THROWS_WITH(check_hypergradient(engine), "no more");
+    CHECK(game->stacked() == here);
+  }
+}
