@@ -70,6 +70,7 @@ list_missing() {
 
 list_missing
 if [ ${#missing[@]} -gt 0 ]; then
+  if [ -z "$python" ] && [ -n "$python_seen" ]; then say "no usable python3:$python_seen"; fi
   install="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
   if ! has_command apt-get; then
     stop "these Debian packages are missing, and there is no apt-get here: ${missing[*]}" \
@@ -152,9 +153,6 @@ case $installed in
     fi ;;
 esac
 
-if [ -z "$python" ]; then
-  stop "no usable python3:$python_seen" "install one of 3.10 to 3.14 with its venv module (Debian, Ubuntu: apt-get install python3-venv)"
-fi
 if [ "$flavour" = cuda ]; then
   say "installing LibTorch $torch_version with what its CUDA half loads into $venv (4.5 GB; a minute or more)"
 else
