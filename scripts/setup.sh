@@ -154,9 +154,9 @@ case $installed in
 esac
 
 if [ "$flavour" = cuda ]; then
-  say "installing LibTorch $torch_version with what its CUDA half loads into $venv (4.5 GB; a minute or more)"
+  say "installing LibTorch $torch_version with what its CUDA half loads into $venv (3.8 GB; about a minute)"
 else
-  say "installing LibTorch $torch_version for the CPU ($why) into $venv (1.7 GB)"
+  say "installing LibTorch $torch_version for the CPU ($why) into $venv (1.2 GB)"
 fi
 rm -f "$stamp"
 if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
