@@ -102,7 +102,6 @@ void Engine::Body::build() {
   if (built) return;
   if (levels.size() == 0) throw ConfigError("the engine has no level; call Engine::add before building or running it");
   const Exclusive exclusive(*this);
-  levels.seed = options.seed;
   check_early_stopping();
   order_levels();
   levels.collect();
@@ -117,13 +116,14 @@ void Engine::Body::build() {
   for (const std::size_t top : tops) graph.nodes[top].top = true;
 
   for (const auto& level : levels.all) {
-    if (BatchSource* source = level->options.data.source()) {
-      if (!level->unread) source->seed(stream_key(options.seed, level->stream, /*step=*/-1, 0));
-      level->unread.emplace();
-      source->save(*level->unread, "");
-    }
     level->taken.assign(levels.size(), 0);
-    if (level->pending.empty()) level->pending = draw(*level);
+    if (level->pending.empty()) {  // else a build that failed has drawn them
+      if (BatchSource* source = level->options.data.source()) {
+        source->seed(stream_key(options.seed, level->stream, /*step=*/-1, 0));
+        source->save(level->unread.emplace(), "");
+      }
+      level->pending = draw(*level);
+    }
     discover_reads(*level, /*perturb=*/true);
   }
   plan();

@@ -49,9 +49,11 @@ struct Engine::Body {
   void check_parameters() const;
   void begin_cycle();
   void advance_below(Level& upper);
-  void take_step(Level& level, bool record);
+  /// `last`: the last one before the level above steps, which its sweep may ask for.
+  void take_step(Level& level, bool last);
+  StepRecord* begin_record(Level& level, bool last);
   Tensors total_gradient(Level& level, StepRecord* record);
-  StepRecord* begin_record(Level& level, bool wanted);
+  at::Tensor direct_gradient(Level& level, Draw& draw, const Tensors& wrt, StepRecord* keep, Tensors& gradient);
   void apply(Level& level, Tensors gradient, StepRecord* record);
   std::vector<Draw> draw(Level& level);
   Batch next_batch(Level& level);

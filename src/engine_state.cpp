@@ -225,7 +225,6 @@ void Engine::Body::apply_state(const State& state) {
     level->options.best_response->load(state, prefix + "method/");
   }
   options.seed = static_cast<uint64_t>(state.integer("engine/seed"));
-  levels.seed = options.seed;
   steps = state.integer("engine/steps");
   has_best = state.integer("early_stopping/has_best") != 0;
   best = state.real("early_stopping/best");

@@ -24,6 +24,19 @@ double value_of(const at::Tensor& loss) {
   return loss.detach().item<double>();
 }
 
+void check_loss(const Level& level, const at::Tensor& loss) {
+  if (!loss.defined()) throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
+  if (loss.numel() != 1)
+    throw LossError(where(level) + ": the loss has shape " + c10::str(loss.sizes()) +
+                    "; return a scalar, for example loss.mean()");
+  if (!at::isFloatingType(loss.scalar_type()))
+    throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
+                    "; return a floating point scalar");
+  if (const double value = value_of(loss); !std::isfinite(value))
+    throw NonFiniteError(where(level) + ": the loss is " + std::to_string(value) +
+                         "; lower the learning rate, clip the gradient or check the data");
+}
+
 }  // namespace
 
 std::string where(const Level& level) {
@@ -169,18 +182,35 @@ Evaluation evaluate(Level& level, Draw& draw, bool replay) {
   if (at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA))
     at::autocast::clear_cache();
 
-  const at::Tensor& loss = result.loss;
-  if (!loss.defined()) throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
-  if (loss.numel() != 1)
-    throw LossError(where(level) + ": the loss has shape " + c10::str(loss.sizes()) +
-                    "; return a scalar, for example loss.mean()");
-  if (!at::isFloatingType(loss.scalar_type()))
-    throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
-                    "; return a floating point scalar");
-  if (const double value = value_of(loss); !std::isfinite(value))
-    throw NonFiniteError(where(level) + ": the loss is " + std::to_string(value) +
-                         "; lower the learning rate, clip the gradient or check the data");
+  check_loss(level, result.loss);
   return result;
+}
+
+std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, const Tensors& wrt, Tensors& gradient) {
+  if (!level.analytic) return std::nullopt;
+  seed_generators(draw.seed);
+  const ChoiceTape tape(draw.choices, replay, level.name);
+  gradient.assign(wrt.size(), {});
+  std::optional<Evaluation> result = level.analytic->gradient(draw.batch, wrt, gradient);
+  if (!result) return result;
+  ++level.counters.forwards;
+  ++level.counters.backwards;
+  if (gradient.size() != wrt.size())
+    throw LossError(where(level) + ": AnalyticDerivatives::gradient made " + std::to_string(gradient.size()) + " tensors for " +
+                    std::to_string(wrt.size()) + " in wrt; set one each (undefined for zero)");
+  check_loss(level, result->loss);
+  return result;
+}
+
+Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt) {
+  seed_generators(draw.seed);
+  const ChoiceTape tape(draw.choices, /*replay=*/true, level.name);
+  const at::NoGradGuard no_grad;
+  Tensors product = level.analytic->product(draw.batch, v, wrt);
+  if (product.size() != wrt.size())
+    throw LossError("level '" + level.name + "': AnalyticDerivatives::product returned " + std::to_string(product.size()) +
+                    " tensors for " + std::to_string(wrt.size()) + " in wrt; return one each (undefined for zero)");
+  return product;
 }
 
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph) {

@@ -85,7 +85,6 @@ class Level {
 class Levels {
  public:
   std::vector<std::unique_ptr<Level>> all;
-  uint64_t seed = 0;
   Tensors buffers;                             // of every module of every level
   std::vector<torch::nn::Module*> modules;     // and all their submodules
 
@@ -113,6 +112,12 @@ class Levels {
 /// One evaluation of a level's loss on a draw: random stream, choices, forward, and the checks on what comes back.
 /// `replay`: hand out the recorded choices again.
 Evaluation evaluate(Level& level, Draw& draw, bool replay);
+
+/// The same by the problem's own derivatives, if it has them: the loss, and ∂L/∂t for each t of `wrt` into `gradient`.
+/// Counted as an evaluation and a reverse pass.
+std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, const Tensors& wrt, Tensors& gradient);
+/// ∂(∇_θ L·v)/∂t for each t of `wrt` by the problem's own derivatives, which it must have, on a draw that is replayed.
+Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt);
 
 /// ∂loss/∂t for each t, by one reverse pass counted for the level.
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph);

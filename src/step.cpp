@@ -2,6 +2,7 @@
 
 #include "engine_body.h"
 #include "hypergradient/sweep.h"
+#include "mean.h"
 #include "mlo/error.h"
 #include "profile.h"
 
@@ -36,7 +37,7 @@ void Engine::Body::check_parameters() const {
 void Engine::Body::step() {
   check_parameters();
   begin_cycle();
-  for (const std::size_t top : tops) take_step(levels[top], /*record=*/true);
+  for (const std::size_t top : tops) take_step(levels[top], /*last=*/true);
   ++steps;
 }
 
@@ -124,54 +125,47 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   const SecondOrderGuard attention(keep);
   const at::AutoGradMode with_gradients(true);
 
-  Tensors sum(wrt.size());
+  Mean mean(wrt.size(), draws.size()), loss(1, draws.size());
   for (Draw& draw : draws) {
-    Tensors gradient(wrt.size());
-    std::optional<Evaluation> evaluation;
-    if (level.analytic && !keep) evaluation = level.analytic->gradient(draw.batch, wrt, gradient);
-    if (evaluation) {
-      ++level.counters.forwards;
-      ++level.counters.backwards;
-    } else {
-      const int64_t version = levels.version();
-      evaluation = evaluate(level, draw, /*replay=*/false);
-      if (levels.version() != version)
-        throw LossError(where(level) + ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
-      if (!evaluation->loss.requires_grad())
-        throw LossError(where(level) + ": the loss is detached: no graph leads from it to the parameters this level trains; "
-                        "remove detach(), no-grad blocks and item() on the way");
-      gradient = differentiate(level, evaluation->loss, wrt, keep);
-      if (keep) {
-        record->kept.emplace_back(gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(level.parameters.size()));
-        for (auto& tensor : gradient)
-          if (tensor.defined()) tensor = tensor.detach();
-      }
-    }
-    const at::Tensor loss = evaluation->loss.detach();
-    level.last_metrics = std::move(evaluation->metrics);
-    for (auto& [name, metric] : level.last_metrics) metric = metric.detach();  // or it would keep the graph alive
-    if (draws.size() == 1) {
-      level.last_loss = loss;
-      sum = std::move(gradient);
-      break;
-    }
-    const at::NoGradGuard no_grad;
-    const double share = 1.0 / static_cast<double>(draws.size());
-    level.last_loss = &draw == draws.data() ? loss * share : level.last_loss + loss * share;
-    for (std::size_t i = 0; i < wrt.size(); ++i) {
-      if (!gradient[i].defined()) continue;
-      sum[i] = sum[i].defined() ? sum[i] + gradient[i] * share : gradient[i] * share;
-    }
+    Tensors gradient;
+    loss.add({direct_gradient(level, draw, wrt, keep ? record : nullptr, gradient)});
+    mean.add(std::move(gradient));
   }
+  level.last_loss = loss.take().front();
+  Tensors direct = mean.take();
   if (options.validate_every > 0) level.last_draws = draws;
   if (record) record->draws = std::move(draws);
-  if (!level.sweep) return sum;
+  if (!level.sweep) return direct;
 
   const at::NoGradGuard no_grad;
-  Tensors total = level.sweep->total_derivative(sum);
+  Tensors total = level.sweep->total_derivative(direct);
   for (std::size_t i = 0; i < total.size(); ++i)
     if (total[i].defined() && total[i].scalar_type() != level.parameters[i].scalar_type()) total[i] = total[i].to(level.parameters[i].scalar_type());
   return total;
+}
+
+// ∂L/∂wrt on one micro-batch into `gradient`, with its graph into `keep` if given; returns the loss.
+at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors& wrt, StepRecord* keep, Tensors& gradient) {
+  std::optional<Evaluation> evaluation;
+  if (!keep) evaluation = known_gradient(level, draw, /*replay=*/false, wrt, gradient);
+  if (!evaluation) {
+    const int64_t version = levels.version();
+    evaluation = evaluate(level, draw, /*replay=*/false);
+    if (levels.version() != version)
+      throw LossError(where(level) + ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
+    if (!evaluation->loss.requires_grad())
+      throw LossError(where(level) + ": the loss is detached: no graph leads from it to the parameters this level trains; "
+                      "remove detach(), no-grad blocks and item() on the way");
+    gradient = differentiate(level, evaluation->loss, wrt, keep != nullptr);
+  }
+  if (keep) {
+    keep->kept.emplace_back(gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(level.parameters.size()));
+    for (auto& tensor : gradient)
+      if (tensor.defined()) tensor = tensor.detach();
+  }
+  level.last_metrics = std::move(evaluation->metrics);
+  for (auto& [name, metric] : level.last_metrics) metric = metric.detach();  // or it would keep the graph alive
+  return evaluation->loss.detach();
 }
 
 void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {

@@ -66,7 +66,7 @@ struct EngineOptions {
   double seconds = std::numeric_limits<double>::infinity();  ///< stop after this long
   uint64_t seed = 0;           ///< of every random stream: (seed, level, step, micro-batch)
   EarlyStopping early_stopping = {};
-  std::filesystem::path checkpoint = {};  ///< file saved at the end of a run, whatever ended it, and …
+  std::filesystem::path checkpoint = {};  ///< file saved when a run returns, for whatever reason (not when it throws), and …
   int64_t checkpoint_every = 0;           ///< … every so many steps; 0: only at the end
   SinkFactory checkpoint_sink = atomic_file;
   bool profile = false;        ///< seconds and peak memory of each level

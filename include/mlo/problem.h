@@ -115,7 +115,8 @@ class Problem {
   Trains trained_;
 };
 
-/// Derivatives that a problem knows in closed form: derive from `Problem` and from this. `check_hypergradient` holds them
+/// Derivatives that a problem knows in closed form: derive from `Problem` and from this. Both functions are called with the
+/// random state and the `mlo::replayed` choices of the loss they belong to, in the same order of calls. `check_hypergradient` holds them
 /// against automatic differentiation.
 class AnalyticDerivatives {
  public:

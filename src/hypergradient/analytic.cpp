@@ -1,5 +1,6 @@
 #include "precompiled.h"
 
+#include "hypergradient/product_inputs.h"
 #include "mlo/hypergradient/oracle.h"
 
 namespace mlo {
@@ -10,12 +11,7 @@ class AnalyticLinearization final : public Linearization {
   AnalyticLinearization(Probe& probe, const Tensors& targets) : probe_(probe), targets_(targets) {}
 
   Tensors product(const Tensors& v, Wrt wrt, bool /*last*/) override {
-    Tensors inputs;
-    if (wrt != Wrt::targets) inputs = probe_.parameters();
-    if (wrt != Wrt::own) inputs.insert(inputs.end(), targets_.begin(), targets_.end());
-    if (wrt != Wrt::targets) probe_.count_hessian_product();
-    if (wrt != Wrt::own) probe_.count_mixed_product();
-    return probe_.analytic_product(v, inputs);
+    return probe_.analytic_product(v, product_inputs(probe_, targets_, wrt));
   }
 
  private:

@@ -1,5 +1,7 @@
 #include "precompiled.h"
 
+#include "hypergradient/product_inputs.h"
+#include "mean.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/oracle.h"
 
@@ -13,12 +15,10 @@ class ExactLinearization final : public Linearization {
       : probe_(probe), targets_(targets), graphs_(probe.gradient_graphs(targets)) {}
 
   Tensors product(const Tensors& v, Wrt wrt, bool last) override {
-    Tensors inputs;
-    if (wrt != Wrt::targets) inputs = probe_.parameters();
-    if (wrt != Wrt::own) inputs.insert(inputs.end(), targets_.begin(), targets_.end());
+    const Tensors inputs = product_inputs(probe_, targets_, wrt);
     const bool retain = !last || probe_.record().shared;
 
-    Tensors sum(inputs.size());
+    Mean mean(inputs.size(), graphs_.size());
     for (const Tensors& graph : graphs_) {
       Tensors outputs, directions;
       for (std::size_t i = 0; i < graph.size(); ++i) {
@@ -27,21 +27,9 @@ class ExactLinearization final : public Linearization {
         directions.push_back(v[i].scalar_type() == graph[i].scalar_type() ? v[i] : v[i].to(graph[i].scalar_type()));
       }
       if (outputs.empty() || inputs.empty()) continue;
-      Tensors part = backward(outputs, inputs, directions, retain);
-      if (graphs_.size() == 1) {
-        sum = std::move(part);
-        break;
-      }
-      const at::NoGradGuard no_grad;
-      for (std::size_t i = 0; i < inputs.size(); ++i) {
-        if (!part[i].defined()) continue;
-        const at::Tensor share = part[i] / static_cast<double>(graphs_.size());
-        sum[i] = sum[i].defined() ? sum[i] + share : share;
-      }
+      mean.add(backward(outputs, inputs, directions, retain));
     }
-    if (wrt != Wrt::targets) probe_.count_hessian_product();
-    if (wrt != Wrt::own) probe_.count_mixed_product();
-    return sum;
+    return mean.take();
   }
 
  private:

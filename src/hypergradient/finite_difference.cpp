@@ -1,5 +1,6 @@
 #include "precompiled.h"
 
+#include "hypergradient/product_inputs.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/oracle.h"
 
@@ -74,11 +75,7 @@ class DifferenceLinearization final : public Linearization {
       : probe_(probe), targets_(targets), options_(options) {}
 
   Tensors product(const Tensors& v, Wrt wrt, bool /*last*/) override {
-    Tensors inputs;
-    if (wrt != Wrt::targets) inputs = probe_.parameters();
-    if (wrt != Wrt::own) inputs.insert(inputs.end(), targets_.begin(), targets_.end());
-    if (wrt != Wrt::targets) probe_.count_hessian_product();
-    if (wrt != Wrt::own) probe_.count_mixed_product();
+    const Tensors inputs = product_inputs(probe_, targets_, wrt);
     probe_.shift(0.0, v);  // the radius is relative to the recorded values
     const double epsilon = radius(options_, probe_.parameters(), v);
     if (epsilon == 0.0 || inputs.empty()) return Tensors(inputs.size());  // v = 0

@@ -3,6 +3,7 @@
 #include "mlo/hypergradient/probe.h"
 
 #include "level.h"
+#include "mean.h"
 #include "mlo/error.h"
 
 #include <memory>
@@ -86,31 +87,19 @@ Tensors Probe::gradient(const Tensors& wrt) {
   Body& body = *body_;
   body.levels.set_gradients_for(wrt);
   const std::size_t draws = body.record.draws.size();
-  Tensors sum(wrt.size());
+  Mean mean(wrt.size(), draws);
   for (std::size_t m = 0; m < draws; ++m) {
     body.prepare_evaluation();
-    Tensors gradient;
-    if (std::optional<Evaluation> known;
-        body.level.analytic &&
-        (gradient.resize(wrt.size()),
-         known = body.level.analytic->gradient(body.record.draws[m].batch, wrt, gradient))) {
-      ++body.level.counters.forwards;
-      ++body.level.counters.backwards;
-    } else {
+    Tensors gradient(wrt.size());
+    if (!known_gradient(body.level, body.draw(m), /*replay=*/true, wrt, gradient)) {
       const at::AutoGradMode with_gradients(true);
       const Evaluation evaluation = evaluate(body.level, body.draw(m), /*replay=*/true);
       if (!evaluation.loss.requires_grad()) continue;  // uses none of wrt
       gradient = differentiate(body.level, evaluation.loss, wrt, /*create_graph=*/false);
     }
-    if (draws == 1) return gradient;
-    const at::NoGradGuard no_grad;
-    for (std::size_t i = 0; i < wrt.size(); ++i) {
-      if (!gradient[i].defined()) continue;
-      const at::Tensor share = gradient[i] / static_cast<double>(draws);
-      sum[i] = sum[i].defined() ? sum[i] + share : share;
-    }
+    mean.add(std::move(gradient));
   }
-  return sum;
+  return mean.take();
 }
 
 std::vector<Tensors> Probe::gradient_graphs(const Tensors& targets) {
@@ -137,24 +126,12 @@ Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
   if (!body.level.analytic)
     throw UnsupportedError("level '" + body.level.name +
                            "': the analytic oracle needs a problem that derives from AnalyticDerivatives");
-  const at::NoGradGuard no_grad;
-  const std::size_t draws = body.record.draws.size();
-  Tensors sum(wrt.size());
-  for (const Draw& draw : body.record.draws) {
+  Mean mean(wrt.size(), body.record.draws.size());
+  for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
     body.prepare_evaluation();
-    Tensors product = body.level.analytic->product(draw.batch, v, wrt);
-    if (product.size() != wrt.size())
-      throw LossError("level '" + body.level.name + "': AnalyticDerivatives::product returned " +
-                      std::to_string(product.size()) + " tensors for " + std::to_string(wrt.size()) +
-                      " in wrt; return one each (undefined for zero)");
-    if (draws == 1) return product;
-    for (std::size_t i = 0; i < wrt.size(); ++i) {
-      if (!product[i].defined()) continue;
-      const at::Tensor share = product[i] / static_cast<double>(draws);
-      sum[i] = sum[i].defined() ? sum[i] + share : share;
-    }
+    mean.add(known_product(body.level, body.draw(m), v, wrt));
   }
-  return sum;
+  return mean.take();
 }
 
 }  // namespace mlo
