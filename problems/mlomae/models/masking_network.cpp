@@ -1,0 +1,31 @@
+#include "mlomae/models/masking_network.h"
+
+#include <torch/torch.h>
+
+namespace mlomae {
+namespace {
+
+// "first_hidden_layer.fc", as the parameter is called in the authors' code.
+struct HiddenLayerImpl : torch::nn::Module {
+  HiddenLayerImpl(int64_t inputs, int64_t outputs) : fc(register_module("fc", torch::nn::Linear(inputs, outputs))) {}
+  torch::nn::Linear fc;
+};
+TORCH_MODULE(HiddenLayer);
+
+}  // namespace
+
+MaskingNetworkImpl::MaskingNetworkImpl(const MaskingNetworkOptions& options) {
+  const HiddenLayer layer(options.patches * options.dim, options.hidden);
+  register_module("first_hidden_layer", layer);
+  hidden_ = layer->fc;
+  output_ = register_module("output_layer", torch::nn::Linear(options.hidden, options.patches));
+  if (!options.zero_output) return;
+  torch::nn::init::zeros_(output_->weight);
+  torch::nn::init::zeros_(output_->bias);
+}
+
+at::Tensor MaskingNetworkImpl::forward(const at::Tensor& embedded) {
+  return output_->forward(at::relu(hidden_->forward(embedded.flatten(1))));
+}
+
+}  // namespace mlomae
