@@ -1,0 +1,24 @@
+#include "mlomae/levels/merged.h"
+
+#include <torch/torch.h>
+
+namespace mlomae {
+
+Merged::Merged(MaskedAutoencoder mae, Head head, MaskingNetwork network, ReconstructOptions options, double tradeoff)
+    : Problem(mlo::trains(mae, head).uses(network)),
+      mae_(std::move(mae)),
+      head_(std::move(head)),
+      network_(std::move(network)),
+      options_(std::move(options)),
+      tradeoff_(tradeoff) {}
+
+mlo::Evaluation Merged::loss(const mlo::Batch& batch) {
+  mlo::Evaluation reconstruction = reconstruction_loss(mae_, network_, options_, batch[0]);
+  const mlo::Evaluation classification = classification_loss(mae_, head_, batch);
+  auto metrics = std::move(reconstruction.metrics);
+  metrics.insert(metrics.end(), classification.metrics.begin(), classification.metrics.end());
+  metrics.emplace_back("classification", classification.loss.detach());
+  return {reconstruction.loss + tradeoff_ * classification.loss, std::move(metrics)};
+}
+
+}  // namespace mlomae

@@ -1,0 +1,51 @@
+#include "mlomae/levels/reconstruct.h"
+
+#include <torch/torch.h>
+
+namespace mlomae {
+namespace {
+
+mlo::Trains trains_of(const MaskedAutoencoder& mae, const MaskingNetwork& network) {
+  mlo::Trains trains = mlo::trains(mae);
+  if (!network.is_empty()) trains.uses(network);
+  return trains;
+}
+
+// Zhang et al. 2022, Eq. 12, on class tokens.
+at::Tensor uniformity(const at::Tensor& features) {
+  const at::Tensor unit = torch::nn::functional::normalize(features);
+  return unit.matmul(unit.t()).square().mean();
+}
+
+}  // namespace
+
+Reconstruct::Reconstruct(MaskedAutoencoder mae, MaskingNetwork network, ReconstructOptions options)
+    : Problem(trains_of(mae, network)), mae_(std::move(mae)), network_(std::move(network)), options_(std::move(options)) {}
+
+mlo::Evaluation Reconstruct::loss(const mlo::Batch& batch) { return reconstruction_loss(mae_, network_, options_, batch[0]); }
+
+mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, MaskingNetwork network, const ReconstructOptions& options,
+                                    const at::Tensor& images) {
+  const at::Tensor embedded = mae->embed(images);
+  const Masking masking = choose_mask(embedded, network, options.masking);
+  const at::Tensor latent = mae->encode(embedded, masking.mask);
+  const at::Tensor predictions = mae->decode(latent, masking.mask).to(images.scalar_type());
+  const at::Tensor errors = (predictions - mae->targets(images)).square().mean(-1) * masking.mask.masked;
+  const at::Tensor count = masking.mask.masked.sum();
+  at::Tensor loss = (masking.weights.defined() ? errors * masking.weights : errors).sum() / count;
+
+  std::vector<std::pair<std::string, at::Tensor>> metrics = {{"reconstruction", errors.detach().sum() / count}};
+  if (masking.probabilities.defined()) {
+    metrics.emplace_back("probability_mean", masking.probabilities.mean());
+    metrics.emplace_back("probability_deviation", masking.probabilities.std());
+    metrics.emplace_back("position_deviation", masking.probabilities.mean(0).std());
+  }
+  if (options.uniformity > 0.0) {
+    const at::Tensor term = uniformity(latent.select(1, 0).to(images.scalar_type()));
+    metrics.emplace_back("uniformity", term.detach());
+    loss = loss + options.uniformity * term;
+  }
+  return {loss, std::move(metrics)};
+}
+
+}  // namespace mlomae

@@ -1,0 +1,19 @@
+#pragma once
+
+#include "mlomae/levels/classify.h"
+#include "mlomae/models/masking_network.h"
+
+namespace mlomae {
+
+/// Level 3, Eq. (3):   min over T of   cross_entropy(C*(E*(x)), y)   on the validation split. T enters through E* and C* only.
+class Validate final : public mlo::Problem {
+ public:
+  Validate(MaskingNetwork network, MaskedAutoencoder mae, Head head);
+  mlo::Evaluation loss(const mlo::Batch& batch) override;
+
+ private:
+  MaskedAutoencoder mae_;
+  Head head_;
+};
+
+}  // namespace mlomae
