@@ -1,0 +1,141 @@
+#include "mlomae/config/json.h"
+
+#include "mlomae/config/fields.h"
+
+#include <mlo/error.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <numeric>
+
+namespace mlomae {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Edits (insert, delete, replace) between two words.
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row[b.size()];
+}
+
+std::string nearest(const std::string& key, const std::vector<std::string>& known) {
+  const std::string name = key.substr(key.find('.') + 1);
+  // A right name in the wrong section is nearer than a like key.
+  for (const std::string& k : known)
+    if (k.substr(k.find('.') + 1) == name) return k;
+  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
+    return edit_distance(key, a) < edit_distance(key, b);
+  });
+}
+
+std::string listed(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+void assign(const Field& field, const Json& json, const std::string& origin) {
+  const auto refuse = [&](const std::string& expected) {
+    throw mlo::ConfigError(origin + field.key + " = " + json.dump() + ": expected " + expected + " (" + field.about + ")");
+  };
+  if (auto* flag = std::get_if<bool*>(&field.value)) {
+    if (!json.is_boolean()) refuse("true or false");
+    **flag = json.get<bool>();
+  } else if (auto* integer = std::get_if<int64_t*>(&field.value)) {
+    const bool whole = json.is_number_integer() ||
+                       (json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() && std::abs(json.get<double>()) < 1e15);
+    if (!whole) refuse("a whole number");
+    **integer = json.get<int64_t>();
+  } else if (auto* real = std::get_if<double*>(&field.value)) {
+    if (!json.is_number() || !std::isfinite(json.get<double>())) refuse("a number");
+    **real = json.get<double>();
+  } else {
+    if (!json.is_string()) refuse(field.choices.empty() ? "text" : "one of " + listed(field.choices));
+    const auto text = json.get<std::string>();
+    if (!field.choices.empty() && std::find(field.choices.begin(), field.choices.end(), text) == field.choices.end())
+      refuse("one of " + listed(field.choices));
+    *std::get<std::string*>(field.value) = text;
+  }
+}
+
+void assign(const std::vector<Field>& all, const std::string& key, const Json& json, const std::string& origin) {
+  for (const Field& field : all)
+    if (field.key == key) return assign(field, json, origin);
+  std::vector<std::string> known;
+  for (const Field& field : all) known.push_back(field.key);
+  throw mlo::ConfigError(origin + "there is no setting '" + key + "'; the nearest is '" + nearest(key, known) +
+                         "' (all of them: mlomae config)");
+}
+
+}  // namespace
+
+Json to_json(const Settings& settings, bool explained) {
+  Settings copy = settings;
+  Json json = Json::object();
+  for (const Field& field : fields(copy)) {
+    const std::size_t dot = field.key.find('.');
+    const Json value = std::visit([](auto* pointer) { return Json(*pointer); }, field.value);
+    Json& place = json[field.key.substr(0, dot)][field.key.substr(dot + 1)];
+    if (!explained) {
+      place = value;
+      continue;
+    }
+    place = {{"value", value}, {"about", field.about}};
+    if (!field.choices.empty()) place["choices"] = field.choices;
+  }
+  return json;
+}
+
+void apply_json(Settings& settings, const Json& json, const std::string& origin) {
+  const std::string prefix = origin.empty() ? "" : origin + ": ";
+  if (!json.is_object()) throw mlo::ConfigError(prefix + "expected an object of sections, {\"model\": {\"patch\": 4}}, not " + json.dump().substr(0, 60));
+  Settings changed = settings;
+  const std::vector<Field> all = fields(changed);
+  for (const auto& [section, values] : json.items()) {
+    if (!values.is_object())
+      throw mlo::ConfigError(prefix + "'" + section + "' is " + values.dump().substr(0, 60) + ": expected an object, as in {\"model\": {\"patch\": 4}}");
+    for (const auto& [name, value] : values.items())
+      assign(all, section + "." + name, value.is_object() && value.contains("value") ? value["value"] : value, prefix);
+  }
+  settings = changed;
+}
+
+void apply_file(Settings& settings, const std::filesystem::path& file) {
+  std::ifstream in(file);
+  if (!in) throw mlo::ConfigError(file.string() + ": cannot be read; give a JSON file of settings (mlomae config prints one)");
+  Json json;
+  try {
+    json = Json::parse(in);
+  } catch (const nlohmann::json::exception& error) {
+    throw mlo::ConfigError(file.string() + ": not JSON: " + error.what());
+  }
+  apply_json(settings, json, file.string());
+}
+
+void apply_assignment(Settings& settings, const std::string& assignment) {
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0)
+    throw mlo::ConfigError("--set " + assignment + ": expected section.name=value, for example --set model.patch=2");
+  const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
+  const std::vector<Field> all = fields(settings);
+  const auto field = std::find_if(all.begin(), all.end(), [&](const Field& f) { return f.key == key; });
+  const bool is_text = field != all.end() && std::holds_alternative<std::string*>(field->value);
+  Json value = is_text ? Json(text) : Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (value.is_discarded()) value = text;
+  assign(all, key, value, "--set ");
+}
+
+}  // namespace mlomae
