@@ -43,9 +43,14 @@ class Callback {
   virtual void on_stop(const Engine& /*engine*/, const std::string& /*reason*/) {}
 };
 
-/// Steps, time left and the losses, redrawn in place at most ten times a second; writes nothing if the stream is no
+/// What a step of the top level gets through, for a progress bar to show a rate: {512, "images"}. Zero: no rate is shown.
+struct Throughput {
+  double a_step = 0.0;
+  std::string unit = "items";
+};
+/// Steps, time left, rate and the losses, redrawn in place at most ten times a second; writes nothing if the stream is no
 /// terminal. The stream outlives the callback.
-std::unique_ptr<Callback> progress_bar(std::FILE* stream);
+std::unique_ptr<Callback> progress_bar(std::FILE* stream, Throughput throughput = {});
 /// One JSON object a line: {"event": "start"|"step"|"validation"|"warning"|"stop", …}, appended; a step every `every` steps.
 /// Numbers that are not finite are null. A run that is resumed repeats the steps after its checkpoint: the later line counts.
 std::unique_ptr<Callback> json_lines(std::filesystem::path file, int64_t every = 1);

@@ -10,7 +10,7 @@ namespace {
 
 class ProgressBar final : public Callback {
  public:
-  explicit ProgressBar(std::FILE* stream) : stream_(stream) {
+  ProgressBar(std::FILE* stream, Throughput throughput) : stream_(stream), throughput_(std::move(throughput)) {
     if (stream == nullptr) throw ConfigError("progress_bar: the stream is null; give an open one, stderr for example");
     terminal_ = ::isatty(::fileno(stream)) == 1;
   }
@@ -50,6 +50,8 @@ class ProgressBar final : public Callback {
     line_ = progress_line({.step = step_,
                            .steps = steps_,
                            .seconds_left = left > 0 ? static_cast<double>(left) * rate_.seconds_per_step() : 0.0,
+                           .rate = throughput_.a_step / rate_.seconds_per_step(),
+                           .unit = throughput_.a_step > 0.0 ? throughput_.unit : "",
                            .losses = StepReport{step_, steps_, seconds_, engine}.losses()},
                           columns());
     put("\r" + line_ + "\x1b[K");
@@ -73,6 +75,7 @@ class ProgressBar final : public Callback {
   }
 
   std::FILE* stream_;
+  Throughput throughput_;
   bool terminal_;
   RecentRate rate_;
   int64_t step_ = 0;
@@ -85,6 +88,8 @@ class ProgressBar final : public Callback {
 
 }  // namespace
 
-std::unique_ptr<Callback> progress_bar(std::FILE* stream) { return std::make_unique<ProgressBar>(stream); }
+std::unique_ptr<Callback> progress_bar(std::FILE* stream, Throughput throughput) {
+  return std::make_unique<ProgressBar>(stream, std::move(throughput));
+}
 
 }  // namespace mlo

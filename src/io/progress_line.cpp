@@ -48,6 +48,10 @@ std::string progress_line(const Progress& progress, int columns) {
 
   std::string text = std::to_string(progress.step) + "/" + std::to_string(progress.steps) +
                      formatted("  %d%%  eta ", static_cast<int>(100.0 * done)) + duration(progress.seconds_left);
+  if (!progress.unit.empty() && progress.rate >= 0.0 && std::isfinite(progress.rate)) {
+    const std::string item = formatted(progress.rate < 10.0 ? "  %.2g " : "  %.0f ", progress.rate) + progress.unit + "/s";
+    if (columns_of(text) + columns_of(item) <= room) text += item;
+  }
   const char* separator = "  ";
   for (const auto& [level, loss] : progress.losses) {
     std::string item = separator + level + formatted(" %.3g", loss);

@@ -12,10 +12,12 @@ struct Progress {
   int64_t step = 0;
   int64_t steps = 0;
   double seconds_left = -1;  ///< negative or not a number: unknown
+  double rate = -1;          ///< units a second; negative or not finite: unknown
+  std::string unit = {};     ///< empty: no rate is shown
   std::vector<std::pair<std::string, double>> losses = {};
 };
 
-/// "[=====>    ] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11", at most `columns` wide: what does not fit is left
+/// "[=====>    ] 120/3000  4%  eta 1:23  811 images/s  pretrain 0.413 head 2.11", at most `columns` wide: what does not fit is left
 /// out from the end, and the bar takes what is over.
 std::string progress_line(const Progress& progress, int columns);
 

@@ -55,6 +55,17 @@ TEST_CASE("Times left are readable, unknown ones too", "[progress]") {
   CHECK(eta(-1) == "-:--");
 }
 
+TEST_CASE("A rate stands before the losses, once it is known", "[progress]") {
+  Progress progress = {.step = 120, .steps = 3000, .seconds_left = 83.2, .rate = 811.4, .unit = "images", .losses = {{"head", 2.11}}};
+  CHECK(progress_line(progress, 57) == "120/3000  4%  eta 1:23  811 images/s  head 2.11");
+  CHECK(progress_line(progress, 36) == "120/3000  4%  eta 1:23  811 images/s");
+  CHECK(progress_line(progress, 35) == "120/3000  4%  eta 1:23  head 2.11");
+  progress.rate = 0.274;
+  CHECK(progress_line(progress, 57) == "120/3000  4%  eta 1:23  0.27 images/s  head 2.11");
+  progress.rate = NAN;
+  CHECK(progress_line(progress, 40) == "120/3000  4%  eta 1:23  head 2.11");
+}
+
 TEST_CASE("The rate is the recent one", "[progress]") {
   mlo::RecentRate rate;
   CHECK(std::isnan(rate.seconds_per_step()));

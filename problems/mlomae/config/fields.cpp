@@ -67,7 +67,7 @@ void mask(Fields& all, Settings::Mask& s) {
 void level(Fields& all, const std::string& name, LevelSettings& s, bool responds) {
   const std::string k = name + ".";
   all.push_back({k + "batch", &s.batch, "images a step"});
-  all.push_back({k + "unroll", &s.unroll, "own steps for each step of the level above"});
+  if (responds) all.push_back({k + "unroll", &s.unroll, "own steps for each step of the level above"});
   all.push_back({k + "optimizer", &s.optimizer, "update rule", {"sgd", "adam", "adamw"}});
   all.push_back({k + "lr", &s.lr, "learning rate"});
   all.push_back({k + "beta1", &s.beta1, "decay of the mean of gradients (sgd: momentum)"});

@@ -84,7 +84,8 @@ void Settings::validate() const {
     Checks::refuse("mask.ratio", number(mask.ratio), "more than 0 (nothing masked) and less than 1 (nothing visible)");
 
   for (const std::string level : {"pretrain.", "head.", "masker."}) {
-    for (const char* key : {"batch", "unroll", "accumulate"}) check.at_least(level + key, 1);
+    for (const char* key : {"batch", "accumulate"}) check.at_least(level + key, 1);
+    if (level != "masker.") check.at_least(level + "unroll", 1);
     check.above(level + "lr", 0.0);
     check.above(level + "eps", 0.0);
     check.within(level + "beta1", 0.0, 1.0);

@@ -1,0 +1,121 @@
+#include "mlomae/config/fields.h"
+#include "mlomae/config/json.h"
+#include "mlomae/config/presets.h"
+
+#include <mlo/error.h>
+#include <nlohmann/json.hpp>
+
+#include <fstream>
+#include <set>
+
+#include "catch.h"
+
+using Catch::Matchers::Contains;
+using mlo::ConfigError;
+using namespace mlomae;
+using Json = nlohmann::ordered_json;
+
+TEST_CASE("Every setting has a key of its own, a sentence, and a choice among its choices", "[config]") {
+  Settings settings;
+  std::set<std::string> keys;
+  for (const Field& field : fields(settings)) {
+    INFO(field.key);
+    CHECK(keys.insert(field.key).second);
+    CHECK(field.about.size() > 8);
+    if (const auto* text = std::get_if<std::string*>(&field.value); text && !field.choices.empty())
+      CHECK(std::count(field.choices.begin(), field.choices.end(), **text) == 1);
+  }
+}
+
+TEST_CASE("Settings survive JSON, plain and explained", "[config]") {
+  for (const Preset& p : presets()) {
+    INFO(p.name);
+    const Settings settings = preset(p.name);
+    CHECK_NOTHROW(settings.validate());
+    for (const bool explained : {false, true}) {
+      Settings back;
+      apply_json(back, to_json(settings, explained), "");
+      CHECK(to_json(back) == to_json(settings));
+    }
+  }
+  // Every field is written and read: change each in turn.
+  Settings settings;
+  for (const Field& field : fields(settings)) {
+    INFO(field.key);
+    Settings changed;
+    const std::size_t dot = field.key.find('.');
+    const Json was = to_json(changed)[field.key.substr(0, dot)][field.key.substr(dot + 1)];
+    const Json value = was.is_boolean() ? Json(!was.get<bool>())
+                       : was.is_string() ? Json(field.choices.empty() ? "x" : field.choices.back() == was ? field.choices.front() : field.choices.back())
+                                         : Json(was.get<double>() + 1);
+    apply_json(changed, {{field.key.substr(0, dot), {{field.key.substr(dot + 1), value}}}}, "");
+    CHECK(to_json(changed)[field.key.substr(0, dot)][field.key.substr(dot + 1)] == value);
+    CHECK(to_json(changed) != to_json(Settings()));
+  }
+}
+
+TEST_CASE("Presets follow the paper, or the authors' code", "[config]") {
+  const Settings cifar = preset("cifar10"), code = preset("reference");
+  CHECK(cifar.model.size == "base");
+  CHECK(cifar.model.patch == 2);
+  CHECK(cifar.pretrain.unroll == 2);
+  CHECK(cifar.pretrain.lr == 1e-4);
+  CHECK(cifar.pretrain.beta2 == 0.95);
+  CHECK(cifar.mask.input == "held");
+  CHECK(cifar.mask.selection == "rank");
+  CHECK(code.mask.input == "coupled");
+  CHECK(code.pretrain.best_response == "betty");
+  CHECK(code.data.pretrain_on == "all");
+  CHECK(code.model.learned_positions);
+  CHECK(preset("imagenet").pretrain.batch == 256);
+  CHECK_THROWS_WITH(preset("cifar"), Contains("'cifar'") && Contains("cifar100"));
+}
+
+TEST_CASE("A wrong setting is named, with what would do", "[config]") {
+  Settings s;
+  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"pacth", 2}}}}, "my.json"), Contains("my.json") && Contains("'model.pacth'") && Contains("'model.patch'"));
+  CHECK_THROWS_WITH(apply_assignment(s, "mask.patch=2"), Contains("'model.patch'"));
+  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", "two"}}}}, ""), Contains("model.patch = \"two\"") && Contains("whole number"));
+  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", 2.5}}}}, ""), Contains("whole number"));
+  CHECK_THROWS_WITH(apply_json(s, {{"mask", {{"selection", "best"}}}}, ""), Contains("rank, sampled, uniform"));
+  CHECK_THROWS_WITH(apply_json(s, {{"augmentation", {{"flip", 1}}}}, ""), Contains("true or false"));
+  CHECK_THROWS_WITH(apply_json(s, {{"model", 3}}, ""), Contains("expected an object"));
+  CHECK_THROWS_WITH(apply_json(s, Json::array(), "f"), Contains("expected an object"));
+  CHECK_THROWS_WITH(apply_assignment(s, "model.patch"), Contains("section.name=value"));
+  CHECK_THROWS_AS(apply_file(s, "no/such/file.json"), ConfigError);
+
+  // Nothing of a file with a mistake in it is taken over.
+  CHECK_THROWS(apply_json(s, {{"model", {{"patch", 8}, {"no_such", 1}}}}, ""));
+  CHECK(s.model.patch == 4);
+
+  apply_assignment(s, "model.patch=8");
+  apply_assignment(s, "pretrain.lr=3e-4");
+  apply_assignment(s, "data.path=1234");  // a text that looks like a number
+  CHECK(s.model.patch == 8);
+  CHECK(s.pretrain.lr == 3e-4);
+  CHECK(s.data.path == "1234");
+}
+
+TEST_CASE("Settings that cannot work are refused by name", "[config]") {
+  const auto refused = [](auto change) {
+    Settings s = preset("micro");
+    s.validate();
+    change(s);
+    try {
+      s.validate();
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  CHECK_THAT(refused([](Settings& s) { s.mask.ratio = 1.0; }), Contains("mask.ratio = 1.0") && Contains("nothing visible"));
+  CHECK_THAT(refused([](Settings& s) { s.mask.ratio = 0.0; }), Contains("nothing masked"));
+  CHECK_THAT(refused([](Settings& s) { s.pretrain.lr = 0.0; }), Contains("pretrain.lr"));
+  CHECK_THAT(refused([](Settings& s) { s.head.batch = 0; }), Contains("head.batch = 0"));
+  CHECK_THAT(refused([](Settings& s) { s.data.held_out = 1.0; }), Contains("data.held_out"));
+  CHECK_THAT(refused([](Settings& s) { s.data.held_out = 0.0; }), Contains("data.held_out"));
+  CHECK_THAT(refused([](Settings& s) { s.mask.selection = "uniform"; }), Contains("mae"));
+  CHECK_THAT(refused([](Settings& s) { s.run.epochs = 3; }), Contains("run.epochs"));
+  CHECK_THAT(refused([](Settings& s) { s.run.reconstruction_steps = 0; }), Contains("run.reconstruction_steps"));
+  CHECK_THAT(refused([](Settings& s) { s.model.size = "huge"; }), Contains("model.size = 'huge'"));
+}
