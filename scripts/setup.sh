@@ -63,6 +63,8 @@ list_missing() {
   need catch2 has_file /usr/include/catch2/catch.hpp /usr/include/catch2/catch_all.hpp
   need nlohmann-json3-dev has_file /usr/include/nlohmann/json.hpp
   need zlib1g-dev has_file /usr/include/zlib.h
+  need libjpeg-dev has_file /usr/include/jpeglib.h
+  need libpng-dev has_file /usr/include/png.h
   need libcli11-dev has_file /usr/include/CLI/CLI.hpp
   need libstb-dev has_file /usr/include/stb/stb_image_write.h
   need dataset-fashion-mnist has_file /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mlo {
+
+/// Labelled images, decoded when asked for. Thread-safe: several workers may ask at a time.
+class ImageSet {
+ public:
+  virtual ~ImageSet() = default;
+  virtual int64_t size() const = 0;
+  virtual int64_t channels() const = 0;                          ///< 1 or 3, the same for all images
+  virtual const std::vector<std::string>& classes() const = 0;   ///< names, by label
+  virtual int64_t label(int64_t i) const = 0;                    ///< 0 … classes().size() − 1
+  /// uint8 [channels, height, width]; sizes may differ between images. Throws mlo::Error naming the file.
+  virtual at::Tensor image(int64_t i) const = 0;
+};
+
+/// uint8 [N, C, H, W] and int64 [N] in memory. Classes without a name are called by their number.
+std::shared_ptr<const ImageSet> tensor_images(at::Tensor images, at::Tensor labels, std::vector<std::string> classes = {});
+/// The official binary layout: data_batch_1.bin … data_batch_5.bin (those that are there) or test_batch.bin, batches.meta.txt.
+std::shared_ptr<const ImageSet> cifar10_images(const std::filesystem::path& folder, bool train);
+/// train.bin or test.bin, with the fine labels (100) or the coarse ones (20).
+std::shared_ptr<const ImageSet> cifar100_images(const std::filesystem::path& folder, bool train, bool coarse = false);
+/// A pair of IDX files (plain or .gz): MNIST and its kin.
+std::shared_ptr<const ImageSet> idx_images(const std::filesystem::path& images, const std::filesystem::path& labels);
+
+struct ImageFolderOptions {
+  int64_t channels = 3;  ///< grey images are repeated, colour ones averaged (as PIL's "L")
+  /// Given: every image is read when the folder is opened, those that cannot be are left out, and it is called with the message
+  /// of each. Not given: images are read when they are asked for, and one that cannot be is an error.
+  std::function<void(const std::string& message)> on_bad_image = {};
+};
+/// One folder a class, JPEG and PNG files in it (.jpg, .jpeg, .png; others are not looked at); classes in the order of their names.
+std::shared_ptr<const ImageSet> folder_images(const std::filesystem::path& folder, ImageFolderOptions options = {});
+
+/// A JPEG or PNG file as uint8 [channels, height, width]. Throws mlo::Error naming the file and what is wrong with it.
+at::Tensor read_image(const std::filesystem::path& file, int64_t channels = 3);
+/// uint8 [1 or 3, height, width] as the bytes of a PNG file, or as a file.
+std::vector<uint8_t> encode_png(const at::Tensor& image);
+void write_png(const std::filesystem::path& file, const at::Tensor& image);
+
+/// Row numbers of two parts, each class divided alike; `held_out` is the fraction of the second. Ascending. Throws mlo::ConfigError for a
+/// class so small that a part would have none of it.
+struct Split {
+  std::vector<int64_t> train, held_out;
+};
+Split split_by_class(const ImageSet& images, double held_out, uint64_t seed);
+
+}  // namespace mlo

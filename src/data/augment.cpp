@@ -1,0 +1,118 @@
+#include "mlo/data/augment.h"
+
+#include "mlo/error.h"
+#include "random.h"
+
+#include <ATen/ops/narrow.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace mlo {
+namespace {
+
+class Draws {
+ public:
+  explicit Draws(uint64_t key) : key_(key) {}
+  double uniform(double from, double to) {
+    return from + (to - from) * static_cast<double>(stream_key(key_, count_++, 0, 0) >> 11) * 0x1.0p-53;
+  }
+  int64_t below(int64_t n) { return std::min(static_cast<int64_t>(uniform(0.0, static_cast<double>(n))), n - 1); }
+
+ private:
+  uint64_t key_, count_ = 0;
+};
+
+std::string size_of(const at::Tensor& image) { return std::to_string(image.size(2)) + " x " + std::to_string(image.size(1)); }
+
+at::Tensor part(const at::Tensor& image, int64_t top, int64_t left, int64_t height, int64_t width) {
+  return image.narrow(1, top, height).narrow(2, left, width);
+}
+
+at::Tensor resized_crop(const at::Tensor& image, const RandomResizedCrop& crop, int64_t size, Draws& draws) {
+  const int64_t height = image.size(1), width = image.size(2);
+  const auto area = static_cast<double>(height * width);
+  const auto rounded = [](double x) { return static_cast<int64_t>(std::nearbyint(x)); };
+  for (int tries = 0; tries < 10; ++tries) {
+    const double target = area * draws.uniform(crop.smallest_area, crop.largest_area);
+    const double ratio = std::exp(draws.uniform(std::log(crop.narrowest), std::log(crop.widest)));
+    const int64_t w = rounded(std::sqrt(target * ratio)), h = rounded(std::sqrt(target / ratio));
+    if (w < 1 || w > width || h < 1 || h > height) continue;
+    const int64_t top = draws.below(height - h + 1), left = draws.below(width - w + 1);
+    return resize_bicubic(part(image, top, left, h, w), size, size);
+  }
+  const double ratio = static_cast<double>(width) / static_cast<double>(height);
+  int64_t w = width, h = height;
+  if (ratio < crop.narrowest) h = std::max<int64_t>(rounded(static_cast<double>(w) / crop.narrowest), 1);
+  if (ratio > crop.widest) w = std::max<int64_t>(rounded(static_cast<double>(h) * crop.widest), 1);
+  return resize_bicubic(part(image, (height - h) / 2, (width - w) / 2, h, w), size, size);
+}
+
+at::Tensor fitted(const at::Tensor& image, int64_t size) {
+  const int64_t height = image.size(1), width = image.size(2), shorter = std::min(height, width);
+  const at::Tensor resized = resize_bicubic(image, std::max(size, size * height / shorter), std::max(size, size * width / shorter));
+  const auto middle = [&](int64_t dim) { return static_cast<int64_t>(std::nearbyint(static_cast<double>(resized.size(dim) - size) / 2.0)); };
+  return part(resized, middle(1), middle(2), size, size);
+}
+
+}  // namespace
+
+void Augmentation::validate(int64_t channels) const {
+  const auto refuse = [](const std::string& what) { throw ConfigError("Augmentation::" + what); };
+  if (size < 1) refuse("size is " + std::to_string(size) + ", expected at least 1");
+  if (crop_padding < 0) refuse("crop_padding is " + std::to_string(crop_padding) + ", expected at least 0");
+  if (crop_padding > 0 && resized_crop) refuse("crop_padding and resized_crop are both given; choose one of the crops");
+  if (resized_crop) {
+    const RandomResizedCrop& c = *resized_crop;
+    if (!(c.smallest_area > 0.0 && c.smallest_area <= c.largest_area && c.largest_area <= 1.0))
+      refuse("resized_crop: areas from " + std::to_string(c.smallest_area) + " to " + std::to_string(c.largest_area) + ", expected 0 < smallest <= largest <= 1");
+    if (!(c.narrowest > 0.0 && c.narrowest <= c.widest && std::isfinite(c.widest)))
+      refuse("resized_crop: ratios from " + std::to_string(c.narrowest) + " to " + std::to_string(c.widest) + ", expected 0 < narrowest <= widest");
+  }
+  for (const auto* list : {&mean, &deviation})
+    if (list->size() != 1 && static_cast<int64_t>(list->size()) != channels)
+      refuse("mean and deviation have " + std::to_string(mean.size()) + " and " + std::to_string(deviation.size()) +
+             " numbers, expected 1 or one for each of " + std::to_string(channels) + " channels");
+  for (const double d : deviation)
+    if (!(d > 0.0)) refuse("deviation has " + std::to_string(d) + ", expected more than 0");
+}
+
+void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t key, float* out) {
+  Draws draws(key);
+  const int64_t size = augmentation.size;
+  const bool flip = augmentation.flip && draws.uniform(0.0, 1.0) < 0.5;
+  // The part of the image that is read: `top` and `left` may lie outside, where pixels are zero.
+  at::Tensor pixels = image;
+  int64_t top = 0, left = 0;
+  if (augmentation.resized_crop) {
+    pixels = resized_crop(image, *augmentation.resized_crop, size, draws);
+  } else if (augmentation.crop_padding > 0) {
+    if (image.size(1) != size || image.size(2) != size)
+      throw Error("an image of " + size_of(image) + " pixels cannot be padded and cropped to " + std::to_string(size) +
+                  "; expected images of that size: use a resized crop, or none");
+    top = draws.below(2 * augmentation.crop_padding + 1) - augmentation.crop_padding;
+    left = draws.below(2 * augmentation.crop_padding + 1) - augmentation.crop_padding;
+  } else if (image.size(1) != size || image.size(2) != size) {
+    pixels = fitted(image, size);
+  }
+  pixels = pixels.contiguous();
+
+  const int64_t y_begin = std::max<int64_t>(0, -top), y_end = std::min(size, size - top);
+  const int64_t x_begin = std::max<int64_t>(0, -left), x_end = std::min(size, size - left);
+  const uint8_t* in = pixels.const_data_ptr<uint8_t>();
+  for (int64_t c = 0; c < pixels.size(0); ++c) {
+    const auto of = [c](const std::vector<double>& list) { return list.size() == 1 ? list[0] : list[static_cast<std::size_t>(c)]; };
+    const auto factor = static_cast<float>(1.0 / (255.0 * of(augmentation.deviation)));
+    const auto offset = static_cast<float>(-of(augmentation.mean) / of(augmentation.deviation));
+    for (int64_t y = 0; y < size; ++y) {
+      float* row = out + (c * size + y) * size;
+      if (y < y_begin || y >= y_end || x_begin > 0 || x_end < size) std::fill_n(row, size, offset);
+      if (y < y_begin || y >= y_end) continue;
+      const uint8_t* v = in + (c * size + y + top) * size + left;
+      for (int64_t x = x_begin; x < x_end; ++x) row[x] = static_cast<float>(v[x]) * factor + offset;
+      if (flip) std::reverse(row, row + size);
+    }
+  }
+}
+
+}  // namespace mlo

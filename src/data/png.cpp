@@ -1,0 +1,131 @@
+#include "data/image_file.h"
+#include "mlo/data/images.h"
+#include "mlo/error.h"
+#include "mlo/io/checkpoint.h"
+
+#include <png.h>
+
+#include <algorithm>
+#include <array>
+#include <csetjmp>
+#include <cstring>
+
+namespace mlo {
+namespace {
+
+struct Reader {
+  const uint8_t* next = nullptr;
+  std::size_t left = 0;
+  std::jmp_buf back = {};
+  std::array<char, 200> message = {};
+};
+
+extern "C" void on_png_error(png_structp png, png_const_charp text) {
+  auto* reader = static_cast<Reader*>(png_get_error_ptr(png));
+  std::strncpy(reader->message.data(), text, reader->message.size() - 1);
+  std::longjmp(reader->back, 1);
+}
+extern "C" void on_png_warning(png_structp /*png*/, png_const_charp /*text*/) {}  // of colour profiles and the like
+extern "C" void on_png_read(png_structp png, png_bytep out, png_size_t count) {
+  auto* reader = static_cast<Reader*>(png_get_io_ptr(png));
+  if (count > reader->left) png_error(png, "it ends too early");
+  std::memcpy(out, reader->next, count);
+  reader->next += count;
+  reader->left -= count;
+}
+
+// As in the JPEG reader: only plain values between setjmp and the end.
+bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels, std::vector<png_bytep>& rows) {
+  if (setjmp(reader.back) != 0) return false;
+  png_set_read_fn(png, &reader, on_png_read);
+  png_read_info(png, info);
+  pixels.width = png_get_image_width(png, info);
+  pixels.height = png_get_image_height(png, info);
+  if (pixels.width * pixels.height > kMostPixels) png_error(png, "it announces more pixels than an image can have");
+  const png_byte colour = png_get_color_type(png, info);
+  // As PIL's convert("RGB"): 16 bits lose their lower half, palettes and few bits are expanded, alpha is dropped.
+  if (png_get_bit_depth(png, info) == 16) png_set_strip_16(png);
+  if (colour == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
+  if (colour == PNG_COLOR_TYPE_GRAY) png_set_expand_gray_1_2_4_to_8(png);
+  if (png_get_valid(png, info, PNG_INFO_tRNS) != 0) png_set_tRNS_to_alpha(png);
+  png_set_strip_alpha(png);
+  png_set_interlace_handling(png);
+  png_read_update_info(png, info);
+  pixels.channels = png_get_channels(png, info);
+  pixels.values.resize(static_cast<std::size_t>(pixels.width * pixels.height * pixels.channels));
+  rows.resize(static_cast<std::size_t>(pixels.height));
+  for (std::size_t y = 0; y < rows.size(); ++y)
+    rows[y] = pixels.values.data() + y * static_cast<std::size_t>(pixels.width * pixels.channels);
+  png_read_image(png, rows.data());
+  png_read_end(png, nullptr);
+  return true;
+}
+
+struct Writer {
+  std::jmp_buf back = {};
+  std::array<char, 200> message = {};
+  std::vector<uint8_t> bytes = {};
+};
+extern "C" void on_write_error(png_structp png, png_const_charp text) {
+  auto* writer = static_cast<Writer*>(png_get_error_ptr(png));
+  std::strncpy(writer->message.data(), text, writer->message.size() - 1);
+  std::longjmp(writer->back, 1);
+}
+extern "C" void on_png_write(png_structp png, png_bytep bytes, png_size_t count) {
+  auto* writer = static_cast<Writer*>(png_get_io_ptr(png));
+  writer->bytes.insert(writer->bytes.end(), bytes, bytes + count);
+}
+extern "C" void on_png_flush(png_structp /*png*/) {}
+
+bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* values, int64_t width, int64_t height, int64_t channels) {
+  if (setjmp(writer.back) != 0) return false;
+  png_set_write_fn(png, &writer, on_png_write, on_png_flush);
+  png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8,
+               channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+               PNG_FILTER_TYPE_DEFAULT);
+  png_write_info(png, info);
+  for (int64_t y = 0; y < height; ++y) png_write_row(png, values + y * width * channels);
+  png_write_end(png, info);
+  return true;
+}
+
+}  // namespace
+
+Pixels decode_png(const std::vector<uint8_t>& bytes) {
+  Reader reader;
+  reader.next = bytes.data();
+  reader.left = bytes.size();
+  Pixels pixels;
+  std::vector<png_bytep> rows;
+  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, on_png_error, on_png_warning);
+  if (png == nullptr) throw Error("cannot be decoded: libpng has no memory");
+  png_infop info = png_create_info_struct(png);
+  const bool whole = info != nullptr && decode(reader, png, info, pixels, rows);
+  png_destroy_read_struct(&png, &info, nullptr);
+  if (!whole) throw Error(std::string("is no whole PNG: ") + reader.message.data());
+  return pixels;
+}
+
+std::vector<uint8_t> encode_png(const at::Tensor& image) {
+  if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte || (image.size(0) != 1 && image.size(0) != 3) ||
+      image.numel() == 0)
+    throw Error("encode_png: expected a uint8 image [1 or 3, height, width] with pixels in it");
+  const at::Tensor rows = image.cpu().permute({1, 2, 0}).contiguous();
+  Writer writer;
+  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer, on_write_error, on_png_warning);
+  if (png == nullptr) throw Error("encode_png: libpng has no memory");
+  png_infop info = png_create_info_struct(png);
+  const bool whole = info != nullptr && encode(writer, png, info, rows.const_data_ptr<uint8_t>(), rows.size(1), rows.size(0), rows.size(2));
+  png_destroy_write_struct(&png, &info);
+  if (!whole) throw Error(std::string("encode_png: ") + writer.message.data());
+  return std::move(writer.bytes);
+}
+
+void write_png(const std::filesystem::path& file, const at::Tensor& image) {
+  const std::vector<uint8_t> bytes = encode_png(image);
+  const auto sink = atomic_file(file);
+  sink->write(bytes.data(), bytes.size());
+  sink->commit();
+}
+
+}  // namespace mlo
