@@ -1,13 +1,11 @@
 #include "mlo/optim/optimizers.h"
 
 #include "mlo/error.h"
+#include "optim/fused.h"
 #include "optim/validate.h"
 
 #include <c10/util/Type.h>
-#include <torch/optim/adam.h>
-#include <torch/optim/adamw.h>
 #include <torch/optim/lbfgs.h>
-#include <torch/optim/sgd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -34,14 +32,30 @@ void validate(const AdamOptions& options) {
   require_not_negative("AdamOptions.weight_decay", options.weight_decay);
 }
 
-template <class TorchOptimizer, class TorchOptions>
+// One group, or two where vectors are not decayed.
+template <class Optimizer, class TorchOptions>
+std::shared_ptr<torch::optim::Optimizer> grouped(const Tensors& parameters, const TorchOptions& options, bool decay_vectors) {
+  if (decay_vectors || options.weight_decay() == 0.0) return std::make_shared<Optimizer>(parameters, options);
+  Tensors matrices, vectors;
+  for (const at::Tensor& parameter : parameters) (parameter.dim() < 2 ? vectors : matrices).push_back(parameter);
+  TorchOptions without = options;
+  without.weight_decay(0.0);
+  std::vector<torch::optim::OptimizerParamGroup> groups;
+  if (!matrices.empty()) groups.emplace_back(std::move(matrices), std::make_unique<TorchOptions>(options));
+  if (!vectors.empty()) groups.emplace_back(std::move(vectors), std::make_unique<TorchOptions>(without));
+  return std::make_shared<Optimizer>(groups, options);
+}
+
+template <class Optimizer, class TorchOptions>
 OptimizerFactory adam_factory(const AdamOptions& options) {
   validate(options);
   return [options](const Tensors& parameters) {
-    return std::make_shared<TorchOptimizer>(parameters, TorchOptions(options.lr)
-                                                            .betas({options.beta1, options.beta2})
-                                                            .eps(options.eps)
-                                                            .weight_decay(options.weight_decay));
+    return grouped<Optimizer>(parameters,
+                              TorchOptions(options.lr)
+                                  .betas({options.beta1, options.beta2})
+                                  .eps(options.eps)
+                                  .weight_decay(options.weight_decay),
+                              options.decay_vectors);
   };
 }
 
@@ -89,21 +103,19 @@ OptimizerFactory sgd(SgdOptions options) {
   require(!options.nesterov || options.momentum > 0, "SgdOptions.momentum", options.momentum, "greater than 0 with nesterov");
   require(!options.nesterov || options.dampening == 0, "SgdOptions.dampening", options.dampening, "0 with nesterov");
   return [options](const Tensors& parameters) {
-    return std::make_shared<torch::optim::SGD>(parameters, torch::optim::SGDOptions(options.lr)
-                                                               .momentum(options.momentum)
-                                                               .dampening(options.dampening)
-                                                               .weight_decay(options.weight_decay)
-                                                               .nesterov(options.nesterov));
+    return grouped<detail::FusedSgd>(parameters,
+                                     torch::optim::SGDOptions(options.lr)
+                                         .momentum(options.momentum)
+                                         .dampening(options.dampening)
+                                         .weight_decay(options.weight_decay)
+                                         .nesterov(options.nesterov),
+                                     options.decay_vectors);
   };
 }
 
-OptimizerFactory adam(AdamOptions options) {
-  return adam_factory<torch::optim::Adam, torch::optim::AdamOptions>(options);
-}
+OptimizerFactory adam(AdamOptions options) { return adam_factory<detail::FusedAdam, torch::optim::AdamOptions>(options); }
 
-OptimizerFactory adamw(AdamOptions options) {
-  return adam_factory<torch::optim::AdamW, torch::optim::AdamWOptions>(options);
-}
+OptimizerFactory adamw(AdamOptions options) { return adam_factory<detail::FusedAdamW, torch::optim::AdamWOptions>(options); }
 
 OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer) {
   if (!optimizer) {

@@ -1,12 +1,9 @@
 #include "optim/update_rule.h"
 
+#include "optim/fused.h"
 #include "optim/rules.h"
 
 #include <c10/util/Type.h>
-#include <torch/optim/adam.h>
-#include <torch/optim/adamw.h>
-#include <torch/optim/sgd.h>
-
 #include <typeinfo>
 
 namespace mlo {
@@ -35,12 +32,12 @@ std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Te
   return result;
 }
 
-// A class derived from a known one may step as it likes, so the class itself is asked for. Null: another class, or `why`.
-template <class Known, class Options>
+// A class derived from a known one may step as it likes, so the class itself is asked for, or our own. Null: another class, or `why`.
+template <class Known, class Fused, class Options>
 std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail::OptimizerView), torch::optim::Optimizer& optimizer,
                                      const Tensors& parameters, std::string& why) {
   const auto name = c10::demangle(typeid(Known).name());
-  if (typeid(optimizer) != typeid(Known)) {
+  if (typeid(optimizer) != typeid(Known) && typeid(optimizer) != typeid(Fused)) {
     return nullptr;
   }
   for (const auto& group : optimizer.param_groups()) {
@@ -68,12 +65,12 @@ std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail:
 std::unique_ptr<UpdateRule> UpdateRule::of(torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why) {
   why.clear();
   using namespace torch::optim;
-  auto rule = try_rule<SGD, SGDOptions>(detail::sgd_rule, optimizer, parameters, why);
+  auto rule = try_rule<SGD, detail::FusedSgd, SGDOptions>(detail::sgd_rule, optimizer, parameters, why);
   if (!rule && why.empty()) {
-    rule = try_rule<Adam, AdamOptions>(detail::adam_rule, optimizer, parameters, why);
+    rule = try_rule<Adam, detail::FusedAdam, AdamOptions>(detail::adam_rule, optimizer, parameters, why);
   }
   if (!rule && why.empty()) {
-    rule = try_rule<AdamW, AdamWOptions>(detail::adamw_rule, optimizer, parameters, why);
+    rule = try_rule<AdamW, detail::FusedAdamW, AdamWOptions>(detail::adamw_rule, optimizer, parameters, why);
   }
   if (!rule && why.empty()) {
     why = "the derivative of a step of " + c10::demangle(typeid(optimizer).name()) + " is not known; " + kKnown;

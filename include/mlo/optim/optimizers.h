@@ -19,9 +19,10 @@ struct SgdOptions {
   double momentum = 0.0;
   double dampening = 0.0;
   double weight_decay = 0.0;
+  bool decay_vectors = true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
   bool nesterov = false;
 };
-/// torch::optim::SGD.
+/// torch::optim::SGD, by ATen's fused kernels: the same class and state, the same steps to rounding.
 OptimizerFactory sgd(SgdOptions options = {});
 
 struct AdamOptions {
@@ -30,10 +31,12 @@ struct AdamOptions {
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0.0;
+  bool decay_vectors = true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
 };
-/// torch::optim::Adam (weight decay added to the gradient).
+/// torch::optim::Adam (weight decay added to the gradient), by ATen's fused kernels: the same class and state, the same steps
+/// to rounding.
 OptimizerFactory adam(AdamOptions options = {});
-/// torch::optim::AdamW (decoupled weight decay).
+/// torch::optim::AdamW (decoupled weight decay), by ATen's fused kernels likewise.
 OptimizerFactory adamw(AdamOptions options = {});
 
 /// An optimizer of the user's own, parameter groups and all, over exactly the parameters of the level. Any

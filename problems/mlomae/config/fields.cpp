@@ -73,7 +73,7 @@ void level(Fields& all, const std::string& name, LevelSettings& s, bool responds
   all.push_back({k + "beta1", &s.beta1, "decay of the mean of gradients (sgd: momentum)"});
   all.push_back({k + "beta2", &s.beta2, "decay of the mean of their squares"});
   all.push_back({k + "eps", &s.eps, "added to the root of that mean"});
-  all.push_back({k + "weight_decay", &s.weight_decay, "of matrices only, not of biases, norms and tokens"});
+  all.push_back({k + "weight_decay", &s.weight_decay, "of matrices, not of biases and norms"});
   all.push_back({k + "schedule", &s.schedule, "of the learning rate", {"constant", "cosine"}});
   all.push_back({k + "warmup", &s.warmup, "part of the steps over which the learning rate rises from zero"});
   all.push_back({k + "final_factor", &s.final_factor, "of the learning rate at the end of the cosine"});
