@@ -267,23 +267,47 @@ void Engine::Body::check_method(Level& upper, Level& level) {
     throw UnsupportedError(who + "differentiates the optimizer's update, and " + level.why_no_rule +
                            ". Choose a known optimizer, another scale (IdentityOptions::Scale::learning_rate), or an implicit "
                            "method such as mlo::cg()");
+  if (needs.differences && level.options.precision == Precision::bfloat16)
+    throw UnsupportedError(who + "takes differences of a loss that is computed in bfloat16, whose rounding is larger than they are. Set "
+                           "LevelOptions::precision to float32 for this level, or use mlo::one_step() or mlo::reverse_over_forward_oracle()");
   if (needs.analytic && !level.analytic)
     throw UnsupportedError(who + "needs a problem that derives from mlo::AnalyticDerivatives; derive from it, or use mlo::one_step()");
   if (needs.trajectory) check_trajectory(upper, level);
-  if (needs.second_order) {
+  if (needs.second_order || needs.forward_mode) {
     const Untouched untouched(levels, level);
-    const SecondOrderGuard attention(true);
     const at::AutoGradMode with_gradients(true);
-    levels.set_all_gradients(true);
-    for (Draw& draw : built ? level.last_draws : level.pending) {
-      const Evaluation evaluation = evaluate(level, draw, /*replay=*/true);
-      if (!evaluation.loss.requires_grad()) continue;
-      if (const std::string node = fused_attention_in(evaluation.loss); !node.empty())
-        throw UnsupportedError(who + "differentiates the loss twice, and the loss uses a fused attention kernel (" + node +
-                               ") that LibTorch cannot differentiate twice. Call at::scaled_dot_product_attention, for which the "
-                               "engine chooses a kernel that can, or use a first-order method for this level: mlo::darts()");
+    std::vector<Draw>& draws = built ? level.last_draws : level.pending;
+    if (needs.second_order) check_attention(level, who, draws);
+    if (needs.forward_mode) {
+      // Along the parameters themselves: any direction does to see what the loss is made of.
+      const SecondOrderGuard attention(true);
+      const Tensors& targets = upper.sweep->targets(level.index);
+      levels.set_gradients_for(targets);
+      for (Draw& draw : draws) product_by_duals(level, draw, clone(level.parameters), targets);
+      levels.set_all_gradients(true);
     }
   }
+}
+
+// Fused attention cannot be differentiated twice. It stays where the gradient of the level's own parameters does not come through it (a head
+// on an encoder that another level trains), else the engine chooses another kernel, and refuses what chooses for itself.
+void Engine::Body::check_attention(Level& level, const std::string& who, std::vector<Draw>& draws) {
+  levels.set_all_gradients(true);
+  std::string node;
+  for (const bool guarded : {false, true}) {
+    level.guarded_attention = guarded;
+    const SecondOrderGuard attention(guarded);
+    node.clear();
+    for (Draw& draw : draws) {
+      const Evaluation evaluation = evaluate(level, draw, /*replay=*/true);
+      if (!evaluation.loss.requires_grad() || !node.empty()) continue;
+      node = fused_attention_between(evaluation.loss, differentiate(level, evaluation.loss, level.parameters, /*create_graph=*/true));
+    }
+    if (node.empty()) return;
+  }
+  throw UnsupportedError(who + "differentiates the loss twice, and the loss uses a fused attention kernel (" + node +
+                         ") that LibTorch cannot differentiate twice. Call at::scaled_dot_product_attention, for which the "
+                         "engine chooses a kernel that can, or use a first-order method for this level: mlo::darts()");
 }
 
 // An unrolled level has one adjoint for each level it reads and one for itself. That is right only if what it reads

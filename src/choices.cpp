@@ -8,6 +8,7 @@
 namespace mlo {
 namespace {
 thread_local ChoiceTape* current_tape = nullptr;
+thread_local int forbidden = 0;
 }
 
 ChoiceTape::ChoiceTape(Tensors& choices, bool replay, const std::string& level)
@@ -27,9 +28,17 @@ const at::Tensor* ChoiceTape::next() {
   return &choices_[position_++];
 }
 
+NoChoices::NoChoices() { ++forbidden; }
+NoChoices::~NoChoices() { --forbidden; }
+
 namespace detail {
 
-const at::Tensor* next_recorded_choice() { return current_tape ? current_tape->next() : nullptr; }
+const at::Tensor* next_recorded_choice() {
+  if (forbidden > 0)
+    throw LossError("mlo::replayed was called inside mlo::checkpointed, which runs its function again; make the choice before, and let the "
+                    "function use it");
+  return current_tape ? current_tape->next() : nullptr;
+}
 
 at::Tensor record_choice(at::Tensor choice) {
   choice = choice.detach();

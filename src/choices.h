@@ -25,4 +25,13 @@ class ChoiceTape {
   ChoiceTape* const outer_;
 };
 
+/// For its lifetime `mlo::replayed` on this thread is refused.
+class NoChoices {
+ public:
+  NoChoices();
+  ~NoChoices();
+  NoChoices(const NoChoices&) = delete;
+  NoChoices& operator=(const NoChoices&) = delete;
+};
+
 }  // namespace mlo

@@ -42,6 +42,7 @@ struct Engine::Body {
   void check_declared(Level& level, const std::vector<char>& reached, const std::vector<char>& changed);
   void plan();
   void check_method(Level& upper, Level& level);
+  void check_attention(Level& level, const std::string& who, std::vector<Draw>& draws);
   void check_trajectory(Level& upper, Level& level);
   void look_at_reads_again();
 

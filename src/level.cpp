@@ -4,6 +4,7 @@
 
 #include "choices.h"
 #include "hypergradient/sweep.h"
+#include "hypergradient/dual_numbers.h"
 #include "mlo/error.h"
 #include "random.h"
 
@@ -32,6 +33,9 @@ void check_loss(const Level& level, const at::Tensor& loss) {
   if (!at::isFloatingType(loss.scalar_type()))
     throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
                     "; return a floating point scalar");
+  if (level.options.precision == Precision::bfloat16 && loss.scalar_type() != at::kFloat)
+    throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
+                    " at precision bfloat16; convert what the network returns to float32 before it is summed up, as in network(x).to(torch::kFloat)");
   if (const double value = value_of(loss); !std::isfinite(value))
     throw NonFiniteError(where(level) + ": the loss is " + std::to_string(value) +
                          "; lower the learning rate, clip the gradient or check the data");
@@ -64,6 +68,11 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
     throw ConfigError("level '" + name + "': no trainable parameters (" +
                       std::to_string(problem->trained().parameters().size()) +
                       " given, all frozen); pass modules or leaf tensors with requires_grad to trains(…)");
+  if (options.precision == Precision::bfloat16)
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      if (parameters[i].scalar_type() != at::kFloat)
+        throw ConfigError("level '" + name + "': LevelOptions::precision = bfloat16 with parameter '" + parameter_names[i] + "' of type " +
+                          c10::toString(parameters[i].scalar_type()) + "; it is for parameters in float32, which stay so");
   values = Values(parameters);
 
   optimizer = options.optimizer(parameters);
@@ -173,10 +182,27 @@ void Levels::set_modes(const std::vector<char>& modes) {
     if (modules[i]->is_training() != (modes[i] != 0)) modules[i]->train(modes[i] != 0);
 }
 
+Autocast::Autocast(const Level& level)
+    : on_(level.options.precision == Precision::bfloat16), device_(level.parameters.front().device().type()) {
+  if (!on_) return;
+  was_on_ = at::autocast::is_autocast_enabled(device_);
+  was_ = at::autocast::get_autocast_dtype(device_);
+  at::autocast::set_autocast_enabled(device_, true);
+  at::autocast::set_autocast_dtype(device_, at::kBFloat16);
+}
+
+Autocast::~Autocast() {
+  if (!on_) return;
+  at::autocast::clear_cache();
+  at::autocast::set_autocast_dtype(device_, was_);
+  at::autocast::set_autocast_enabled(device_, was_on_);
+}
+
 Evaluation evaluate(Level& level, Draw& draw, bool replay) {
   seed_generators(draw.seed);
   const ChoiceTape tape(draw.choices, replay, level.name);
   ++level.counters.forwards;
+  const Autocast autocast(level);
   Evaluation result = level.problem->loss(draw.batch);
   // Its cache of converted weights would outlive the values it was made from.
   if (at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA))
@@ -213,6 +239,27 @@ Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors&
   return product;
 }
 
+Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt) {
+  const DualNumbers duals(level.parameters, v);
+  const auto refuse = [&](const std::string& why) {
+    throw UnsupportedError("level '" + level.name + "': the reverse-over-forward oracle " + why +
+                           "; use mlo::exact_oracle() (mlo::one_step()) or mlo::finite_difference_oracle() (mlo::darts()) for this level");
+  };
+  std::optional<Evaluation> evaluation;
+  at::Tensor tangent;
+  try {
+    evaluation = evaluate(level, draw, /*replay=*/true);
+    tangent = duals.tangent(evaluation->loss);
+  } catch (const c10::NotImplementedError& error) {
+    refuse(std::string("needs forward derivatives that LibTorch does not have (") + error.what_without_backtrace() + ")");
+  }
+  if (!tangent.defined() || !tangent.requires_grad()) return Tensors(wrt.size());
+  if (const std::string node = not_differentiable_after_forward(evaluation->loss, tangent); !node.empty())
+    refuse("would be wrong, because what is differentiated enters the loss through an operation whose forward derivative LibTorch does not "
+           "differentiate right (" + node + ")");
+  return differentiate(level, tangent, wrt, /*create_graph=*/false);
+}
+
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph) {
   ++level.counters.backwards;
   return torch::autograd::grad({loss}, wrt, {}, create_graph, create_graph, /*allow_unused=*/true);
@@ -236,19 +283,23 @@ SecondOrderGuard::~SecondOrderGuard() {
   at::globalContext().setSDPUseCuDNN(cudnn_);
 }
 
-std::string fused_attention_in(const at::Tensor& loss) {
-  std::vector<torch::autograd::Node*> open = {loss.grad_fn().get()};
-  std::unordered_set<const torch::autograd::Node*> seen(open.begin(), open.end());
-  while (!open.empty()) {
-    torch::autograd::Node* node = open.back();
-    open.pop_back();
-    if (!node) continue;
-    const std::string name = node->name();
-    if (name.find("ScaledDotProduct") != std::string::npos) return name;
-    for (const auto& edge : node->next_edges())
-      if (seen.insert(edge.function.get()).second) open.push_back(edge.function.get());
-  }
-  return {};
+std::string fused_attention_between(const at::Tensor& loss, const Tensors& gradients) {
+  const auto find = [](const Tensors& tensors, const char* part) -> std::string {
+    std::vector<torch::autograd::Node*> open;
+    for (const at::Tensor& tensor : tensors)
+      if (tensor.defined()) open.push_back(tensor.grad_fn().get());
+    std::unordered_set<const torch::autograd::Node*> seen(open.begin(), open.end());
+    while (!open.empty()) {
+      torch::autograd::Node* node = open.back();
+      open.pop_back();
+      if (!node) continue;
+      if (std::string name = node->name(); name.find(part) != std::string::npos) return name;
+      for (const auto& edge : node->next_edges())
+        if (seen.insert(edge.function.get()).second) open.push_back(edge.function.get());
+    }
+    return {};
+  };
+  return find(gradients, "NotImplemented").empty() ? std::string() : find({loss}, "ScaledDotProduct");
 }
 
 }  // namespace mlo

@@ -48,6 +48,7 @@ class Level {
   bool trains_itself = false;            // its loss depends on its own parameters directly
   std::vector<std::size_t> sweepers;     // levels whose sweeps visit this one
   Needs needs;                           // of its method, if anybody sweeps over it
+  bool guarded_attention = true;         // ... whose second derivatives pass through attention
   std::vector<std::size_t> value_reads;  // other levels whose values its loss depends on, with a graph or as constants
 
   // Its recent past.
@@ -109,6 +110,21 @@ class Levels {
   std::unordered_map<const void*, Level*> owner_;
 };
 
+/// For its lifetime LibTorch's autocast is on for the level's device, if its precision asks for it; off and forgotten afterwards.
+class Autocast {
+ public:
+  explicit Autocast(const Level& level);
+  ~Autocast();
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  const bool on_;
+  const at::DeviceType device_;
+  bool was_on_ = false;
+  at::ScalarType was_ = at::kFloat;
+};
+
 /// One evaluation of a level's loss on a draw: random stream, choices, forward, and the checks on what comes back.
 /// `replay`: hand out the recorded choices again.
 Evaluation evaluate(Level& level, Draw& draw, bool replay);
@@ -118,6 +134,10 @@ Evaluation evaluate(Level& level, Draw& draw, bool replay);
 std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, const Tensors& wrt, Tensors& gradient);
 /// ∂(∇_θ L·v)/∂t for each t of `wrt` by the problem's own derivatives, which it must have, on a draw that is replayed.
 Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt);
+
+/// The same by dual numbers: the loss's tangent along v at the level's parameters, differentiated while they are dual. Undefined: zero by
+/// structure. Throws UnsupportedError for an operation that this is not right for.
+Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt);
 
 /// ∂loss/∂t for each t, by one reverse pass counted for the level.
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph);
@@ -134,8 +154,9 @@ class SecondOrderGuard {
   bool on_, flash_, efficient_, cudnn_;
 };
 
-/// The fused attention found in the graph of `loss` (a node's name), or empty.
-std::string fused_attention_in(const at::Tensor& loss);
+/// The node of fused attention in the graph of `loss`, if the graphs of its gradients `gradients` hold a derivative that LibTorch does not have;
+/// else empty.
+std::string fused_attention_between(const at::Tensor& loss, const Tensors& gradients);
 /// "level 'head' at step 12".
 std::string where(const Level& level);
 

@@ -46,19 +46,24 @@ void seed_generators(uint64_t key) {
   });
 }
 
-GeneratorGuard::GeneratorGuard() {
-  for_each_generator([this](at::Generator generator) {
+std::vector<at::Tensor> generator_states() {
+  std::vector<at::Tensor> states;
+  for_each_generator([&states](at::Generator generator) {
     const std::lock_guard<std::mutex> lock(generator.mutex());
-    states_.push_back(generator.get_state());
+    states.push_back(generator.get_state());
+  });
+  return states;
+}
+
+void set_generator_states(const std::vector<at::Tensor>& states) {
+  std::size_t i = 0;
+  for_each_generator([&](at::Generator generator) {
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(states[i++]);
   });
 }
 
-GeneratorGuard::~GeneratorGuard() {
-  std::size_t i = 0;
-  for_each_generator([this, &i](at::Generator generator) {
-    const std::lock_guard<std::mutex> lock(generator.mutex());
-    generator.set_state(states_[i++]);
-  });
-}
+GeneratorGuard::GeneratorGuard() : states_(generator_states()) {}
+GeneratorGuard::~GeneratorGuard() { set_generator_states(states_); }
 
 }  // namespace mlo

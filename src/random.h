@@ -16,6 +16,10 @@ uint64_t name_key(std::string_view name);
 /// Puts LibTorch's default generators (CPU, and the CUDA devices if they are in use) at the start of a stream.
 void seed_generators(uint64_t key);
 
+/// Of LibTorch's default generators, and back.
+std::vector<at::Tensor> generator_states();
+void set_generator_states(const std::vector<at::Tensor>& states);
+
 /// Remembers the default generators and puts them back as they were.
 class GeneratorGuard {
  public:

@@ -122,7 +122,7 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   const Tensors& wrt = level.sweep ? level.sweep->wrt() : level.parameters;
   const bool keep = record && level.needs.kept_graph;
   levels.set_gradients(keep ? level.kept : level.differentiated);
-  const SecondOrderGuard attention(keep);
+  const SecondOrderGuard attention(keep && level.guarded_attention);
   const at::AutoGradMode with_gradients(true);
 
   Mean mean(wrt.size(), draws.size()), loss(1, draws.size());

@@ -92,7 +92,7 @@ class DifferenceOracle final : public Oracle {
  public:
   explicit DifferenceOracle(FiniteDifferenceOptions options) : options_(options) { options_.validate(); }
   std::string name() const override { return "finite difference"; }
-  Needs needs() const override { return {}; }
+  Needs needs() const override { return {.differences = true}; }
   std::unique_ptr<Linearization> linearize(Probe& probe, const Tensors& targets) const override {
     refuse_narrow(probe);
     return std::make_unique<DifferenceLinearization>(probe, targets, options_);

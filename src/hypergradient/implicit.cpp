@@ -14,6 +14,8 @@ Needs both(Needs a, const Needs& b) {
   a.kept_graph |= b.kept_graph;
   a.second_order |= b.second_order;
   a.analytic |= b.analytic;
+  a.forward_mode |= b.forward_mode;
+  a.differences |= b.differences;
   return a;
 }
 

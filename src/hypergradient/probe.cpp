@@ -107,7 +107,7 @@ std::vector<Tensors> Probe::gradient_graphs(const Tensors& targets) {
   body.levels.set_gradients_for(body.level.parameters, targets);
   if (!body.record.kept.empty()) return body.record.kept;
   std::vector<Tensors> graphs;
-  const SecondOrderGuard attention(body.second_order);
+  const SecondOrderGuard attention(body.second_order && body.level.guarded_attention);
   const at::AutoGradMode with_gradients(true);
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
     body.prepare_evaluation();
@@ -119,6 +119,19 @@ std::vector<Tensors> Probe::gradient_graphs(const Tensors& targets) {
     graphs.push_back(differentiate(body.level, evaluation.loss, body.level.parameters, /*create_graph=*/true));
   }
   return graphs;
+}
+
+Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {
+  Body& body = *body_;
+  body.levels.set_gradients_for(wrt);
+  const SecondOrderGuard attention(true);  // no fused kernel has a forward derivative
+  const at::AutoGradMode with_gradients(true);
+  Mean mean(wrt.size(), body.record.draws.size());
+  for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
+    body.prepare_evaluation();
+    mean.add(product_by_duals(body.level, body.draw(m), v, wrt));
+  }
+  return mean.take();
 }
 
 Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {

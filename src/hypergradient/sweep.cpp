@@ -81,6 +81,10 @@ Sweep::Sweep(Levels& levels, const Graph& graph, std::size_t upper)
   }
 }
 
+const Tensors& Sweep::targets(std::size_t k) const {
+  return std::find_if(stops_.begin(), stops_.end(), [k](const Stop& stop) { return stop.level == k; })->targets;
+}
+
 Tensors Sweep::total_derivative(const Tensors& gradient) {
   std::vector<Tensors> adjoints(levels_.size());
   auto part = gradient.begin();

@@ -23,6 +23,8 @@ class Sweep {
   const Tensors& wrt() const { return wrt_; }
   /// Levels in the order of their visits.
   const std::vector<std::size_t>& order() const { return order_; }
+  /// The parameters of other levels that the visit at level k takes products for.
+  const Tensors& targets(std::size_t k) const;
   /// From ∂L_u/∂wrt (undefined: unused) to dL_u/dθ_u, in float32 or wider; undefined where nothing depends on a parameter.
   /// Every responding level has taken steps since u's last one, and has recorded those its method needs.
   Tensors total_derivative(const Tensors& gradient);

@@ -31,22 +31,21 @@ Choice used(const char* name, const Options& options) {
   return {name, [=](const Tensors& parameters) { return mlo::use(make(parameters)); }, make};
 }
 
+// The library's own: fused kernels round otherwise than LibTorch's loops (tests/optim/fused_test.cpp), so by hand takes them too.
+Choice made(const char* name, const mlo::OptimizerFactory& factory) {
+  return {name, [=](const Tensors&) { return factory; }, factory};
+}
+
 }  // namespace
 
 TEST_CASE("One level alone trains as the same loop by hand does, bit for bit", "[engine][training]") {
   namespace optim = torch::optim;
   const Choice choices[] = {
-      {"SGD with momentum",
-       [](const Tensors&) { return mlo::sgd({.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-3, .nesterov = true}); },
-       [](const Tensors& p) {
-         return std::make_shared<optim::SGD>(p, optim::SGDOptions(0.05).momentum(0.9).weight_decay(1e-3).nesterov(true));
-       }},
-      {"Adam", [](const Tensors&) { return mlo::adam({.lr = 0.01, .weight_decay = 1e-2}); },
-       [](const Tensors& p) { return std::make_shared<optim::Adam>(p, optim::AdamOptions(0.01).weight_decay(1e-2)); }},
-      {"AdamW", [](const Tensors&) { return mlo::adamw({.lr = 0.01, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.1}); },
-       [](const Tensors& p) {
-         return std::make_shared<optim::AdamW>(p, optim::AdamWOptions(0.01).betas({0.9, 0.95}).eps(1e-6).weight_decay(0.1));
-       }},
+      made("SGD with momentum", mlo::sgd({.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-3, .nesterov = true})),
+      made("Adam", mlo::adam({.lr = 0.01, .weight_decay = 1e-2})),
+      made("AdamW", mlo::adamw({.lr = 0.01, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.1})),
+      used<optim::SGD>("LibTorch's SGD", optim::SGDOptions(0.05).momentum(0.9).weight_decay(1e-3).nesterov(true)),
+      used<optim::AdamW>("LibTorch's AdamW", optim::AdamWOptions(0.01).betas({0.9, 0.95}).eps(1e-6).weight_decay(0.1)),
       used<optim::RMSprop>("RMSprop", optim::RMSpropOptions(0.01).momentum(0.5).centered(true)),
       used<optim::Adagrad>("Adagrad", optim::AdagradOptions(0.05)),
   };

@@ -17,7 +17,9 @@ struct Needs {
   bool learning_rates = false;       ///< of each parameter, at the step
   bool kept_graph = false;           ///< the graph of ∇L of the recorded steps
   bool second_order = false;         ///< the loss is differentiated twice by autograd
+  bool forward_mode = false;         ///< the loss is evaluated on dual numbers, and its tangent differentiated
   bool analytic = false;             ///< the problem has AnalyticDerivatives
+  bool differences = false;          ///< the loss is compared at near parameters: it must be computed in float32 or wider
 };
 
 /// Derivatives of a level's gradient at one of its steps.
@@ -71,6 +73,13 @@ struct FiniteDifferenceOptions {
 std::unique_ptr<Oracle> finite_difference_oracle(FiniteDifferenceOptions options = {});
 /// ‖D(ε) − D(2ε)‖ / 3 over all products: estimates the error of D(ε). Costs four first-order passes.
 double finite_difference_error(Probe& probe, const Tensors& targets, const Tensors& v, FiniteDifferenceOptions options = {});
+
+/// Dual numbers: the loss is evaluated once at θ + εv, its tangent is ∇_θL·v, and one backward of that gives the products; exact. Nothing is
+/// stored for what the targets do not reach, so it is the oracle for targets that enter a loss late (weights of its terms). Where the
+/// targets come through an operation whose forward derivative LibTorch does not differentiate right (layer norm, softmax, cross entropy,
+/// batch norm, attention, …) it refuses, when the engine is built, and names the operation; Hessian products pass through the whole
+/// network and are refused with it.
+std::unique_ptr<Oracle> reverse_over_forward_oracle();
 
 /// The problem's own `AnalyticDerivatives`: no graph at all.
 std::unique_ptr<Oracle> analytic_oracle();

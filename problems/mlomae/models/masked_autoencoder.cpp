@@ -3,6 +3,7 @@
 #include "mlomae/models/block.h"
 #include "mlomae/models/positions.h"
 
+#include <mlo/checkpointed.h>
 #include <mlo/error.h>
 #include <torch/torch.h>
 
@@ -93,22 +94,28 @@ at::Tensor MaskedAutoencoderImpl::with_class_token(const at::Tensor& embedded) c
   return at::cat({token.expand({embedded.size(0), 1, options_.dim}), embedded}, 1);
 }
 
+at::Tensor MaskedAutoencoderImpl::through(const torch::nn::ModuleListImpl& blocks, std::size_t i, const at::Tensor& x) const {
+  const auto block = blocks.ptr<BlockImpl>(i);
+  if (!options_.checkpoint_activations) return block->forward(x);
+  return mlo::checkpointed([block](const at::Tensor& input) { return block->forward(input); }, x, block->parameters());
+}
+
 at::Tensor MaskedAutoencoderImpl::features(const at::Tensor& images) {
   at::Tensor x = with_class_token(embed(images));
   const std::size_t last = blocks_->size() - 1;
-  for (std::size_t i = 0; i < last; ++i) x = blocks_->at<BlockImpl>(i).forward(x);
+  for (std::size_t i = 0; i < last; ++i) x = through(*blocks_, i, x);
   return norm_->forward(blocks_->at<BlockImpl>(last).forward_first(x)).squeeze(1);
 }
 
 at::Tensor MaskedAutoencoderImpl::tokens(const at::Tensor& images) {
   at::Tensor x = with_class_token(embed(images));
-  for (const auto& block : *blocks_) x = block->as<Block>()->forward(x);
+  for (std::size_t i = 0; i < blocks_->size(); ++i) x = through(*blocks_, i, x);
   return norm_->forward(x);
 }
 
 at::Tensor MaskedAutoencoderImpl::encode(const at::Tensor& embedded, const Mask& mask) {
   at::Tensor x = with_class_token(at_patches(embedded, mask.visible));
-  for (const auto& block : *blocks_) x = block->as<Block>()->forward(x);
+  for (std::size_t i = 0; i < blocks_->size(); ++i) x = through(*blocks_, i, x);
   return norm_->forward(x);
 }
 
@@ -119,7 +126,7 @@ at::Tensor MaskedAutoencoderImpl::decode(const at::Tensor& latent, const Mask& m
   const at::Tensor token = mask_token_.to(embedded.scalar_type()).expand({batch, hidden, options_.decoder_dim});
   const at::Tensor patches = at::cat({embedded.narrow(1, 1, embedded.size(1) - 1), token}, 1);
   at::Tensor x = at::cat({embedded.narrow(1, 0, 1), at_patches(patches, mask.restore)}, 1) + decoder_pos_embed_;
-  for (const auto& block : *decoder_blocks_) x = block->as<Block>()->forward(x);
+  for (std::size_t i = 0; i < decoder_blocks_->size(); ++i) x = through(*decoder_blocks_, i, x);
   x = decoder_norm_->forward(x).narrow(1, 1, mask.restore.size(1));
   return decoder_pred_->forward(x);
 }

@@ -53,6 +53,7 @@ class MaskedAutoencoderImpl : public torch::nn::Module {
 
  private:
   at::Tensor with_class_token(const at::Tensor& embedded) const;
+  at::Tensor through(const torch::nn::ModuleListImpl& blocks, std::size_t i, const at::Tensor& x) const;
 
   ModelOptions options_;
   torch::nn::ModuleList blocks_ = nullptr, decoder_blocks_ = nullptr;

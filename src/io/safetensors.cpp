@@ -1,0 +1,191 @@
+#include "mlo/io/safetensors.h"
+
+#include "mlo/error.h"
+
+#include <ATen/ops/empty.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <set>
+
+namespace mlo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::pair<at::ScalarType, const char*> kTypes[] = {
+    {at::kBool, "BOOL"},   {at::kByte, "U8"},      {at::kChar, "I8"},    {at::kShort, "I16"},  {at::kInt, "I32"},
+    {at::kLong, "I64"},    {at::kHalf, "F16"},     {at::kBFloat16, "BF16"}, {at::kFloat, "F32"}, {at::kDouble, "F64"},
+    {at::kFloat8_e4m3fn, "F8_E4M3"}, {at::kFloat8_e5m2, "F8_E5M2"}};
+
+constexpr uint64_t kLongestHeader = 100'000'000;  // the format's own limit
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& file) : file_(file), in_(file, std::ios::binary) {
+    std::error_code error;
+    size_ = std::filesystem::file_size(file, error);
+    if (error || !in_) fail("cannot be opened", "check that it is there and may be read");
+  }
+
+  Safetensors read() {
+    std::array<uint8_t, 8> length = {};
+    if (size_ < 8) fail("has " + std::to_string(size_) + " bytes, less than a header's length", "it is truncated or of another format");
+    take(length.data(), 8);
+    uint64_t header_size = 0;
+    for (int i = 7; i >= 0; --i) header_size = header_size << 8 | length[static_cast<std::size_t>(i)];
+    if (header_size > kLongestHeader || header_size > size_ - 8)
+      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " + std::to_string(size_), "it is truncated or of another format");
+    std::string text(header_size, '\0');
+    take(text.data(), header_size);
+    data_size_ = size_ - 8 - header_size;
+
+    Safetensors content;
+    const Json header = parse(text);
+    struct Part {
+      uint64_t begin, end;
+      std::string name;
+      at::Tensor tensor;
+    };
+    std::vector<Part> parts;
+    for (const auto& [name, entry] : header.items()) {
+      if (name == "__metadata__") {
+        if (!entry.is_object()) fail("has metadata that is no object", "it is damaged");
+        for (const auto& [key, value] : entry.items()) {
+          if (!value.is_string()) fail("has metadata '" + key + "' that is no text", "it is damaged");
+          content.metadata[key] = value.get<std::string>();
+        }
+        continue;
+      }
+      const auto [begin, end] = offsets(name, entry);
+      parts.push_back({begin, end, name, tensor(name, entry, end - begin)});
+    }
+    std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
+    uint64_t position = 0;
+    for (Part& part : parts) {
+      if (part.begin != position)
+        fail("has tensor '" + part.name + "' at byte " + std::to_string(part.begin) + " of its data, expected " + std::to_string(position) +
+                 " (tensors must follow each other)", "it is damaged");
+      if (part.end > part.begin) take(part.tensor.mutable_data_ptr(), part.end - part.begin);
+      position = part.end;
+      content.tensors.emplace_back(std::move(part.name), std::move(part.tensor));
+    }
+    if (position != data_size_)
+      fail("has " + std::to_string(data_size_) + " bytes of data, of which its tensors fill " + std::to_string(position), "it is damaged");
+    return content;
+  }
+
+ private:
+  Json parse(const std::string& text) {
+    std::set<std::string> seen;
+    std::string twice;
+    const auto on_event = [&](int depth, nlohmann::detail::parse_event_t event, Json& value) {
+      if (event == Json::parse_event_t::key && depth == 1 && !seen.insert(value.get<std::string>()).second) twice = value.get<std::string>();
+      return true;
+    };
+    Json header;
+    try {
+      header = Json::parse(text, on_event);
+    } catch (const nlohmann::json::exception& error) {
+      fail(std::string("has a header that is no JSON (") + error.what() + ")", "it is damaged or of another format");
+    }
+    if (!header.is_object()) fail("has a header that is no JSON object", "it is of another format");
+    if (!twice.empty()) fail("names '" + twice + "' twice", "it is damaged");
+    return header;
+  }
+
+  std::pair<uint64_t, uint64_t> offsets(const std::string& name, const Json& entry) {
+    const auto bad = [&] { fail("has no valid data_offsets for '" + name + "'", "it is damaged"); };
+    if (!entry.is_object() || !entry.contains("data_offsets")) bad();
+    const Json& range = entry["data_offsets"];
+    if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() || !range[1].is_number_unsigned()) bad();
+    const auto begin = range[0].get<uint64_t>(), end = range[1].get<uint64_t>();
+    if (begin > end || end > data_size_) bad();
+    return {begin, end};
+  }
+
+  at::Tensor tensor(const std::string& name, const Json& entry, uint64_t bytes) {
+    const std::string type = entry.contains("dtype") && entry["dtype"].is_string() ? entry["dtype"].get<std::string>() : "";
+    const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return type == t.second; });
+    if (known == std::end(kTypes)) fail("has tensor '" + name + "' of the unknown type '" + type + "'", "convert it to float32");
+    const Json shape = entry.contains("shape") ? entry["shape"] : Json();
+    if (!shape.is_array()) fail("has no shape for '" + name + "'", "it is damaged");
+    std::vector<int64_t> sizes;
+    uint64_t count = at::elementSize(known->first);
+    for (const Json& n : shape) {
+      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX || __builtin_mul_overflow(count, n.get<uint64_t>(), &count) || count > INT64_MAX)
+        fail("has no valid shape for '" + name + "'", "it is damaged");
+      sizes.push_back(n.get<int64_t>());
+    }
+    if (count != bytes)
+      fail("has " + std::to_string(bytes) + " bytes for '" + name + "', whose type and shape need " + std::to_string(count), "it is damaged");
+    return at::empty(sizes, known->first);
+  }
+
+  void take(void* bytes, uint64_t count) {
+    if (!in_.read(static_cast<char*>(bytes), static_cast<std::streamsize>(count))) fail("ends too early", "get it again");
+  }
+
+  [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
+    throw Error("safetensors file '" + file_.string() + "' " + what + "; " + cure);
+  }
+
+  const std::filesystem::path& file_;
+  std::ifstream in_;
+  uint64_t size_ = 0, data_size_ = 0;
+};
+
+}  // namespace
+
+const at::Tensor& Safetensors::at(const std::string& name) const {
+  std::string names;
+  for (const auto& [key, tensor] : tensors) {
+    if (key == name) return tensor;
+    names += (names.empty() ? "" : ", ") + key;
+  }
+  throw Error("there is no tensor '" + name + "'; there are: " + (names.empty() ? "none" : names));
+}
+
+void write_safetensors(const std::filesystem::path& file, const Safetensors& content, const SinkFactory& sink) {
+  struct Part {
+    std::string name;
+    at::Tensor tensor;
+  };
+  std::vector<Part> parts;
+  std::set<std::string> seen;
+  for (const auto& [name, tensor] : content.tensors) {
+    if (name == "__metadata__" || !seen.insert(name).second) throw Error("write_safetensors: the name '" + name + "' is given twice or reserved; rename it");
+    if (!tensor.defined() || tensor.layout() != at::kStrided) throw Error("write_safetensors: '" + name + "' is no dense tensor; convert it");
+    const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return tensor.scalar_type() == t.first; });
+    if (known == std::end(kTypes))
+      throw Error("write_safetensors: '" + name + "' is of type " + c10::toString(tensor.scalar_type()) + ", which the format does not have; convert it");
+    parts.push_back({name, tensor.detach().cpu().contiguous()});
+  }
+  // Wide elements first: all stay aligned.
+  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.tensor.element_size() > b.tensor.element_size(); });
+
+  Json header = Json::object();
+  if (!content.metadata.empty()) header["__metadata__"] = content.metadata;
+  uint64_t position = 0;
+  for (const Part& part : parts) {
+    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return part.tensor.scalar_type() == t.first; });
+    const uint64_t end = position + part.tensor.nbytes();
+    header[part.name] = {{"dtype", type->second}, {"shape", part.tensor.sizes().vec()}, {"data_offsets", {position, end}}};
+    position = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  std::array<uint8_t, 8> length = {};
+  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(text.size() >> (8 * i));
+
+  const auto out = sink(file);
+  out->write(length.data(), length.size());
+  out->write(text.data(), text.size());
+  for (const Part& part : parts) out->write(part.tensor.const_data_ptr(), part.tensor.nbytes());
+  out->commit();
+}
+
+}  // namespace mlo
