@@ -149,6 +149,8 @@ const at::Tensor& Safetensors::at(const std::string& name) const {
   throw Error("there is no tensor '" + name + "'; there are: " + (names.empty() ? "none" : names));
 }
 
+Safetensors read_safetensors(const std::filesystem::path& file) { return Reader(file).read(); }
+
 void write_safetensors(const std::filesystem::path& file, const Safetensors& content, const SinkFactory& sink) {
   struct Part {
     std::string name;

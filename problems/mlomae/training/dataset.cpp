@@ -55,7 +55,7 @@ Images idx(const fs::path& folder, const std::string& part) {
   return mlo::idx_images(images, labels);
 }
 
-void open(const Settings::Data& s, const fs::path& folder, Dataset& data) {
+void open(const Settings::Data& s, const fs::path& folder, const OnBadImage& on_bad_image, Dataset& data) {
   if (data.format == "cifar10") {
     data.train = mlo::cifar10_images(folder, true);
     data.test = mlo::cifar10_images(folder, false);
@@ -66,8 +66,8 @@ void open(const Settings::Data& s, const fs::path& folder, Dataset& data) {
     data.train = idx(folder, "train");
     data.test = idx(folder, fs::exists(first_of(folder, {"t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte"})) ? "t10k" : "test");
   } else {
-    const mlo::ImageFolderOptions options{.channels = s.channels == 0 ? 3 : s.channels,
-                                          .on_bad_image = s.on_bad_image == "skip" ? mlo::OnBadImage::skip : mlo::OnBadImage::error};
+    mlo::ImageFolderOptions options{.channels = s.channels == 0 ? 3 : s.channels};
+    if (s.on_bad_image == "skip") options.on_bad_image = on_bad_image;
     if (fs::is_directory(folder / "train")) {
       data.train = mlo::folder_images(folder / "train", options);
       for (const char* name : {"test", "val", "validation"})
@@ -142,7 +142,7 @@ mlo::Augmentation Dataset::augmented(const Settings& settings) const {
   return a;
 }
 
-Dataset open_dataset(const Settings& settings) {
+Dataset open_dataset(const Settings& settings, const OnBadImage& on_bad_image) {
   const Settings::Data& s = settings.data;
   if (s.path.empty()) throw mlo::ConfigError("data.path is empty: give the folder with the images (--data FOLDER)");
   fs::path folder = s.path;
@@ -154,7 +154,7 @@ Dataset open_dataset(const Settings& settings) {
   data.name = fs::absolute(folder).lexically_normal().filename().string();
   if (data.name.empty()) data.name = fs::absolute(folder).lexically_normal().parent_path().filename().string();
   data.format = s.format == "auto" ? format_of(folder) : s.format;
-  open(s, folder, data);
+  open(s, folder, on_bad_image, data);
   if (s.channels != 0 && s.channels != data.train->channels())
     throw mlo::ConfigError("data.channels = " + std::to_string(s.channels) + ", but the images have " + std::to_string(data.train->channels()) +
                            "; leave it 0");

@@ -6,6 +6,7 @@
 #include <mlo/data/augment.h>
 #include <mlo/data/images.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,9 +26,11 @@ struct Dataset {
   mlo::Augmentation plain() const;
 };
 
+using OnBadImage = std::function<void(const std::string& message)>;
 /// Opens `data.path`. Throws mlo::ConfigError or mlo::Error naming file or setting and the cure: what is not there, sets whose parts
 /// differ in channels or classes, fewer images than a batch, images that are no multiple of the patch.
-Dataset open_dataset(const Settings& settings);
+/// `on_bad_image` hears of each image that is left out under data.on_bad_image = skip.
+Dataset open_dataset(const Settings& settings, const OnBadImage& on_bad_image = [](const std::string&) {});
 
 /// Some rows of a set, as a set.
 std::shared_ptr<const mlo::ImageSet> subset(std::shared_ptr<const mlo::ImageSet> images, std::vector<int64_t> rows);

@@ -124,7 +124,7 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
   const int64_t twentieth = std::max<int64_t>(1, length.reconstruction_steps / 20);
   engine_options.validate_every = every(settings.run.validate_every == 0 ? twentieth : settings.run.validate_every, length);
   engine_options.checkpoint = files.checkpoint;
-  engine_options.checkpoint_every = every(settings.run.checkpoint_every, length);
+  if (!files.checkpoint.empty()) engine_options.checkpoint_every = every(settings.run.checkpoint_every, length);
   engine_options.profile = files.profile;
   auto engine = std::make_unique<mlo::Engine>(engine_options);
 
@@ -141,7 +141,7 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
   const ReconstructOptions reconstruct{.masking = masking_options(settings),
                                        .uniformity = method == "u-mae" ? settings.baselines.uniformity : 0.0,
                                        .monitor = std::move(monitor)};
-  const bool learns = models.head;
+  const bool learns = !models.head.is_empty();
   auto pretrain = level_options(settings.pretrain, length.reconstruction_steps, learns, batches(dataset.pretrain, settings.pretrain, true));
   if (method == "blo-mae") {
     engine->add("pretrain", Merged(models.mae, models.head, models.network, reconstruct, settings.baselines.tradeoff), std::move(pretrain));

@@ -1,0 +1,64 @@
+#include "mlomae/evaluation/score.h"
+
+#include <mlo/error.h>
+#include <mlo/io/checkpoint.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+namespace mlomae {
+
+using Json = nlohmann::ordered_json;
+
+double Score::standard_error() const { return std::sqrt(accuracy * (1.0 - accuracy) / static_cast<double>(std::max<int64_t>(images, 1))); }
+
+Json to_json(const Score& s) {
+  return {{"kind", s.kind},     {"feature", s.feature}, {"accuracy", s.accuracy}, {"standard_error", s.standard_error()},
+          {"images", s.images}, {"seconds", s.seconds}, {"settings", s.settings}};
+}
+
+Score score_from_json(const Json& json, const std::string& origin) {
+  try {
+    Score s;
+    s.kind = json.at("kind").get<std::string>();
+    s.feature = json.at("feature").get<std::string>();
+    s.accuracy = json.at("accuracy").get<double>();
+    s.images = json.at("images").get<int64_t>();
+    s.seconds = json.at("seconds").get<double>();
+    s.settings = json.value("settings", Json::object());
+    if (!(s.accuracy >= 0.0 && s.accuracy <= 1.0) || s.images < 1) throw mlo::Error("accuracy outside 0 … 1, or no images");
+    return s;
+  } catch (const std::exception& error) {
+    throw mlo::Error(origin + ": no evaluation (" + error.what() + "); remove it, or evaluate again");
+  }
+}
+
+void write_scores(const std::filesystem::path& run, const std::vector<Score>& scores) {
+  if (scores.empty()) return;
+  std::filesystem::create_directories(run / "evaluation");
+  Json list = Json::array();
+  for (const Score& score : scores) list.push_back(to_json(score));
+  const std::string text = list.dump(2) + "\n";
+  const auto sink = mlo::atomic_file(run / "evaluation" / (scores.front().kind + ".json"));
+  sink->write(text.data(), text.size());
+  sink->commit();
+}
+
+std::vector<Score> read_scores(const std::filesystem::path& run) {
+  std::vector<std::filesystem::path> files;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(run / "evaluation", none))
+    if (entry.path().extension() == ".json") files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  std::vector<Score> scores;
+  for (const auto& file : files) {
+    std::ifstream in(file);
+    const Json list = Json::parse(in, nullptr, /*allow_exceptions=*/false);
+    if (!list.is_array()) throw mlo::Error(file.string() + ": no list of evaluations; remove it, or evaluate again");
+    for (const Json& entry : list) scores.push_back(score_from_json(entry, file.string()));
+  }
+  return scores;
+}
+
+}  // namespace mlomae

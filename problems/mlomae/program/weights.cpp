@@ -1,0 +1,89 @@
+#include "mlomae/models/weights.h"
+
+#include "mlomae/config/presets.h"
+#include "mlomae/program/choices.h"
+#include "mlomae/program/commands.h"
+#include "mlomae/training/run_directory.h"
+
+#include <CLI/CLI.hpp>
+#include <mlo/error.h>
+#include <nlohmann/json.hpp>
+
+#include <cstdio>
+#include <memory>
+
+namespace mlomae {
+namespace {
+
+void add_export(CLI::App& app, Action& chosen) {
+  struct Arguments {
+    std::filesystem::path run, out;
+    bool encoder = false;
+  };
+  CLI::App* command = app.add_subcommand("export", "a run's weights as safetensors, under the official MAE names");
+  const auto arguments = std::make_shared<Arguments>();
+  command->add_option("run", arguments->run, "directory of the run")->required();
+  command->add_option("out", arguments->out, "the file")->required();
+  command->add_flag("--encoder", arguments->encoder, "the encoder alone, as timm loads it");
+  command->callback([arguments, &chosen] {
+    chosen = [arguments] {
+      const RunDirectory directory{arguments->run};
+      const auto from = arguments->encoder ? directory.encoder() : directory.model();
+      if (!std::filesystem::exists(from)) throw mlo::ConfigError(from.string() + " is not there: the run was cut off, or this is none; finish it with --resume");
+      const ModelOptions options = model_options_of(from);
+      MaskedAutoencoder mae(options);
+      import_weights(from, mae);
+      if (arguments->encoder) export_encoder(arguments->out, mae);
+      else export_model(arguments->out, mae);
+      std::printf("%s\n", arguments->out.string().c_str());
+      return 0;
+    };
+  });
+}
+
+// A run of no steps whose encoder comes from elsewhere, to be evaluated like any other.
+void add_import(CLI::App& app, Action& chosen) {
+  struct Arguments {
+    std::filesystem::path file, out;
+    SettingChoices choices;
+  };
+  CLI::App* command = app.add_subcommand("import", "make a run directory of weights in the official MAE naming (safetensors), to evaluate them");
+  const auto arguments = std::make_shared<Arguments>();
+  command->add_option("file", arguments->file, "the weights")->required();
+  command->add_option("--out", arguments->out, "directory for the run")->required();
+  arguments->choices.add_to(*command, /*with_method=*/false);
+  command->callback([arguments, &chosen] {
+    chosen = [arguments] {
+      Settings settings = arguments->choices.settings(preset("micro"));
+      settings.run.method = "mae";
+      const ModelOptions found = model_options_of(arguments->file);
+      Settings::Model& m = settings.model;
+      m.patch = found.patch, m.dim = found.dim, m.depth = found.depth, m.decoder_dim = found.decoder_dim, m.decoder_depth = found.decoder_depth;
+      // What the file cannot say may be set.
+      if (m.heads == 0) m.heads = found.heads;
+      if (m.decoder_heads == 0) m.decoder_heads = found.decoder_heads;
+      m.normalize_targets = found.normalize_targets;
+      prepare(settings);
+      const Dataset dataset = open_dataset(settings);
+      const Models models = make_models(settings, dataset);
+      import_weights(arguments->file, models.mae);
+      const RunDirectory directory{arguments->out};
+      directory.create();
+      directory.write_settings(settings);
+      directory.write_record({{"name", arguments->out.filename().string()}, {"method", "imported"}, {"data", dataset.name}, {"seed", 0}, {"versions", versions()},
+                              {"command", "mlomae import " + arguments->file.string()}, {"steps", 0}, {"reconstruction_steps", 0}, {"seconds", 0.0}});
+      directory.write_models(models);
+      std::printf("%s\n", arguments->out.string().c_str());
+      return 0;
+    };
+  });
+}
+
+}  // namespace
+
+void add_weights(CLI::App& app, Action& chosen) {
+  add_export(app, chosen);
+  add_import(app, chosen);
+}
+
+}  // namespace mlomae

@@ -1,0 +1,43 @@
+#include "mlomae/report/snapshot.h"
+
+#include <mlo/error.h>
+#include <mlo/io/checkpoint.h>
+
+namespace mlomae {
+
+void write_snapshot(const std::filesystem::path& file, const Snapshot& s) {
+  mlo::State state;
+  state.set("step", s.step);
+  state.set("patch", s.patch);
+  state.set("images", s.images);
+  state.set("masked", s.masked);
+  state.set("reconstruction", s.reconstruction);
+  if (s.probability.defined()) state.set("probability", s.probability);
+  state.set("position_rate", s.position_rate);
+  mlo::write_checkpoint(file, state);
+}
+
+Snapshot read_snapshot(const std::filesystem::path& file) {
+  try {
+    const mlo::State state = mlo::read_checkpoint(file);
+    Snapshot s;
+    s.step = state.integer("step");
+    s.patch = state.integer("patch");
+    s.images = state.tensor("images");
+    s.masked = state.tensor("masked");
+    s.reconstruction = state.tensor("reconstruction");
+    if (state.has("probability")) s.probability = state.tensor("probability");
+    s.position_rate = state.tensor("position_rate");
+    const bool right = s.patch >= 1 && s.images.dim() == 4 && s.images.scalar_type() == at::kByte && s.reconstruction.sizes() == s.images.sizes() &&
+                       s.reconstruction.scalar_type() == at::kByte && s.images.size(2) == s.images.size(3) && s.images.size(2) % s.patch == 0 &&
+                       s.masked.dim() == 2 && s.masked.size(0) == s.images.size(0) && s.masked.size(1) == s.position_rate.numel() &&
+                       s.masked.size(1) * s.patch * s.patch == s.images.size(2) * s.images.size(3) &&
+                       (!s.probability.defined() || s.probability.sizes() == s.masked.sizes());
+    if (!right) throw mlo::Error("shapes that do not belong together");
+    return s;
+  } catch (const mlo::Error& error) {
+    throw mlo::Error(file.string() + ": no snapshot of masks (" + error.what() + "); remove it");
+  }
+}
+
+}  // namespace mlomae

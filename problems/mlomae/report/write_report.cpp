@@ -1,0 +1,339 @@
+#include "mlomae/report/write_report.h"
+
+#include "mlomae/report/chart.h"
+#include "mlomae/report/pictures.h"
+
+#include <mlo/data/images.h>
+#include <mlo/error.h>
+#include <mlo/io/checkpoint.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <set>
+
+namespace mlomae {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string formatted(const char* format, double value) {
+  std::array<char, 48> text = {};
+  std::snprintf(text.data(), text.size(), format, value);
+  return text.data();
+}
+
+std::string base64(const std::vector<uint8_t>& bytes) {
+  static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    uint32_t three = 0;
+    for (std::size_t j = 0; j < 3; ++j) three = three << 8 | (i + j < bytes.size() ? bytes[i + j] : 0U);
+    for (std::size_t j = 0; j < 4; ++j) text += i + j > bytes.size() ? '=' : kDigits[three >> (18 - 6 * j) & 63U];
+  }
+  return text;
+}
+
+std::string img(const at::Tensor& picture, const std::string& alt) {
+  return "<img alt=\"" + escaped(alt) + "\" src=\"data:image/png;base64," + base64(mlo::encode_png(picture)) + "\">";
+}
+
+// "section.name": value, of a run's settings.
+std::map<std::string, std::string> flat(const Json& config) {
+  std::map<std::string, std::string> values;
+  for (const auto& [section, fields] : config.items())
+    if (fields.is_object())
+      for (const auto& [name, value] : fields.items()) values[section + "." + name] = value.is_string() ? value.get<std::string>() : value.dump();
+  return values;
+}
+
+bool tells_runs_apart(const std::string& key) {
+  static const std::set<std::string> kNot = {"run.seed", "run.method", "run.threads", "data.path", "run.log_every", "run.validate_every", "run.checkpoint_every",
+                                             "run.snapshot_every", "run.snapshot_images", "data.workers", "data.prefetch"};
+  return !kNot.contains(key) && !key.starts_with("evaluation.");
+}
+
+Spread spread(const std::vector<double>& values, double own_error) {
+  Spread s;
+  s.runs = static_cast<int64_t>(values.size());
+  for (const double v : values) s.mean += v / static_cast<double>(values.size());
+  if (values.size() < 2) {
+    s.deviation = own_error;
+    return s;
+  }
+  double squares = 0.0;
+  for (const double v : values) squares += (v - s.mean) * (v - s.mean);
+  s.deviation = std::sqrt(squares / static_cast<double>(values.size() - 1));
+  return s;
+}
+
+std::string score_name(const Score& score) { return score.kind + (score.feature.empty() ? "" : " " + score.feature); }
+
+constexpr const char* kStyle = R"(
+:root{color-scheme:light dark;--ink:#20242b;--soft:#5d6673;--line:#dfe3e8;--back:#fff;--card:#f7f8fa;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;--c4:#b8860b;--c5:#56b4e9;--c6:#7f5fc7;--c7:#777}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#9aa4b1;--line:#323842;--back:#14171b;--card:#1c2026;--c0:#4aa8e0;--c1:#f08b45;--c2:#35c79d;--c3:#e39cc4;--c4:#e6b84a;--c5:#8fd0f5;--c6:#a98ff0;--c7:#aaa}}
+*{box-sizing:border-box}body{margin:0 auto;padding:2rem 1.2rem 4rem;max-width:1180px;background:var(--back);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+h1{font-size:1.7rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.4rem 0 .6rem;padding-bottom:.3rem;border-bottom:1px solid var(--line)}h3{font-size:1rem;margin:1.2rem 0 .4rem}
+p{max-width:48rem}.soft,figcaption{color:var(--soft);font-size:.87rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}.wide{overflow-x:auto}
+td,th{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}th{color:var(--soft);font-weight:600;font-size:.85rem}td:first-child,th:first-child,.left{text-align:left}
+.best{font-weight:700}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(330px,1fr));gap:1rem}figure{margin:0}.chart{background:var(--card);border-radius:8px;padding:.4rem}
+svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}svg .title{fill:var(--ink);font-size:13px;font-weight:600}.grid{stroke:var(--line)}polyline{fill:none;stroke-width:2;stroke-linejoin:round}polyline.raw{stroke-width:1;opacity:.22}
+.legend{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;margin:.4rem 0 .8rem;font-size:.9rem}.legend i{display:inline-block;width:1.1rem;height:.25rem;border-radius:2px;margin-right:.4rem;vertical-align:middle}
+img{image-rendering:pixelated;width:64px;height:64px;border-radius:3px;display:block}.masks td,.masks th{border:0;padding:2px 3px;text-align:center}.rate img{width:120px;height:120px}.rates{display:flex;flex-wrap:wrap;gap:1.2rem}
+summary{cursor:pointer;color:var(--soft)}code{font-size:.85rem}.scale{width:120px;height:10px;border-radius:3px;background:linear-gradient(90deg,#440154,#472c7a,#3b518b,#2c718e,#219090,#27ad81,#5cc863,#aadc32,#fde725)}
+@media print{body{max-width:none;padding:0}.chart{break-inside:avoid}}
+)";
+
+class Page {
+ public:
+  Page(const std::vector<Run>& runs, const std::string& title) : runs_(runs), groups_(grouped(runs)) {
+    html_ = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>" +
+            escaped(title) + "</title><style>" + kStyle;
+    for (int i = 0; i < 8; ++i) {
+      const std::string n = std::to_string(i);
+      html_ += "polyline.c" + n + "{stroke:var(--c" + n + ")}circle.c" + n + "{fill:var(--c" + n + ")}i.c" + n + "{background:var(--c" + n + ")}\n";
+    }
+    html_ += "</style></head><body><h1>" + escaped(title) + "</h1>";
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      for (const std::size_t run : groups_[g].runs) colour_[run] = static_cast<int>(g % 8);
+  }
+
+  std::string finish() {
+    intro();
+    table();
+    curves();
+    masks();
+    settings();
+    return html_ + "</body></html>\n";
+  }
+
+ private:
+  std::string label(const Group& group) const {
+    std::string text = group.method;
+    for (const auto& [key, value] : group.differing) text += ", " + key + " " + value;
+    return text;
+  }
+
+  void intro() {
+    const Json& info = runs_.front().info;
+    html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) + (runs_.size() == 1 ? " run" : " runs") + " on " + escaped(runs_.front().data());
+    if (info.contains("processor")) html_ += " · " + escaped(info.value("processor", ""));
+    if (info.contains("threads")) html_ += " · " + escaped(info["threads"].dump()) + " threads";
+    if (info.contains("versions"))
+      for (const auto& [name, version] : info["versions"].items()) html_ += " · " + escaped(name) + " " + escaped(version.is_string() ? version.get<std::string>() : version.dump());
+    html_ += "</p>";
+  }
+
+  void table() {
+    std::vector<std::string> columns;
+    std::map<std::string, double> best;
+    for (const Group& group : groups_)
+      for (const auto& [name, s] : group.scores) {
+        if (!best.contains(name)) columns.push_back(name);
+        best[name] = std::max(best[name], s.mean);
+      }
+    html_ += "<h2>Runs</h2><div class=\"wide\"><table><thead><tr><th>method</th>";
+    if (std::any_of(groups_.begin(), groups_.end(), [&](const Group& g) { return g.data != groups_.front().data; })) html_ += "<th class=\"left\">data</th>";
+    const bool data_column = html_.ends_with("data</th>");
+    html_ += "<th>seeds</th>";
+    for (const std::string& c : columns) html_ += "<th>" + escaped(c) + ", %</th>";
+    html_ += "<th>minutes</th><th>images/s</th><th>peak MiB</th></tr></thead><tbody>";
+    bool alone = false;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      const Group& group = groups_[g];
+      html_ += "<tr><td>" + swatch(g) + escaped(label(group)) + "</td>";
+      if (data_column) html_ += "<td class=\"left\">" + escaped(group.data) + "</td>";
+      html_ += "<td>" + std::to_string(group.runs.size()) + "</td>";
+      for (const std::string& c : columns) {
+        const auto found = group.scores.find(c);
+        if (found == group.scores.end()) {
+          html_ += "<td>–</td>";
+          continue;
+        }
+        const Spread& s = found->second;
+        alone |= s.runs < 2;
+        html_ += std::string("<td") + (s.mean == best[c] && groups_.size() > 1 ? " class=\"best\"" : "") + ">" + formatted("%.1f", 100 * s.mean) +
+                 (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.deviation) + ")" : " ± " + formatted("%.1f", 100 * s.deviation)) + "</td>";
+      }
+      html_ += "<td>" + formatted("%.1f", group.seconds.mean / 60) + "</td><td>" + formatted("%.0f", group.images_per_second.mean) + "</td><td>" +
+               formatted("%.0f", group.peak_mib.mean) + "</td></tr>";
+    }
+    html_ += "</tbody></table></div><p class=\"soft\">Accuracy on the test images. ± is the standard deviation over seeds";
+    if (alone) html_ += "; a number in brackets is the standard error of one run's accuracy, from the number of test images alone";
+    html_ += ". Minutes, images a second and peak memory of pretraining; images are those of the reconstruction level.</p>";
+  }
+
+  static std::string swatch(std::size_t group) { return "<i class=\"c" + std::to_string(group % 8) + "\" style=\"display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.5rem\"></i>"; }
+
+  void curves() {
+    const std::pair<const char*, const char*> wanted[] = {{"pretrain.reconstruction", "Reconstruction error of masked patches"},
+                                                          {"validation/pretrain.knn", "k-nearest neighbours on held-out images"},
+                                                          {"loss/head", "Loss of the classification head"},
+                                                          {"loss/masker", "Loss of the masking network (validation)"},
+                                                          {"masker.accuracy", "Accuracy on the masking network's batches"},
+                                                          {"pretrain.probability_mean", "Masking probability: mean"},
+                                                          {"pretrain.probability_deviation", "Masking probability: deviation over patches and images"},
+                                                          {"pretrain.position_deviation", "Masking probability: deviation over positions"}};
+    html_ += "<h2>Training</h2><div class=\"legend\">";
+    for (std::size_t g = 0; g < groups_.size(); ++g) html_ += "<span><i class=\"c" + std::to_string(g % 8) + "\"></i>" + escaped(label(groups_[g])) + "</span>";
+    html_ += "</div><div class=\"charts\">";
+    for (const auto& [key, title] : wanted) {
+      std::vector<Line> lines;
+      for (std::size_t r = 0; r < runs_.size(); ++r) {
+        const auto found = runs_[r].series.find(key);
+        if (found == runs_[r].series.end()) continue;
+        Line line{runs_[r].name(), colour_.at(r), {}};
+        for (const auto& [step, value] : found->second) line.points.emplace_back(static_cast<double>(step), value);
+        lines.push_back(std::move(line));
+      }
+      html_ += chart(title, lines);
+    }
+    html_ += "</div><p class=\"soft\">Over reconstruction steps. Lines of many points are smoothed over 3 % of them; the faint ones are not.</p>";
+  }
+
+  void masks() {
+    // Of each group the first run that has pictures.
+    std::vector<std::pair<std::size_t, const Run*>> shown;
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      for (const std::size_t r : groups_[g].runs)
+        if (!runs_[r].snapshots.empty()) {
+          shown.emplace_back(g, &runs_[r]);
+          break;
+        }
+    if (shown.empty()) return;
+
+    html_ += "<h2>How often each position is masked</h2><div class=\"rates\">";
+    for (const auto& [g, run] : shown) {
+      const Snapshot s = read_snapshot(run->snapshots.back());
+      html_ += "<figure class=\"rate\">" + img(heat_map(s.position_rate, s.images.size(2)), "masking rate by position") + "<figcaption>" + swatch(g) + escaped(label(groups_[g])) +
+               "<br>" + formatted("%.2f", s.position_rate.min().item<double>()) + " … " + formatted("%.2f", s.position_rate.max().item<double>()) + "</figcaption></figure>";
+    }
+    html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From never (dark) to always (yellow), at the end of training.</p>";
+
+    html_ += "<h2>Masks as training goes on</h2>";
+    for (const auto& [g, run] : shown) {
+      std::vector<Snapshot> all;
+      const std::size_t count = run->snapshots.size(), columns = std::min<std::size_t>(count, 8);
+      for (std::size_t i = 0; i < columns; ++i) all.push_back(read_snapshot(run->snapshots[columns == 1 ? 0 : i * (count - 1) / (columns - 1)]));
+      html_ += "<h3>" + swatch(g) + escaped(label(groups_[g])) + "</h3><div class=\"wide\"><table class=\"masks\"><thead><tr><th></th>";
+      for (const Snapshot& s : all) html_ += "<th>" + std::to_string(s.step) + "</th>";
+      html_ += "</tr></thead><tbody>";
+      for (int64_t i = 0; i < std::min<int64_t>(all.front().images.size(0), 5); ++i) {
+        html_ += "<tr><td>" + img(picture(all.front().images[i]), "image") + "</td>";
+        for (const Snapshot& s : all) html_ += "<td>" + img(masked_picture(s.images[i], s.masked[i]), "masked at step " + std::to_string(s.step)) + "</td>";
+        html_ += "</tr>";
+      }
+      html_ += "</tbody></table></div>";
+    }
+
+    html_ += "<h2>Reconstructions at the end</h2>";
+    for (const auto& [g, run] : shown) {
+      const Snapshot s = read_snapshot(run->snapshots.back());
+      const auto row = [&](const std::string& name, const std::function<at::Tensor(int64_t)>& of) {
+        html_ += "<tr><th class=\"left\">" + name + "</th>";
+        for (int64_t i = 0; i < s.images.size(0); ++i) html_ += "<td>" + img(of(i), name) + "</td>";
+        html_ += "</tr>";
+      };
+      html_ += "<h3>" + swatch(g) + escaped(label(groups_[g])) + "</h3><div class=\"wide\"><table class=\"masks\"><tbody>";
+      row("image", [&](int64_t i) { return picture(s.images[i]); });
+      row("masked", [&](int64_t i) { return masked_picture(s.images[i], s.masked[i]); });
+      row("reconstruction", [&](int64_t i) { return picture(s.reconstruction[i]); });
+      if (s.probability.defined()) {
+        const double low = s.probability.min().item<double>(), high = s.probability.max().item<double>();
+        row("probability", [&](int64_t i) { return heat_map((s.probability[i] - low) / std::max(high - low, 1e-6), s.images.size(2)); });
+        html_ += "</tbody></table></div><p class=\"soft\">Probability of being masked, from " + formatted("%.3f", low) + " (dark) to " + formatted("%.3f", high) + " (yellow).</p>";
+      } else {
+        html_ += "</tbody></table></div>";
+      }
+    }
+    html_ += "<p class=\"soft\">Masked patches are predicted; visible ones are the image's own. Pixels are shown with each patch's own mean and deviation where the model "
+             "predicts normalized patches.</p>";
+  }
+
+  void settings() {
+    html_ += "<h2>Settings</h2>";
+    for (const Group& group : groups_) {
+      const Run& run = runs_[group.runs.front()];
+      html_ += "<details><summary>" + escaped(label(group)) + "</summary>";
+      if (run.info.contains("command")) html_ += "<p><code>" + escaped(run.info.value("command", "")) + "</code></p>";
+      html_ += "<div class=\"wide\"><table><tbody>";
+      for (const auto& [key, value] : flat(run.config)) html_ += "<tr><td>" + escaped(key) + "</td><td class=\"left\">" + escaped(value) + "</td></tr>";
+      html_ += "</tbody></table></div></details>";
+    }
+  }
+
+  const std::vector<Run>& runs_;
+  const std::vector<Group> groups_;
+  std::map<std::size_t, int> colour_;
+  std::string html_;
+};
+
+}  // namespace
+
+std::vector<Group> grouped(const std::vector<Run>& runs) {
+  std::vector<std::map<std::string, std::string>> settings;
+  std::set<std::string> differing;
+  for (const Run& run : runs) settings.push_back(flat(run.config));
+  for (const auto& one : settings)
+    for (const auto& [key, value] : one) {
+      if (!tells_runs_apart(key)) continue;
+      for (const auto& other : settings)
+        if (const auto found = other.find(key); found == other.end() || found->second != value) differing.insert(key);
+    }
+
+  std::vector<Group> groups;
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    Group group{.data = runs[r].data(), .method = runs[r].method(), .runs = {}, .differing = {}, .scores = {}, .seconds = {}, .images_per_second = {}, .peak_mib = {}};
+    for (const std::string& key : differing)
+      if (const auto found = settings[r].find(key); found != settings[r].end()) group.differing.emplace_back(key, found->second);
+    auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.data == group.data && g.method == group.method && g.differing == group.differing; });
+    if (same == groups.end()) same = groups.insert(groups.end(), std::move(group));
+    same->runs.push_back(r);
+  }
+  for (Group& group : groups) {
+    std::map<std::string, std::vector<double>> accuracies;
+    std::map<std::string, double> errors;
+    std::vector<double> seconds, rates, peaks;
+    for (const std::size_t r : group.runs) {
+      for (const Score& score : runs[r].scores) {
+        accuracies[score_name(score)].push_back(score.accuracy);
+        errors[score_name(score)] = score.standard_error();
+      }
+      seconds.push_back(runs[r].info.value("seconds", 0.0));
+      rates.push_back(runs[r].info.value("images_per_second", 0.0));
+      peaks.push_back(runs[r].info.value("peak_mib", 0.0));
+    }
+    for (const auto& [name, values] : accuracies) group.scores[name] = spread(values, errors[name]);
+    group.seconds = spread(seconds, 0.0);
+    group.images_per_second = spread(rates, 0.0);
+    group.peak_mib = spread(peaks, 0.0);
+  }
+  return groups;
+}
+
+Json report_as_json(const std::vector<Run>& runs) {
+  const auto as_json = [](const Spread& s) { return Json{{"mean", s.mean}, {"deviation", s.deviation}, {"runs", s.runs}}; };
+  Json list = Json::array();
+  for (const Group& group : grouped(runs)) {
+    Json entry = {{"data", group.data}, {"method", group.method}, {"settings", Json::object()}, {"runs", Json::array()}, {"scores", Json::object()}};
+    for (const auto& [key, value] : group.differing) entry["settings"][key] = value;
+    for (const std::size_t r : group.runs) entry["runs"].push_back(runs[r].path.string());
+    for (const auto& [name, s] : group.scores) entry["scores"][name] = as_json(s);
+    entry["seconds"] = as_json(group.seconds);
+    entry["images_per_second"] = as_json(group.images_per_second);
+    entry["peak_mib"] = as_json(group.peak_mib);
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+void write_report(const std::vector<Run>& runs, const std::filesystem::path& file, const std::string& title) {
+  if (runs.empty()) throw mlo::ConfigError("a report needs at least one run; give its directory");
+  const std::string html = Page(runs, title).finish();
+  const auto sink = mlo::atomic_file(file);
+  sink->write(html.data(), html.size());
+  sink->commit();
+}
+
+}  // namespace mlomae

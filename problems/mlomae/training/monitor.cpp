@@ -1,0 +1,167 @@
+#include "mlomae/training/monitor.h"
+
+#include "mlomae/evaluation/features.h"
+#include "mlomae/evaluation/knn.h"
+#include "mlomae/report/pictures.h"
+
+#include <mlo/data/image_source.h>
+#include <mlo/io/tensorboard.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <map>
+
+namespace mlomae {
+namespace {
+
+// Up to `count` of them, evenly spread.
+std::vector<int64_t> some(const std::vector<int64_t>& rows, std::size_t count) {
+  if (rows.size() <= count) return rows;
+  std::vector<int64_t> result;
+  for (std::size_t i = 0; i < count; ++i) result.push_back(rows[i * rows.size() / count]);
+  return result;
+}
+
+// Puts LibTorch's generators and the models' modes back.
+class Aside {
+ public:
+  explicit Aside(const Models& models) : mae_(models.mae), training_(models.mae->is_training()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
+    const at::Device device = models.mae->parameters().front().device();
+    if (device.is_cuda()) {
+      cuda_generator_ = at::globalContext().defaultGenerator(device);
+      cuda_ = cuda_generator_.get_state();
+    }
+    mae_->eval();
+  }
+  ~Aside() {
+    mae_->train(training_);
+    at::Generator cpu = at::detail::getDefaultCPUGenerator();
+    cpu.set_state(cpu_);
+    if (cuda_.defined()) cuda_generator_.set_state(cuda_);
+  }
+  Aside(const Aside&) = delete;
+  Aside& operator=(const Aside&) = delete;
+
+ private:
+  MaskedAutoencoder mae_;
+  const bool training_;
+  const at::Tensor cpu_;
+  at::Generator cuda_generator_;
+  at::Tensor cuda_;
+};
+
+at::Tensor displayable(const at::Tensor& images, const Dataset& dataset) {
+  const int64_t channels = static_cast<int64_t>(dataset.mean.size());
+  const at::Tensor mean = torch::tensor(dataset.mean, at::kFloat).view({1, channels, 1, 1}), deviation = torch::tensor(dataset.deviation, at::kFloat).view({1, channels, 1, 1});
+  return ((images.cpu() * deviation + mean) * 255.0).round().clamp(0, 255).to(at::kByte);
+}
+
+class Snapshots final : public mlo::Callback {
+ public:
+  Snapshots(const Settings& settings, const Dataset& dataset, const Models& models, std::filesystem::path folder, std::filesystem::path tensorboard)
+      : settings_(settings), dataset_(dataset), models_(models), folder_(std::move(folder)), tensorboard_(std::move(tensorboard)),
+        length_(run_length(settings, dataset)), images_(snapshot_images(dataset, settings.run.snapshot_images)) {
+    const int64_t every = settings.run.snapshot_every > 0 ? settings.run.snapshot_every : std::max<int64_t>(1, length_.reconstruction_steps / 10);
+    every_ = std::max<int64_t>(1, every / length_.steps_each);
+  }
+
+  void on_start(const mlo::Engine& engine) override {
+    std::filesystem::create_directories(folder_);
+    writer_ = std::make_unique<mlo::EventWriter>(tensorboard_, engine.steps_taken() + 1);
+    if (engine.steps_taken() == 0) write(0);
+  }
+  void on_step(const mlo::StepReport& report) override {
+    if (report.step % every_ == 0 || report.step == report.steps) write(report.step);
+  }
+
+ private:
+  void write(int64_t step) {
+    const Snapshot snapshot = take_snapshot(settings_, dataset_, models_, images_, step * length_.steps_each);
+    std::array<char, 32> name = {};
+    std::snprintf(name.data(), name.size(), "%08lld.mlo", static_cast<long long>(snapshot.step));
+    write_snapshot(folder_ / name.data(), snapshot);
+    std::vector<at::Tensor> top, bottom;
+    for (int64_t i = 0; i < snapshot.images.size(0); ++i) {
+      top.push_back(masked_picture(snapshot.images[i], snapshot.masked[i]));
+      bottom.push_back(picture(snapshot.reconstruction[i]));
+    }
+    const at::Tensor both = enlarged(torch::cat({side_by_side(top), side_by_side(bottom)}, 1), 2);
+    writer_->image(step, "masks and reconstructions", mlo::encode_png(both), both.size(2), both.size(1));
+  }
+
+  const Settings settings_;
+  const Dataset dataset_;
+  const Models models_;
+  const std::filesystem::path folder_, tensorboard_;
+  const Length length_;
+  const at::Tensor images_;
+  int64_t every_ = 1;
+  std::unique_ptr<mlo::EventWriter> writer_;
+};
+
+}  // namespace
+
+Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Models& models) {
+  const std::vector<int64_t> known = some(dataset.head, 4000), asked = some(dataset.held_out, 1000);
+  if (asked.empty()) return {};
+  const KnnOptions options{.neighbours = settings.evaluation.neighbours, .temperature = settings.evaluation.temperature};
+  const int64_t batch = settings.evaluation.batch, classes = static_cast<int64_t>(dataset.train->classes().size());
+  return [=, train = dataset.train, plain = dataset.plain(), mae = models.mae] {
+    const Features a = features(mae, *train, known, plain, batch), b = features(mae, *train, asked, plain, batch);
+    return std::map<std::string, double>{{"knn", knn_accuracy(a.class_token, a.labels, b.class_token, b.labels, classes, options)}};
+  };
+}
+
+at::Tensor snapshot_images(const Dataset& dataset, int64_t count) {
+  const std::vector<int64_t>& from = dataset.held_out.empty() ? dataset.head : dataset.held_out;
+  std::map<int64_t, std::vector<int64_t>> by_class;
+  for (const int64_t row : from) by_class[dataset.train->label(row)].push_back(row);
+  std::vector<int64_t> rows;
+  for (std::size_t turn = 0; static_cast<int64_t>(rows.size()) < count && turn < from.size(); ++turn)
+    for (const auto& [label, of_class] : by_class)
+      if (turn < of_class.size() && static_cast<int64_t>(rows.size()) < count) rows.push_back(of_class[turn]);
+  return mlo::image_batch(*dataset.train, rows, 0, static_cast<int64_t>(rows.size()), dataset.plain())[0];
+}
+
+Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models, const at::Tensor& images, int64_t step) {
+  const Aside aside(models);
+  const at::NoGradGuard no_grad;
+  torch::manual_seed(0);  // the same draws at each snapshot: what differs is the network's doing
+  const at::Device device = models.mae->parameters().front().device();
+  const MaskingOptions options = masking_options(settings);
+  MaskedAutoencoder mae = models.mae;
+
+  const at::Tensor x = images.to(device), embedded = mae->embed(x);
+  const Masking masking = choose_mask(embedded, models.network, options);
+  const at::Tensor predictions = mae->decode(mae->encode(embedded, masking.mask), masking.mask);
+  const at::Tensor hidden = masking.mask.masked.unsqueeze(-1);
+  const at::Tensor shown = mae->unpatchify(mae->patchify(mae->pixels(predictions, x)) * hidden + mae->patchify(x) * (1.0 - hidden));
+
+  Snapshot s;
+  s.step = step;
+  s.patch = mae->options().patch;
+  s.images = displayable(x, dataset);
+  s.masked = masking.mask.masked.to(at::kByte).cpu();
+  s.reconstruction = displayable(shown, dataset);
+  if (masking.probabilities.defined()) s.probability = masking.probabilities.to(at::kFloat).cpu();
+
+  // Rates need more images than the eye does.
+  const std::vector<int64_t> rows = some(dataset.head, 512);
+  at::Tensor rate = torch::zeros({mae->options().patches()});
+  for (int64_t begin = 0, count = static_cast<int64_t>(rows.size()); begin < count; begin += 128) {
+    const int64_t end = std::min(begin + 128, count);
+    const at::Tensor part = mlo::image_batch(*dataset.train, rows, begin, end, dataset.plain())[0].to(device);
+    rate += choose_mask(mae->embed(part), models.network, options).mask.masked.sum(0).to(at::kFloat).cpu() / static_cast<double>(count);
+  }
+  s.position_rate = rate;
+  return s;
+}
+
+std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset, const Models& models, std::filesystem::path folder,
+                                         std::filesystem::path tensorboard) {
+  return std::make_unique<Snapshots>(settings, dataset, models, std::move(folder), std::move(tensorboard));
+}
+
+}  // namespace mlomae

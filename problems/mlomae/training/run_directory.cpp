@@ -1,0 +1,89 @@
+#include "mlomae/training/run_directory.h"
+
+#include "mlomae/config/json.h"
+#include "mlomae/models/weights.h"
+
+#include <mlo/error.h>
+#include <mlo/io/checkpoint.h>
+#include <mlo/version.h>
+#include <nlohmann/json.hpp>
+#include <torch/version.h>
+
+#include <fstream>
+
+#include <sys/resource.h>
+
+namespace mlomae {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void write_text(const std::filesystem::path& file, const std::string& text) {
+  const auto sink = mlo::atomic_file(file);
+  sink->write(text.data(), text.size());
+  sink->commit();
+}
+
+}  // namespace
+
+void RunDirectory::create() const {
+  std::error_code error;
+  if (std::filesystem::exists(config()) || std::filesystem::exists(checkpoint()))
+    throw mlo::ConfigError(path.string() + " holds a run already; go on with it (--resume), give another --out, or remove it");
+  if (std::filesystem::exists(path) && !std::filesystem::is_empty(path, error))
+    throw mlo::ConfigError(path.string() + " is not an empty directory; give another --out");
+  std::filesystem::create_directories(path, error);
+  if (error) throw mlo::ConfigError(path.string() + " cannot be made: " + error.message() + "; give another --out");
+}
+
+Settings RunDirectory::settings() const {
+  if (!std::filesystem::exists(config())) throw mlo::ConfigError(path.string() + " is no run: there is no config.json; give a directory that `mlomae pretrain` has made");
+  Settings settings;
+  apply_file(settings, config());
+  settings.validate();
+  return settings;
+}
+
+Json RunDirectory::read_record() const {
+  std::ifstream in(record());
+  const Json json = Json::parse(in, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) throw mlo::Error(record().string() + ": cannot be read, or no JSON object; it is damaged");
+  return json;
+}
+
+void RunDirectory::write_settings(const Settings& settings) const { write_text(config(), to_json(settings).dump(2) + "\n"); }
+void RunDirectory::write_record(const Json& json) const { write_text(record(), json.dump(2) + "\n"); }
+
+void RunDirectory::write_models(const Models& models) const {
+  export_model(model(), models.mae);
+  export_encoder(encoder(), models.mae);
+  if (models.network) export_module(network(), *models.network);
+  if (models.head) export_module(head(), *models.head);
+}
+
+Models RunDirectory::read_models(const Settings& settings, const Dataset& dataset) const {
+  if (!std::filesystem::exists(model()))
+    throw mlo::ConfigError(path.string() + " has no weights yet (mae.safetensors): the run was cut off; finish it with mlomae pretrain --out " + path.string() + " --resume");
+  Models models = make_models(settings, dataset);
+  import_weights(model(), models.mae);
+  if (models.network) import_module(network(), *models.network);
+  if (models.head) import_module(head(), *models.head);
+  return models;
+}
+
+Json versions() { return {{"mlo", mlo::version()}, {"libtorch", TORCH_VERSION}, {"compiler", __VERSION__}}; }
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return {};
+}
+
+double peak_mib() {
+  rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024.0;
+}
+
+}  // namespace mlomae

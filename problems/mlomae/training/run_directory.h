@@ -1,0 +1,47 @@
+#pragma once
+
+#include "mlomae/training/pretraining.h"
+
+#include <mlo/engine.h>
+#include <nlohmann/json_fwd.hpp>
+
+#include <filesystem>
+#include <string>
+
+namespace mlomae {
+
+/// What `pretrain` leaves behind, by name.
+struct RunDirectory {
+  std::filesystem::path path;
+  std::filesystem::path config() const { return path / "config.json"; }            ///< the settings
+  std::filesystem::path record() const { return path / "run.json"; }               ///< what it was, where and how long
+  std::filesystem::path log() const { return path / "log.jsonl"; }
+  std::filesystem::path tensorboard() const { return path / "tensorboard"; }
+  std::filesystem::path checkpoint() const { return path / "checkpoint.mlo"; }
+  std::filesystem::path masks() const { return path / "masks"; }                   ///< snapshots
+  std::filesystem::path model() const { return path / "mae.safetensors"; }
+  std::filesystem::path encoder() const { return path / "encoder.safetensors"; }   ///< for timm
+  std::filesystem::path network() const { return path / "masking_network.safetensors"; }
+  std::filesystem::path head() const { return path / "head.safetensors"; }
+
+  /// Throws mlo::ConfigError for a directory that holds something else, or a run already.
+  void create() const;
+  /// Of an earlier run. Throw mlo::ConfigError or mlo::Error naming the file.
+  Settings settings() const;
+  nlohmann::ordered_json read_record() const;
+
+  void write_settings(const Settings& settings) const;
+  void write_record(const nlohmann::ordered_json& record) const;
+  void write_models(const Models& models) const;
+  /// Of a finished (or stopped) run, for its data.
+  Models read_models(const Settings& settings, const Dataset& dataset) const;
+};
+
+/// {"mlo", "libtorch", "compiler"}
+nlohmann::ordered_json versions();
+/// As the system calls it; empty if it does not say.
+std::string processor();
+/// Most memory that this process has had, in MiB.
+double peak_mib();
+
+}  // namespace mlomae
