@@ -101,7 +101,7 @@ void run(Fields& all, Settings& settings) {
   all.push_back({"run.device", &s.device, "cpu, cuda or cuda:N"});
   all.push_back({"run.threads", &s.threads, "of LibTorch; 0: its own choice"});
   all.push_back({"run.log_every", &s.log_every, "steps of the top level between lines of the log"});
-  all.push_back({"run.validate_every", &s.validate_every, "reconstruction steps between k-nearest-neighbour checks; 0: twenty a run"});
+  all.push_back({"run.validate_every", &s.validate_every, "reconstruction steps between k-nearest-neighbour checks; 0: ten a run"});
   all.push_back({"run.checkpoint_every", &s.checkpoint_every, "reconstruction steps between checkpoints"});
   all.push_back({"run.snapshot_every", &s.snapshot_every, "reconstruction steps between pictures of the masks; 0: ten a run"});
   all.push_back({"run.snapshot_images", &s.snapshot_images, "images in those pictures"});

@@ -104,7 +104,7 @@ class Snapshots final : public mlo::Callback {
 }  // namespace
 
 Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Models& models) {
-  const std::vector<int64_t> known = some(dataset.head, 4000), asked = some(dataset.held_out, 1000);
+  const std::vector<int64_t> known = some(dataset.head, 1000), asked = some(dataset.held_out, 500);
   if (asked.empty()) return {};
   const KnnOptions options{.neighbours = settings.evaluation.neighbours, .temperature = settings.evaluation.temperature};
   const int64_t batch = settings.evaluation.batch, classes = static_cast<int64_t>(dataset.train->classes().size());

@@ -11,7 +11,7 @@
 
 namespace mlomae {
 
-/// "knn": accuracy of k-nearest neighbours on class tokens, of up to 1,000 held-out images among up to 4,000 training ones: a cheap look at
+/// "knn": accuracy of k-nearest neighbours on class tokens, of up to 500 held-out images among up to 1,000 training ones: a cheap look at
 /// the encoder while it trains. Test images are not touched.
 Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Models& models);
 

@@ -121,8 +121,8 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
   mlo::EngineOptions engine_options;
   engine_options.steps = steps;
   engine_options.seed = static_cast<uint64_t>(settings.run.seed);
-  const int64_t twentieth = std::max<int64_t>(1, length.reconstruction_steps / 20);
-  engine_options.validate_every = every(settings.run.validate_every == 0 ? twentieth : settings.run.validate_every, length);
+  const int64_t tenth = std::max<int64_t>(1, length.reconstruction_steps / 10);
+  engine_options.validate_every = every(settings.run.validate_every == 0 ? tenth : settings.run.validate_every, length);
   engine_options.checkpoint = files.checkpoint;
   if (!files.checkpoint.empty()) engine_options.checkpoint_every = every(settings.run.checkpoint_every, length);
   engine_options.profile = files.profile;
