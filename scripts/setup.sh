@@ -2,7 +2,8 @@
 # Installs what the build needs: the packages of Debian 12 or Ubuntu 24.04 that are missing, and LibTorch (the PyPI wheel
 # of PyTorch) into .deps/. Safe to run again: what is already there is left alone.
 #
-# usage: scripts/setup.sh
+# usage: scripts/setup.sh [--tests]
+#   --tests   also what the tests read files back with (tensorboard, safetensors) into .deps/tests; without it those tests skip
 # environment:
 #   MLO_CUDA=AUTO|ON|OFF               install what the CUDA half of LibTorch loads; AUTO: if nvcc of the wheel's major
 #                                      version is here
@@ -16,6 +17,26 @@ venv=.deps/venv
 
 say() { printf 'setup: %s\n' "$*"; }
 stop() { printf 'setup: %s\n' "$@" >&2; exit 1; }
+
+if [ "${1:-}" = --tests ]; then
+  scripts/setup.sh
+  packages=(tensorboard==2.21.0 safetensors==0.8.0 numpy==2.4.6 setuptools==80.9.0)
+  tests=.deps/tests
+  if [ "$(cat "$tests/stamp" 2>/dev/null)" = "${packages[*]}" ]; then exit 0; fi
+  say "installing ${packages[*]} into $tests for the tests"
+  rm -rf "$tests"
+  mkdir -p .deps
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  if python3 -m venv "$tests" >"$log" 2>&1 &&
+     "$tests/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile "${packages[@]}" >"$log" 2>&1; then
+    printf '%s\n' "${packages[*]}" >"$tests/stamp"
+  else
+    tail -n 5 "$log" >&2
+    say "could not (its last lines are above): the tests that need them will skip"
+  fi
+  exit 0
+fi
 
 # --- Packages --------------------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ if [ "${1:-}" = --asan ]; then
   preset=asan
   shift
 fi
+scripts/setup.sh --tests
 build "$preset"
 say "running the tests"
 ctest --preset "$preset" --parallel "$jobs" "$@"

@@ -200,7 +200,7 @@ Autocast::~Autocast() {
 
 Evaluation evaluate(Level& level, Draw& draw, bool replay) {
   seed_generators(draw.seed);
-  const ChoiceTape tape(draw.choices, replay, level.name);
+  const ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   ++level.counters.forwards;
   const Autocast autocast(level);
   Evaluation result = level.problem->loss(draw.batch);
@@ -215,7 +215,7 @@ Evaluation evaluate(Level& level, Draw& draw, bool replay) {
 std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, const Tensors& wrt, Tensors& gradient) {
   if (!level.analytic) return std::nullopt;
   seed_generators(draw.seed);
-  const ChoiceTape tape(draw.choices, replay, level.name);
+  const ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   gradient.assign(wrt.size(), {});
   std::optional<Evaluation> result = level.analytic->gradient(draw.batch, wrt, gradient);
   if (!result) return result;
@@ -230,7 +230,7 @@ std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, 
 
 Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt) {
   seed_generators(draw.seed);
-  const ChoiceTape tape(draw.choices, /*replay=*/true, level.name);
+  const ChoiceTape tape(draw.choices, /*replay=*/true, level.name, draw.seed);
   const at::NoGradGuard no_grad;
   Tensors product = level.analytic->product(draw.batch, v, wrt);
   if (product.size() != wrt.size())

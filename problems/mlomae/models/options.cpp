@@ -37,7 +37,7 @@ void ModelOptions::validate() const {
   require(channels == 1 || channels == 3, is("channels", channels), "images have 1 or 3");
   require(patch <= image_size, is("patch", patch) + " and " + is("image_size", image_size), "an image must hold a patch");
   require(image_size % patch == 0, is("image_size", image_size) + " and " + is("patch", patch),
-          "the patch must divide the image: choose a patch or data.size that does");
+          "the patch must divide the image: choose a patch or model.image_size that does");
   require(patches() >= 2, is("patches", patches()), "a mask needs at least 2: take smaller patches");
   const auto width = [](const char* field, int64_t value, const char* by_field, int64_t by) {
     require(value >= 4 && value % 4 == 0 && value % by == 0, is(field, value) + " and " + is(by_field, by),

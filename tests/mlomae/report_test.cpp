@@ -1,0 +1,147 @@
+// Runs read back, averaged over seeds, and written as a page.
+#include "mlomae/report/chart.h"
+#include "mlomae/report/pictures.h"
+#include "mlomae/report/write_report.h"
+
+#include "io/files.h"
+
+#include <mlo/error.h>
+#include <torch/torch.h>
+
+#include "catch.h"
+
+using namespace mlomae;
+
+namespace {
+
+Snapshot snapshot(int64_t step, bool with_probability = true) {
+  torch::manual_seed(static_cast<uint64_t>(step));
+  Snapshot s;
+  s.step = step;
+  s.patch = 4;
+  s.images = torch::randint(0, 256, {2, 1, 8, 8}, at::kByte);
+  s.masked = torch::tensor({{1, 0, 1, 1}, {0, 1, 1, 1}}, at::kByte);
+  s.reconstruction = torch::randint(0, 256, {2, 1, 8, 8}, at::kByte);
+  if (with_probability) s.probability = torch::rand({2, 4});
+  s.position_rate = torch::tensor({0.5, 0.5, 1.0, 1.0});
+  return s;
+}
+
+void make_run(const std::filesystem::path& path, const std::string& method, int seed, double accuracy, const std::string& lr = "0.001", const std::string& name = "a run") {
+  std::filesystem::create_directories(path / "masks");
+  write_bytes(path / "config.json", R"({"run": {"seed": )" + std::to_string(seed) + R"(, "method": ")" + method + R"("}, "pretrain": {"lr": )" + lr + "}}");
+  nlohmann::ordered_json info = {{"name", name}, {"method", method}, {"data", "toy"}, {"seed", seed}, {"steps", 4}, {"reconstruction_steps", 8}, {"seconds", 60.0 + seed},
+                                 {"images_per_second", 100.0}, {"peak_mib", 500.0}, {"versions", {{"mlo", "1"}}}, {"threads", 1}, {"processor", "P"}};
+  write_bytes(path / "run.json", info.dump());
+  write_bytes(path / "log.jsonl", "{\"event\":\"start\",\"step\":0}\n"
+                                  "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":1.0},\"metrics\":{\"pretrain.reconstruction\":1.25}}\n"
+                                  "{\"event\":\"step\",\"step\":2,\"losses\":{\"pretrain\":null},\"metrics\":{}}\n"
+                                  "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":0.5},\"metrics\":{\"pretrain.reconstruction\":0.75}}\n"
+                                  "{\"event\":\"validation\",\"step\":2,\"metrics\":{\"pretrain.knn\":0.5}}\n"
+                                  "{\"event\":\"step\",\"st");
+  write_scores(path, {{.kind = "linear-probe", .feature = "class", .accuracy = accuracy, .images = 400}});
+}
+
+}  // namespace
+
+TEST_CASE("Snapshots of masks are written and read back, and others refused", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  for (const bool with : {true, false}) {
+    write_snapshot(folder / "s.mlo", snapshot(3, with));
+    const Snapshot back = read_snapshot(folder / "s.mlo");
+    CHECK(back.step == 3);
+    CHECK(at::equal(back.images, snapshot(3).images));
+    CHECK(back.probability.defined() == with);
+  }
+  Snapshot wrong = snapshot(1);
+  wrong.masked = wrong.masked.narrow(1, 0, 3);
+  write_snapshot(folder / "s.mlo", wrong);
+  CHECK_THROWS_WITH(read_snapshot(folder / "s.mlo"), Contains("s.mlo") && Contains("belong together"));
+  write_bytes(folder / "s.mlo", "nothing");
+  CHECK_THROWS_WITH(read_snapshot(folder / "s.mlo"), Contains("s.mlo"));
+}
+
+TEST_CASE("Pictures show what is masked", "[mlomae][report]") {
+  const Snapshot s = snapshot(1);
+  const at::Tensor p = masked_picture(s.images[0], s.masked[0]);
+  CHECK(p.sizes() == at::IntArrayRef({3, 8, 8}));
+  CHECK(p.narrow(1, 0, 4).narrow(2, 0, 4).eq(150).all().item<bool>());
+  CHECK(at::equal(p[1].narrow(0, 0, 4).narrow(1, 4, 4), s.images[0][0].narrow(0, 0, 4).narrow(1, 4, 4)));
+  const at::Tensor map = heat_map(torch::tensor({0.0, 1.0, 0.5, 2.0}), 8);
+  CHECK(map.select(1, 0).select(1, 0).eq(torch::tensor({68, 1, 84}, at::kByte)).all().item<bool>());
+  CHECK(map.select(1, 0).select(1, 7).eq(torch::tensor({253, 231, 37}, at::kByte)).all().item<bool>());
+  CHECK(at::equal(map.select(1, 7).select(1, 7), map.select(1, 0).select(1, 7)));  // clipped
+  CHECK(side_by_side({p, p}, 2).size(2) == 18);
+  CHECK(enlarged(p, 3).size(1) == 24);
+}
+
+TEST_CASE("A run is read as far as it got, the later line of a step counts", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.5);
+  const Run run = read_run(folder / "a");
+  CHECK(run.series.at("loss/pretrain").size() == 1);
+  CHECK(run.series.at("loss/pretrain").at(2) == 0.5);  // by reconstruction step: two a step of the log
+  CHECK(run.series.at("validation/pretrain.knn").at(4) == 0.5);
+  CHECK(run.scores.size() == 1);
+  CHECK_THROWS_WITH(read_run(folder / "none"), Contains("run.json") && Contains("mlomae pretrain"));
+  write_bytes(folder / "a/run.json", "{");
+  CHECK_THROWS_WITH(read_run(folder / "a"), Contains("run.json") && Contains("damaged"));
+}
+
+TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a0", "mae", 0, 0.5);
+  make_run(folder / "a1", "mae", 1, 0.6);
+  make_run(folder / "b0", "mlo-mae", 0, 0.7);
+  make_run(folder / "c0", "mae", 0, 0.4, "0.01");
+  const std::vector<Run> runs = {read_run(folder / "a0"), read_run(folder / "a1"), read_run(folder / "b0"), read_run(folder / "c0")};
+  const std::vector<Group> groups = grouped(runs);
+  REQUIRE(groups.size() == 3);
+  CHECK(groups[0].runs == std::vector<std::size_t>{0, 1});
+  CHECK(groups[0].scores.at("linear-probe class").mean == Approx(0.55));
+  CHECK(groups[0].scores.at("linear-probe class").deviation == Approx(std::sqrt(0.005)));
+  CHECK(groups[1].scores.at("linear-probe class").deviation == Approx(std::sqrt(0.7 * 0.3 / 400)));
+  REQUIRE(groups[2].differing.size() == 1);
+  CHECK(groups[2].differing[0] == std::pair<std::string, std::string>("pretrain.lr", "0.01"));
+  const nlohmann::ordered_json json = report_as_json(runs);
+  CHECK(json[0]["scores"]["linear-probe class"]["runs"] == 2);
+  CHECK(json[0]["seconds"]["mean"] == Approx(60.5));
+}
+
+TEST_CASE("The page is whole, needs nothing else, and takes no orders from names", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mlo-mae", 0, 0.5, "0.001", "<script>alert(1)</script>");
+  make_run(folder / "b", "mae", 0, 0.45);
+  for (const int step : {0, 4, 8}) write_snapshot(folder / ("a/masks/0000000" + std::to_string(step) + ".mlo"), snapshot(step));
+  write_report({read_run(folder / "a"), read_run(folder / "b")}, folder / "r.html", "A \"title\" & more");
+  const std::string html = read_bytes(folder / "r.html");
+  CHECK_THAT(html, Contains("A &quot;title&quot; &amp; more") && Contains("50.0 (2.5)") && Contains("45.0 (2.5)") && Contains("Reconstruction error"));
+  CHECK(html.find("<script") == std::string::npos);
+  for (const char* outside : {"http://", "https://", "src=\"/", "url(", "@import", "<link"}) CHECK(html.find(outside) == std::string::npos);
+  // Every element that is opened is closed, in order.
+  std::vector<std::string> open;
+  for (std::size_t at = html.find('<'); at != std::string::npos; at = html.find('<', at + 1)) {
+    const std::size_t end = html.find('>', at);
+    REQUIRE(end != std::string::npos);
+    const std::string tag = html.substr(at + 1, html.find_first_of(" >/", at + 2) - at - 1);
+    if (tag[0] == '!' || tag == "meta" || tag == "img" || tag == "br" || html[end - 1] == '/') continue;
+    if (tag[0] != '/') {
+      open.push_back(tag);
+      continue;
+    }
+    const std::string closed = html.substr(at + 2, end - at - 2);
+    REQUIRE_FALSE(open.empty());
+    REQUIRE(open.back() == closed);
+    open.pop_back();
+  }
+  CHECK(open.empty());
+  write_bytes(folder / "a/masks/00000008.mlo", "broken");
+  CHECK_THROWS_WITH(write_report({read_run(folder / "a")}, folder / "r.html", "t"), Contains("00000008.mlo"));
+  CHECK(read_bytes(folder / "r.html") == html);
+  CHECK_THROWS_AS(write_report({}, folder / "r.html", "t"), mlo::ConfigError);
+}
+
+TEST_CASE("A chart without points is no chart", "[mlomae][report]") {
+  CHECK(chart("t", {{"a", 0, {}}}).empty());
+  CHECK_THAT(chart("a<b", {{"x&y", 1, {{0, 1}, {10, 1}}}}), Contains("a&lt;b") && Contains("x&amp;y") && Contains("<svg"));
+}
