@@ -7,6 +7,7 @@
 
 #include "io/files.h"
 
+#include <mlo/data/image_source.h>
 #include <mlo/error.h>
 #include <torch/torch.h>
 
@@ -91,7 +92,7 @@ TEST_CASE("The linear probe separates what can be, and not what cannot", "[mloma
   const at::Tensor shuffled = labels.index_select(0, torch::randperm(400));
   const LinearProbe control = linear_probe(train, shuffled, test, test_labels, 4);
   CHECK(control.accuracy < 0.6);
-  CHECK(control.strength > probe.strength);
+  CHECK(control.strength >= 1e-2);
 }
 
 TEST_CASE("Nearest neighbours vote as a loop says", "[mlomae][evaluation]") {

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# The program mlomae from outside: a run on a folder of images with everything made of it, a run killed and resumed to the bit, bad input.
+#
+# usage: program_test.sh MLOMAE
+set -euo pipefail
+mlomae=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+fail() { printf 'program_test: %s\n' "$*" >&2; exit 1; }
+
+# Two classes of small colour images, 24 each.
+one=iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAA00lEQVR4nAHIADf/AEQggjz95vHCazD5DsfdAeSIdTSiDwsNBAHDbthLAwjvBtB5+Tsem+qfVMIKS0Ek8bkA/8kR9XzO1Fi7vyzgN1PJvfoP8BadyVdWBHU9VQLJ4j4c2U7Zh2cW2jnAV93iGQu5qgGp6g7McE65KLT2qPjD3YeYgqnfJ1zFpb0E2Wx9IZIZ0AreDh2LyDibBWBJDaZ2ULTBAsi8x07yzOiA1b4FFW/B4OjhG7lKlCVICgCBQgQTb+tXE8FmsTJp3WP8NceX/wimzZAWXGJNO54kSwAAAABJRU5ErkJggg==
+two=iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAA00lEQVR4nAHIADf/AQlQZp71RzQo21ZVKMe2cRyzI0IqKTNVFQKzXUiTUMsf2K1zUiAtSiosg/Zr0gWg3jgBlzrq9v0tCs/wl80z5o1Aw/LBDwNAa99jBCpclzMLHHYB/d8yXZbhMcnmpoDWbhnehQIvIANpyWr73KQcipZCSOXU+331BXZpGw8BqzMv0j3b/10bDVcBguFurPdclze32SW0AUxIo1Du86QzstA4IUv4dPV/oTEIZltg/ADoBcqtV4T4DNUJH7VGQEaEjcvNWC13+AOxlltisgEJPAAAAABJRU5ErkJggg==
+for i in $(seq 24); do
+  mkdir -p images/left images/right
+  base64 -d <<<"$one" >images/left/$i.png
+  base64 -d <<<"$two" >images/right/$i.png
+done
+tiny=(--preset micro --data images --threads 1 --set model.image_size=8 --set model.dim=16 --set model.depth=2 --set model.heads=2 --set model.decoder_dim=8
+  --set model.decoder_depth=1 --set model.patch=2 --set mask.hidden=16 --set pretrain.batch=8 --set head.batch=8 --set masker.batch=4 --set augmentation.padding=1
+  --set data.test_fraction=0.25 --set run.checkpoint_every=4 --set model.dropout=0.1 --set evaluation.finetune_epochs=2 --set evaluation.finetune_batch=8)
+
+# --- Everything once, by every method.
+for method in mlo-mae mae u-mae blo-mae fixed; do
+  "$mlomae" pretrain "${tiny[@]}" --method $method --set run.reconstruction_steps=8 --out $method --json >$method.json
+  grep -q '"reconstruction_steps":8' $method.json || fail "$method: $(cat $method.json)"
+  for file in config.json run.json log.jsonl mae.safetensors encoder.safetensors checkpoint.mlo masks/00000000.mlo masks/00000008.mlo tensorboard; do
+    [ -e $method/$file ] || fail "$method/$file is missing"
+  done
+done
+for kind in linear-probe knn finetune scratch; do "$mlomae" evaluate $kind mlo-mae --json >$kind.json; done
+grep -q '"kind":"scratch"' scratch.json || fail "$(cat scratch.json)"
+"$mlomae" evaluate knn mae >/dev/null
+"$mlomae" report mlo-mae mae u-mae blo-mae fixed -o report.html >/dev/null
+grep -q '</html>' report.html || fail "no report"
+"$mlomae" masks mlo-mae images/left/1.png -o pictures >/dev/null
+[ -s pictures/1.masks.png ] || fail "no picture of the masks"
+"$mlomae" export mlo-mae encoder.safetensors --encoder >/dev/null
+cmp encoder.safetensors mlo-mae/encoder.safetensors || fail "the exported encoder is another"
+"$mlomae" export mlo-mae all.safetensors >/dev/null
+"$mlomae" import all.safetensors --out imported --data images --set data.test_fraction=0.25 --set model.image_size=8 --set pretrain.batch=8 >/dev/null
+"$mlomae" evaluate knn imported --json | sed 's/.*"accuracy":\([^,]*\).*/\1/' >imported.txt
+"$mlomae" evaluate knn mlo-mae --json | sed 's/.*"accuracy":\([^,]*\).*/\1/' >original.txt
+cmp imported.txt original.txt || fail "an imported model is judged otherwise than the original"
+"$mlomae" config --preset reference >settings.json
+"$mlomae" pretrain "${tiny[@]}" --config settings.json --dry-run --set data.path=images --set run.epochs=1 --set model.image_size=8 --set model.dim=16 --set model.depth=1 \
+  --set model.heads=2 --set model.decoder_dim=8 --set model.decoder_depth=1 --set model.size=micro --set model.patch=4 --set pretrain.batch=8 --set head.batch=8 --set masker.batch=4 \
+  --set augmentation.padding=1 >dry.txt
+grep -q masker dry.txt || fail "$(cat dry.txt)"
+
+# --- Killed in the middle, and resumed: the same bits as a run that was left alone.
+long=(--set run.reconstruction_steps=400 --set run.validate_every=400 --set run.snapshot_every=400)
+"$mlomae" pretrain "${tiny[@]}" "${long[@]}" --out whole >/dev/null
+"$mlomae" pretrain "${tiny[@]}" "${long[@]}" --out killed >/dev/null 2>&1 &
+process=$!
+for _ in $(seq 600); do
+  if [ -e killed/checkpoint.mlo ]; then break; fi
+  sleep 0.05
+done
+sleep 0.2
+kill -KILL $process 2>/dev/null || fail "the run was over before it could be killed"
+wait $process 2>/dev/null || true
+[ ! -e killed/mae.safetensors ] || fail "the killed run had ended"
+if "$mlomae" evaluate knn killed 2>error.txt; then fail "a run that was cut off was evaluated"; fi
+grep -q -- '--resume' error.txt || fail "$(cat error.txt)"
+"$mlomae" pretrain --out killed --resume >/dev/null
+for file in checkpoint.mlo mae.safetensors masking_network.safetensors head.safetensors; do
+  cmp whole/$file killed/$file || fail "$file of the resumed run differs"
+done
+"$mlomae" pretrain "${tiny[@]}" "${long[@]}" --seed 1 --out other >/dev/null
+if cmp -s whole/mae.safetensors other/mae.safetensors; then fail "another seed gave the same weights"; fi
+
+# --- Interrupted: saved, and said so.
+"$mlomae" pretrain "${tiny[@]}" --set run.reconstruction_steps=40000 --set run.validate_every=40000 --out stopped >/dev/null 2>stopped.txt &
+process=$!
+for _ in $(seq 600); do
+  if [ -e stopped/checkpoint.mlo ]; then break; fi
+  sleep 0.05
+done
+kill -INT $process
+status=0
+wait $process || status=$?
+[ $status = 3 ] || fail "an interrupted run ended with $status: $(cat stopped.txt)"
+grep -q -- '--resume' stopped.txt || fail "$(cat stopped.txt)"
+
+# --- Bad input: status 2, and the words that help; no directory is left behind.
+refused() { # refused WORDS arguments…
+  local words=$1 status=0
+  shift
+  "$mlomae" "$@" >out.txt 2>error.txt || status=$?
+  [ $status = 2 ] || fail "expected status 2 with '$words', got $status: $(cat out.txt error.txt)"
+  grep -q -- "$words" error.txt || fail "expected '$words' in: $(cat error.txt)"
+}
+refused "the nearest is 'model.patch'" pretrain "${tiny[@]}" --set model.pacth=2 --out bad
+refused "no such folder" pretrain --data nowhere --out bad
+refused "mask.ratio" pretrain "${tiny[@]}" --set mask.ratio=1 --out bad
+refused "at least one must stay visible" pretrain "${tiny[@]}" --set mask.ratio=0.99 --out bad
+refused "the patch must divide the image" pretrain "${tiny[@]}" --set model.patch=3 --out bad
+refused "holds a run already" pretrain "${tiny[@]}" --out mae
+refused "leave the other options out" pretrain "${tiny[@]}" --out mae --resume
+refused "no multiple of pretrain.unroll" pretrain "${tiny[@]}" --set run.reconstruction_steps=7 --out bad
+refused "only" pretrain "${tiny[@]}" --set masker.batch=400 --out bad
+refused "no CUDA device\|expected cpu" pretrain "${tiny[@]}" --device cuda:7 --out bad
+refused "there is no preset" config --preset huge
+for i in $(seq 12); do printf 'not an image' >images/left/broken$i.jpg; done
+refused "broken.*\.jpg" pretrain "${tiny[@]}" --set run.reconstruction_steps=8 --out bad
+"$mlomae" pretrain "${tiny[@]}" --set run.reconstruction_steps=8 --set data.on_bad_image=skip --out skipped >/dev/null 2>warning.txt
+grep -q "left out.*broken1.jpg" warning.txt || fail "$(cat warning.txt)"
+rm images/left/broken*
+mkdir images/empty
+refused "empty" pretrain "${tiny[@]}" --out bad
+[ ! -e bad ] || fail "a refused run left its directory"
+echo "program_test: ok"
