@@ -132,8 +132,15 @@ int pretrain(const Arguments& arguments) {
   const Models models = make_models(settings, dataset);
   const Length length = run_length(settings, dataset);
   if (!arguments.resume) directory.create();
-  const auto engine = make_engine(settings, dataset, models, knn_monitor(settings, dataset, models), {.checkpoint = directory.checkpoint()});
-  engine->build();  // whatever is wrong shows before there is a run
+  std::unique_ptr<mlo::Engine> engine;
+  try {
+    engine = make_engine(settings, dataset, models, knn_monitor(settings, dataset, models), {.checkpoint = directory.checkpoint()});
+    engine->build();  // whatever is wrong shows before there is a run
+  } catch (...) {
+    std::error_code ignored;
+    if (!arguments.resume) std::filesystem::remove(directory.path, ignored);  // made above, and empty
+    throw;
+  }
   const bool goes_on = arguments.resume && std::filesystem::exists(directory.checkpoint());
   if (goes_on) engine->load(directory.checkpoint());
 
