@@ -14,13 +14,15 @@ struct Contestant {
   std::string method;  ///< "darts", "one_step", … ; by hand: "darts by hand", …
   std::function<void(int64_t)> steps;
   std::function<mlo::Counters()> counters;  ///< summed over the levels, of all steps so far; null by hand
+  double flop = 0.0;  ///< floating point operations of the matrix products of an outer step; 0: not counted
 };
 
 struct Case {
   std::string name;
   std::string what;          ///< one line for `list`
   int64_t steps_a_repeat;    ///< outer steps timed together
-  std::function<std::vector<Contestant>()> contestants;
+  /// All of them, or the one of that name if it is not empty: the others' memory would count in its peak.
+  std::function<std::vector<Contestant>(const std::string& only)> contestants;
 };
 
 /// Sum over an engine's levels.
@@ -31,6 +33,14 @@ Contestant engine_contestant(std::string method, std::shared_ptr<mlo::Engine> en
 
 Case logistic_case();
 Case cnn_case();
+/// Shapes of the MLO-MAE step; the defaults are those of the design's figures.
+struct MlomaeShape {
+  int64_t image = 32, patch = 4, dim = 192, depth = 6, heads = 3, decoder_dim = 128, decoder_depth = 2, decoder_heads = 4, batch = 64, unroll = 2;
+  bool small = false;
+};
+Case mlomae_case(const MlomaeShape& shape);
+/// Images a second through the sources of mlo/data.
+Case images_case();
 /// 2^layers paths.
 Case paths_case(int64_t layers);
 

@@ -37,8 +37,9 @@ Contestant engine_contestant(std::string method, std::shared_ptr<mlo::Engine> en
 
 namespace {
 
-std::vector<Case> all_cases() {
-  std::vector<Case> cases = {logistic_case(), cnn_case()};
+std::vector<Case> all_cases(const MlomaeShape& shape) {
+  std::vector<Case> cases = {logistic_case(), cnn_case(), images_case(), mlomae_case(shape)};
+  cases.push_back(mlomae_case({.image = 8, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .decoder_dim = 8, .decoder_depth = 1, .decoder_heads = 2, .batch = 4, .small = true}));
   for (int64_t layers = 1; layers <= 8; ++layers) cases.push_back(paths_case(layers));
   return cases;
 }
@@ -76,12 +77,12 @@ nlohmann::json counters_of(const mlo::Counters& before, const mlo::Counters& aft
 }
 
 int run(const Case& which, const std::string& method, int repeats, bool json) {
-  std::vector<Contestant> contestants = which.contestants();
+  std::vector<Contestant> contestants = which.contestants(method);
   if (!method.empty())
     std::erase_if(contestants, [&](const Contestant& c) { return c.method != method && c.method != method + " by hand"; });
   if (contestants.empty()) {
     std::cerr << "case '" << which.name << "' has no method '" << method << "'; it has";
-    for (const auto& c : which.contestants()) std::cerr << " '" << c.method << "'";
+    for (const auto& c : which.contestants("")) std::cerr << " '" << c.method << "'";
     std::cerr << "\n";
     return 2;
   }
@@ -112,6 +113,7 @@ int run(const Case& which, const std::string& method, int repeats, bool json) {
                                    {"steps_a_repeat", which.steps_a_repeat},
                                    {"peak_mib", measured[i].peak},
                                    {"counters", measured[i].counters},
+                                   {"gflop_a_second", contestants[i].flop / median * 1e-9},
                                    {"commit", kCommit},
                                    {"build", kBuild},
                                    {"mlo", mlo::version()},
@@ -142,9 +144,14 @@ int main(int argc, char** argv) {
   run->add_option("--threads", threads, "Threads of LibTorch")->check(CLI::Range(1, 1024))->capture_default_str();
   run->add_option("--repeats", repeats, "Interleaved repeats")->check(CLI::Range(1, 10000))->capture_default_str();
   run->add_flag("--json", json, "A line of JSON for each measurement");
+  bench::MlomaeShape shape;
+  const std::pair<const char*, int64_t*> sizes[] = {{"--image", &shape.image}, {"--patch", &shape.patch}, {"--dim", &shape.dim}, {"--depth", &shape.depth},
+                                                    {"--heads", &shape.heads}, {"--decoder-dim", &shape.decoder_dim}, {"--decoder-depth", &shape.decoder_depth},
+                                                    {"--decoder-heads", &shape.decoder_heads}, {"--batch", &shape.batch}, {"--unroll", &shape.unroll}};
+  for (const auto& [option, value] : sizes) run->add_option(option, *value, "Of mlomae-step")->check(CLI::PositiveNumber)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
-  const auto cases = bench::all_cases();
+  const auto cases = bench::all_cases(shape);
   if (list->parsed()) {
     for (const auto& which : cases) std::printf("%-10s %s\n", which.name.c_str(), which.what.c_str());
     return 0;

@@ -235,3 +235,58 @@ TEST_CASE("With gradients to the masking network alone, no activation of the enc
   CHECK(without < 20);
   CHECK(with > 100);
 }
+
+// test_mlomae_proof "[.table]" -s prints the figures of docs/mlomae.md: how far methods are from the exact derivative of the steps taken, at the
+// demo's size on Fashion-MNIST, at the start and after some steps.
+TEST_CASE("How far approximations are from the exact hypergradient", "[.table]") {
+  const std::filesystem::path folder = "/usr/share/datasets/fashion-mnist";
+  if (!std::filesystem::exists(folder / "train-images-idx3-ubyte.gz")) {
+    WARN("no Fashion-MNIST here (Debian's dataset-fashion-mnist): no table");
+    return;
+  }
+  const auto set = mlo::idx_images(folder / "train-images-idx3-ubyte.gz", folder / "train-labels-idx1-ubyte.gz");
+  ModelOptions o = model_size("micro");
+  o.image_size = 28, o.channels = 1, o.patch = 4;
+  mlo::Augmentation plain;
+  plain.size = 28, plain.mean = {0.286}, plain.deviation = {0.353};
+
+  struct Row {
+    const char* name;
+    std::function<std::unique_ptr<mlo::Method>()> pretrain, head;
+  };
+  using Scale = mlo::IdentityOptions::Scale;
+  const auto exact = [] { return mlo::one_step(); };
+  const Row rows[] = {{"reverse over forward", duals, exact},
+                      {"differences (darts)", [] { return mlo::darts(); }, [] { return mlo::darts(); }},
+                      {"Betty's differences (scale one, after the step)", [] { return mlo::betty(); }, [] { return mlo::betty(); }},
+                      {"exact, scale one", [] { return mlo::one_step({}, {.scale = Scale::one}); }, [] { return mlo::one_step({}, {.scale = Scale::one}); }},
+                      {"exact, scale learning rate", [] { return mlo::one_step({}, {.scale = Scale::learning_rate}); }, [] { return mlo::one_step({}, {.scale = Scale::learning_rate}); }},
+                      {"exact, after the step", [] { return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step); },
+                       [] { return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step); }}};
+  std::ostringstream table;
+  for (const auto input : {MaskInput::held, MaskInput::coupled}) {
+    for (const int64_t steps : {2, 100}) {
+      const auto hypergradient = [&](const Row& row) {
+        torch::manual_seed(1);
+        Networks n(o, 512, 10, 0.1, at::kFloat);
+        const auto source = [&](uint64_t seed) { return mlo::image_source(set, {}, {.batch_size = 64, .augmentation = plain, .seed = seed}); };
+        mlo::Engine e({.seed = 1});
+        const ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::rank, .input = input}};
+        e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct), {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = source(1), .best_response = row.pretrain()});
+        e.add("head", Classify(n.head, n.mae), {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = source(2), .best_response = row.head()});
+        e.add("masker", Validate(n.network, n.mae, n.head), {.optimizer = mlo::sgd({.lr = 0.0}), .data = source(3)});
+        for (int64_t i = 0; i < steps; ++i) e.step();
+        return e.hypergradient("masker");
+      };
+      const mlo::Tensors expected = hypergradient({"", exact, exact});
+      for (const Row& row : rows) {
+        const mlo::Tensors g = hypergradient(row);
+        const double c = cosine(g, expected);
+        double gg = 0, ee = 0;
+        for (std::size_t i = 0; i < g.size(); ++i) gg += g[i].to(at::kDouble).square().sum().item<double>(), ee += expected[i].to(at::kDouble).square().sum().item<double>();
+        table << (input == MaskInput::held ? "held" : "coupled") << ", after " << steps << " steps: " << row.name << ": cosine " << c << ", norm " << std::sqrt(gg / ee) << "\n";
+      }
+    }
+  }
+  WARN(table.str());
+}

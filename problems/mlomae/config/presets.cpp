@@ -85,7 +85,7 @@ Settings demo() {
   Settings s = micro();
   s.data.limit = 10000;
   s.augmentation.padding = 2;
-  s.run.reconstruction_steps = 600;
+  s.run.reconstruction_steps = 500;
   s.run.checkpoint_every = 200;
   return s;
 }

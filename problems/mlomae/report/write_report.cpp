@@ -119,7 +119,7 @@ class Page {
     const Json& info = runs_.front().info;
     html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) + (runs_.size() == 1 ? " run" : " runs") + " on " + escaped(runs_.front().data());
     if (info.contains("processor")) html_ += " · " + escaped(info.value("processor", ""));
-    if (info.contains("threads")) html_ += " · " + escaped(info["threads"].dump()) + " threads";
+    if (info.contains("threads")) html_ += " · " + escaped(info["threads"].dump()) + (info["threads"] == 1 ? " thread" : " threads");
     if (info.contains("versions"))
       for (const auto& [name, version] : info["versions"].items()) html_ += " · " + escaped(name) + " " + escaped(version.is_string() ? version.get<std::string>() : version.dump());
     html_ += "</p>";
@@ -173,8 +173,8 @@ class Page {
                                                           {"loss/masker", "Loss of the masking network (validation)"},
                                                           {"masker.accuracy", "Accuracy on the masking network's batches"},
                                                           {"pretrain.probability_mean", "Masking probability: mean"},
-                                                          {"pretrain.probability_deviation", "Masking probability: deviation over patches and images"},
-                                                          {"pretrain.position_deviation", "Masking probability: deviation over positions"}};
+                                                          {"pretrain.probability_deviation", "Masking probability: deviation"},
+                                                          {"pretrain.position_deviation", "Masking probability: by position"}};
     html_ += "<h2>Training</h2><div class=\"legend\">";
     for (std::size_t g = 0; g < groups_.size(); ++g) html_ += "<span><i class=\"c" + std::to_string(g % 8) + "\"></i>" + escaped(label(groups_[g])) + "</span>";
     html_ += "</div><div class=\"charts\">";
@@ -204,12 +204,20 @@ class Page {
     if (shown.empty()) return;
 
     html_ += "<h2>How often each position is masked</h2><div class=\"rates\">";
+    std::vector<Snapshot> last;
+    double lowest = 1.0, highest = 0.0;
     for (const auto& [g, run] : shown) {
-      const Snapshot s = read_snapshot(run->snapshots.back());
-      html_ += "<figure class=\"rate\">" + img(heat_map(s.position_rate, s.images.size(2)), "masking rate by position") + "<figcaption>" + swatch(g) + escaped(label(groups_[g])) +
+      last.push_back(read_snapshot(run->snapshots.back()));
+      lowest = std::min(lowest, last.back().position_rate.min().item<double>());
+      highest = std::max(highest, last.back().position_rate.max().item<double>());
+    }
+    for (std::size_t i = 0; i < shown.size(); ++i) {
+      const std::size_t g = shown[i].first;
+      const Snapshot& s = last[i];
+      html_ += "<figure class=\"rate\">" + img(heat_map((s.position_rate - lowest) / std::max(highest - lowest, 1e-6), s.images.size(2)), "masking rate by position") + "<figcaption>" + swatch(g) + escaped(label(groups_[g])) +
                "<br>" + formatted("%.2f", s.position_rate.min().item<double>()) + " … " + formatted("%.2f", s.position_rate.max().item<double>()) + "</figcaption></figure>";
     }
-    html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From never (dark) to always (yellow), at the end of training.</p>";
+    html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From " + formatted("%.2f", lowest) + " (dark) to " + formatted("%.2f", highest) + " (yellow) of 512 training images, at the end of training.</p>";
 
     html_ += "<h2>Masks as training goes on</h2>";
     for (const auto& [g, run] : shown) {
