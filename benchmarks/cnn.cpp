@@ -38,7 +38,8 @@ struct Setting {
 }  // namespace
 
 Case cnn_case() {
-  return {"cnn", "plain training of a small CNN (batch 16, 1x28x28), one level; the engine against the same calls by hand", 20, [](const std::string&) {
+  return {"cnn", "plain training of a small CNN (batch 16, 1x28x28), one level; the engine against the same calls by hand", 20,
+          [](const std::string&) {
             std::vector<Contestant> all;
             Setting s;
             auto engine = std::make_shared<mlo::Engine>();

@@ -173,7 +173,8 @@ Contestant by_hand(const std::string& method, void (ByHand::*step)()) {
 }  // namespace
 
 Case logistic_case() {
-  return {"logistic", "20 features, 500+500 rows, full batch, unroll 1; the engine against the same calls by hand", 200, [](const std::string&) {
+  return {"logistic", "20 features, 500+500 rows, full batch, unroll 1; the engine against the same calls by hand", 200,
+          [](const std::string&) {
             std::vector<Contestant> all;
             all.push_back(by_engine<Fit, Judge>("darts", mlo::darts()));
             all.push_back(by_hand("darts", &ByHand::darts));

@@ -39,7 +39,16 @@ namespace {
 
 std::vector<Case> all_cases(const MlomaeShape& shape) {
   std::vector<Case> cases = {logistic_case(), cnn_case(), images_case(), mlomae_case(shape)};
-  cases.push_back(mlomae_case({.image = 8, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .decoder_dim = 8, .decoder_depth = 1, .decoder_heads = 2, .batch = 4, .small = true}));
+  cases.push_back(mlomae_case({.image = 8,
+                               .patch = 4,
+                               .dim = 16,
+                               .depth = 2,
+                               .heads = 2,
+                               .decoder_dim = 8,
+                               .decoder_depth = 1,
+                               .decoder_heads = 2,
+                               .batch = 4,
+                               .small = true}));
   for (int64_t layers = 1; layers <= 8; ++layers) cases.push_back(paths_case(layers));
   return cases;
 }
@@ -145,10 +154,18 @@ int main(int argc, char** argv) {
   run->add_option("--repeats", repeats, "Interleaved repeats")->check(CLI::Range(1, 10000))->capture_default_str();
   run->add_flag("--json", json, "A line of JSON for each measurement");
   bench::MlomaeShape shape;
-  const std::pair<const char*, int64_t*> sizes[] = {{"--image", &shape.image}, {"--patch", &shape.patch}, {"--dim", &shape.dim}, {"--depth", &shape.depth},
-                                                    {"--heads", &shape.heads}, {"--decoder-dim", &shape.decoder_dim}, {"--decoder-depth", &shape.decoder_depth},
-                                                    {"--decoder-heads", &shape.decoder_heads}, {"--batch", &shape.batch}, {"--unroll", &shape.unroll}};
-  for (const auto& [option, value] : sizes) run->add_option(option, *value, "Of mlomae-step")->check(CLI::PositiveNumber)->capture_default_str();
+  const std::pair<const char*, int64_t*> sizes[] = {{"--image", &shape.image},
+                                                    {"--patch", &shape.patch},
+                                                    {"--dim", &shape.dim},
+                                                    {"--depth", &shape.depth},
+                                                    {"--heads", &shape.heads},
+                                                    {"--decoder-dim", &shape.decoder_dim},
+                                                    {"--decoder-depth", &shape.decoder_depth},
+                                                    {"--decoder-heads", &shape.decoder_heads},
+                                                    {"--batch", &shape.batch},
+                                                    {"--unroll", &shape.unroll}};
+  for (const auto& [option, value] : sizes)
+    run->add_option(option, *value, "Of mlomae-step")->check(CLI::PositiveNumber)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   const auto cases = bench::all_cases(shape);

@@ -1,4 +1,5 @@
-// One outer step of MLO-MAE, by how its passes share and what they compute in, beside plain MAE's step and the machine's matrix product.
+// One outer step of MLO-MAE, by how its passes share and what they compute in, beside plain MAE's step and the machine's matrix
+// product.
 #include "case.h"
 
 #include "mlomae/levels/classify.h"
@@ -22,13 +23,14 @@ double block(double tokens, double dim, bool class_only = false) {
 struct Work {
   double encoder = 0.0, reconstruction = 0.0, network = 0.0;  // forward, of a batch
   explicit Work(const MlomaeShape& s) {
-    const double n = static_cast<double>((s.image / s.patch) * (s.image / s.patch)), dim = static_cast<double>(s.dim), ddim = static_cast<double>(s.decoder_dim);
+    const double n = static_cast<double>((s.image / s.patch) * (s.image / s.patch)), dim = static_cast<double>(s.dim),
+                 ddim = static_cast<double>(s.decoder_dim);
     const double values = static_cast<double>(3 * s.patch * s.patch), visible = 1.0 + std::floor(n / 4.0);
     const auto b = static_cast<double>(s.batch);
     const double embed = 2.0 * n * values * dim;
     encoder = b * (embed + static_cast<double>(s.depth - 1) * block(n + 1, dim) + block(n + 1, dim, true));
-    reconstruction = b * (embed + static_cast<double>(s.depth) * block(visible, dim) + 2.0 * visible * dim * ddim + static_cast<double>(s.decoder_depth) * block(n + 1, ddim) +
-                          2.0 * n * ddim * values);
+    reconstruction = b * (embed + static_cast<double>(s.depth) * block(visible, dim) + 2.0 * visible * dim * ddim +
+                          static_cast<double>(s.decoder_depth) * block(n + 1, ddim) + 2.0 * n * ddim * values);
     network = b * 2.0 * (n * dim * 512.0 + 512.0 * n);
   }
 };
@@ -71,7 +73,9 @@ Contestant outer_step(const MlomaeShape& s, const Way& way) {
   Networks n(s, way.checkpointed);
   auto engine = std::make_shared<mlo::Engine>();
   const ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::sampled}};
-  auto pretrain = level(n, way.precision, way.differences ? mlo::darts() : mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()));
+  auto pretrain =
+      level(n, way.precision,
+            way.differences ? mlo::darts() : mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()));
   pretrain.unroll = s.unroll;
   engine->add("pretrain", Reconstruct(n.mae, n.network, reconstruct), std::move(pretrain));
   engine->add("head", Classify(n.head, n.mae), level(n, way.precision, mlo::one_step({.keep_graph = way.shared})));
@@ -79,15 +83,16 @@ Contestant outer_step(const MlomaeShape& s, const Way& way) {
   Contestant c = engine_contestant(way.name, engine);
   const Work w(s);
   const double head_forwards = way.shared ? 1.0 : 2.0, again = way.checkpointed ? 1.0 : 0.0;
-  c.flop = static_cast<double>(s.unroll) * (3.0 + again) * w.reconstruction + 2.0 * w.reconstruction + (head_forwards + 2.0 + again + 3.0 + again) * w.encoder +
-           static_cast<double>(s.unroll + 3) * w.network;
+  c.flop = static_cast<double>(s.unroll) * (3.0 + again) * w.reconstruction + 2.0 * w.reconstruction +
+           (head_forwards + 2.0 + again + 3.0 + again) * w.encoder + static_cast<double>(s.unroll + 3) * w.network;
   return c;
 }
 
 Contestant plain_step(const MlomaeShape& s) {
   Networks n(s, false);
   auto engine = std::make_shared<mlo::Engine>();
-  engine->add("pretrain", Reconstruct(n.mae, nullptr, {.masking = {.ratio = 0.75, .selection = Selection::uniform}}), level(n, mlo::Precision::float32, nullptr));
+  engine->add("pretrain", Reconstruct(n.mae, nullptr, {.masking = {.ratio = 0.75, .selection = Selection::uniform}}),
+              level(n, mlo::Precision::float32, nullptr));
   Contestant c = engine_contestant("mae", engine);
   c.flop = 3.0 * Work(s).reconstruction;
   return c;
@@ -97,21 +102,33 @@ Contestant plain_step(const MlomaeShape& s) {
 
 Case mlomae_case(const MlomaeShape& s) {
   return {s.small ? "mlomae-step-small" : "mlomae-step",
-          "one outer step of MLO-MAE (2 reconstruction, 1 head, 1 masking step), plain MAE's step, and a matrix product of 1024 cubed", 1, [s](const std::string& only) {
+          "one outer step of MLO-MAE (2 reconstruction, 1 head, 1 masking step), plain MAE's step, and a matrix product of 1024 "
+          "cubed",
+          1, [s](const std::string& only) {
             std::vector<Contestant> all;
             const auto wanted = [&](const std::string& name) { return only.empty() || only == name; };
             if (wanted("mae")) all.push_back(plain_step(s));
             using mlo::Precision;
-            for (const Way& way : {Way{"mlo-mae"}, Way{.name = "mlo-mae differences", .differences = true}, Way{.name = "mlo-mae not shared", .shared = false},
-                                   Way{.name = "mlo-mae checkpointed", .shared = false, .checkpointed = true},
-                                   Way{.name = "mlo-mae differences, not shared", .shared = false, .differences = true}, Way{.name = "mlo-mae differences, checkpointed", .shared = false, .checkpointed = true, .differences = true},
-                                   Way{.name = "mlo-mae bfloat16 checkpointed", .shared = false, .checkpointed = true, .precision = Precision::bfloat16}, Way{.name = "mlo-mae bfloat16", .precision = Precision::bfloat16},
-                                   Way{.name = "mlo-mae bfloat16 not shared", .shared = false, .precision = Precision::bfloat16}})
+            for (const Way& way :
+                 {Way{"mlo-mae"}, Way{.name = "mlo-mae differences", .differences = true},
+                  Way{.name = "mlo-mae not shared", .shared = false},
+                  Way{.name = "mlo-mae checkpointed", .shared = false, .checkpointed = true},
+                  Way{.name = "mlo-mae differences, not shared", .shared = false, .differences = true},
+                  Way{.name = "mlo-mae differences, checkpointed", .shared = false, .checkpointed = true, .differences = true},
+                  Way{.name = "mlo-mae bfloat16 checkpointed",
+                  .shared = false,
+                  .checkpointed = true,
+                  .precision = Precision::bfloat16},
+                  Way{.name = "mlo-mae bfloat16", .precision = Precision::bfloat16},
+                  Way{.name = "mlo-mae bfloat16 not shared", .shared = false, .precision = Precision::bfloat16}})
               if (wanted(way.name)) all.push_back(outer_step(s, way));
             const at::Tensor a = torch::randn({1024, 1024}), b = torch::randn({1024, 1024});
-            if (wanted("matrix product")) all.push_back({"matrix product", [a, b](int64_t steps) {
-                             for (int64_t i = 0; i < steps; ++i) a.mm(b);
-                           }, nullptr, 2.0 * 1024 * 1024 * 1024});
+            if (wanted("matrix product"))
+              all.push_back({"matrix product",
+                             [a, b](int64_t steps) {
+                               for (int64_t i = 0; i < steps; ++i) a.mm(b);
+                             },
+                             nullptr, 2.0 * 1024 * 1024 * 1024});
             return all;
           }};
 }

@@ -43,8 +43,9 @@ Contestant by_engine(const std::string& method, int64_t layers, std::unique_ptr<
 }  // namespace
 
 Case paths_case(int64_t layers) {
-  return {"paths-" + std::to_string(layers), std::to_string(1LL << layers) + " paths through " + std::to_string(2 * layers) +
-          " levels of 16 numbers", 20, [layers](const std::string&) {
+  return {"paths-" + std::to_string(layers),
+          std::to_string(1LL << layers) + " paths through " + std::to_string(2 * layers) + " levels of 16 numbers", 20,
+          [layers](const std::string&) {
             std::vector<Contestant> all;
             all.push_back(by_engine("darts", layers, [] { return mlo::darts(); }));
             all.push_back(by_engine("one_step", layers, [] { return mlo::one_step(); }));

@@ -268,8 +268,10 @@ void Engine::Body::check_method(Level& upper, Level& level) {
                            ". Choose a known optimizer, another scale (IdentityOptions::Scale::learning_rate), or an implicit "
                            "method such as mlo::cg()");
   if (needs.differences && level.options.precision == Precision::bfloat16)
-    throw UnsupportedError(who + "takes differences of a loss that is computed in bfloat16, whose rounding is larger than they are. Set "
-                           "LevelOptions::precision to float32 for this level, or use mlo::one_step() or mlo::reverse_over_forward_oracle()");
+    throw UnsupportedError(
+        who +
+        "takes differences of a loss that is computed in bfloat16, whose rounding is larger than they are. Set "
+        "LevelOptions::precision to float32 for this level, or use mlo::one_step() or mlo::reverse_over_forward_oracle()");
   if (needs.analytic && !level.analytic)
     throw UnsupportedError(who + "needs a problem that derives from mlo::AnalyticDerivatives; derive from it, or use mlo::one_step()");
   if (needs.trajectory) check_trajectory(upper, level);
@@ -289,8 +291,9 @@ void Engine::Body::check_method(Level& upper, Level& level) {
   }
 }
 
-// Fused attention cannot be differentiated twice. It stays where the gradient of the level's own parameters does not come through it (a head
-// on an encoder that another level trains), else the engine chooses another kernel, and refuses what chooses for itself.
+// Fused attention cannot be differentiated twice. It stays where the gradient of the level's own parameters does not come through
+// it (a head on an encoder that another level trains), else the engine chooses another kernel, and refuses what chooses for
+// itself.
 void Engine::Body::check_attention(Level& level, const std::string& who, std::vector<Draw>& draws) {
   levels.set_all_gradients(true);
   std::string node;
@@ -301,7 +304,8 @@ void Engine::Body::check_attention(Level& level, const std::string& who, std::ve
     for (Draw& draw : draws) {
       const Evaluation evaluation = evaluate(level, draw, /*replay=*/true);
       if (!evaluation.loss.requires_grad() || !node.empty()) continue;
-      node = fused_attention_between(evaluation.loss, differentiate(level, evaluation.loss, level.parameters, /*create_graph=*/true));
+      node = fused_attention_between(evaluation.loss,
+                                     differentiate(level, evaluation.loss, level.parameters, /*create_graph=*/true));
     }
     if (node.empty()) return;
   }

@@ -43,7 +43,8 @@ void set_autocast(const std::array<AutocastState, 2>& states) {
 // Autocast's cache of converted weights holds the graph they were converted in, or none: neither pass may see the other's.
 class OwnAutocast {
  public:
-  explicit OwnAutocast(const std::array<AutocastState, 2>& states) : before_(autocast_state()), cached_(at::autocast::is_autocast_cache_enabled()) {
+  explicit OwnAutocast(const std::array<AutocastState, 2>& states)
+      : before_(autocast_state()), cached_(at::autocast::is_autocast_cache_enabled()) {
     set_autocast(states);
     at::autocast::set_autocast_cache_enabled(false);
   }
@@ -81,7 +82,9 @@ class Unfrozen {
 
 struct CheckpointedBackward final : torch::autograd::Node {
   variable_list apply(variable_list&& gradients) override {
-    TORCH_CHECK(f, "mlo::checkpointed: its backward is called a second time after its buffers were freed; retain the graph the first time");
+    TORCH_CHECK(
+        f,
+        "mlo::checkpointed: its backward is called a second time after its buffers were freed; retain the graph the first time");
     variable_list result(saved.size());
     if (!gradients[0].defined()) return result;
     const bool again = at::GradMode::is_enabled();  // create_graph: this derivative is to be differentiated, too
@@ -107,7 +110,8 @@ struct CheckpointedBackward final : torch::autograd::Node {
       const at::AutoGradMode with_gradients(true);
       output = f(input);
     }
-    Tensors products = torch::autograd::grad({output}, wrt, {gradients[0]}, /*retain_graph=*/again, /*create_graph=*/again, /*allow_unused=*/true);
+    Tensors products = torch::autograd::grad({output}, wrt, {gradients[0]}, /*retain_graph=*/again, /*create_graph=*/again,
+                                             /*allow_unused=*/true);
     for (std::size_t i = 0; i < places.size(); ++i) result[places[i]] = std::move(products[i]);
     return result;
   }

@@ -10,7 +10,7 @@ namespace mlo {
 namespace {
 thread_local ChoiceTape* current_tape = nullptr;
 thread_local int forbidden = 0;
-}
+}  // namespace
 
 ChoiceTape::ChoiceTape(Tensors& choices, bool replay, const std::string& level, uint64_t seed)
     : choices_(choices), replay_(replay), level_(level), seed_(seed), outer_(current_tape) {
@@ -49,8 +49,9 @@ namespace detail {
 
 const at::Tensor* next_recorded_choice() {
   if (forbidden > 0)
-    throw LossError("mlo::replayed was called inside mlo::checkpointed, which runs its function again; make the choice before, and let the "
-                    "function use it");
+    throw LossError(
+        "mlo::replayed was called inside mlo::checkpointed, which runs its function again; make the choice before, and let the "
+        "function use it");
   return current_tape ? current_tape->next() : nullptr;
 }
 

@@ -48,8 +48,8 @@ void write_by_position(const torch::optim::Optimizer& optimizer, torch::serializ
 
 bool is_of_libtorch(const torch::optim::Optimizer& optimizer) {
   using namespace torch::optim;
-  for (const std::type_info* known : {&typeid(SGD), &typeid(Adam), &typeid(AdamW), &typeid(RMSprop), &typeid(Adagrad), &typeid(detail::FusedSgd),
-                                      &typeid(detail::FusedAdam), &typeid(detail::FusedAdamW)})
+  for (const std::type_info* known : {&typeid(SGD), &typeid(Adam), &typeid(AdamW), &typeid(RMSprop), &typeid(Adagrad),
+                                      &typeid(detail::FusedSgd), &typeid(detail::FusedAdam), &typeid(detail::FusedAdamW)})
     if (typeid(optimizer) == *known) return true;
   return false;
 }

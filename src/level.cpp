@@ -3,8 +3,8 @@
 #include "level.h"
 
 #include "choices.h"
-#include "hypergradient/sweep.h"
 #include "hypergradient/dual_numbers.h"
+#include "hypergradient/sweep.h"
 #include "mlo/error.h"
 #include "random.h"
 
@@ -35,7 +35,8 @@ void check_loss(const Level& level, const at::Tensor& loss) {
                     "; return a floating point scalar");
   if (level.options.precision == Precision::bfloat16 && loss.scalar_type() != at::kFloat)
     throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
-                    " at precision bfloat16; convert what the network returns to float32 before it is summed up, as in network(x).to(torch::kFloat)");
+                    " at precision bfloat16; convert what the network returns to float32 before it is summed up, as in "
+                    "network(x).to(torch::kFloat)");
   if (const double value = value_of(loss); !std::isfinite(value))
     throw NonFiniteError(where(level) + ": the loss is " + std::to_string(value) +
                          "; lower the learning rate, clip the gradient or check the data");
@@ -71,8 +72,9 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
   if (options.precision == Precision::bfloat16)
     for (std::size_t i = 0; i < parameters.size(); ++i)
       if (parameters[i].scalar_type() != at::kFloat)
-        throw ConfigError("level '" + name + "': LevelOptions::precision = bfloat16 with parameter '" + parameter_names[i] + "' of type " +
-                          c10::toString(parameters[i].scalar_type()) + "; it is for parameters in float32, which stay so");
+        throw ConfigError("level '" + name + "': LevelOptions::precision = bfloat16 with parameter '" + parameter_names[i] +
+                          "' of type " + c10::toString(parameters[i].scalar_type()) +
+                          "; it is for parameters in float32, which stay so");
   values = Values(parameters);
 
   optimizer = options.optimizer(parameters);
@@ -242,8 +244,9 @@ Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors&
 Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt) {
   const DualNumbers duals(level.parameters, v);
   const auto refuse = [&](const std::string& why) {
-    throw UnsupportedError("level '" + level.name + "': the reverse-over-forward oracle " + why +
-                           "; use mlo::exact_oracle() (mlo::one_step()) or mlo::finite_difference_oracle() (mlo::darts()) for this level");
+    throw UnsupportedError(
+        "level '" + level.name + "': the reverse-over-forward oracle " + why +
+        "; use mlo::exact_oracle() (mlo::one_step()) or mlo::finite_difference_oracle() (mlo::darts()) for this level");
   };
   std::optional<Evaluation> evaluation;
   at::Tensor tangent;
@@ -255,8 +258,11 @@ Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tenso
   }
   if (!tangent.defined() || !tangent.requires_grad()) return Tensors(wrt.size());
   if (const std::string node = not_differentiable_after_forward(evaluation->loss, tangent); !node.empty())
-    refuse("would be wrong, because what is differentiated enters the loss through an operation whose forward derivative LibTorch does not "
-           "differentiate right (" + node + ")");
+    refuse(
+        "would be wrong, because what is differentiated enters the loss through an operation whose forward derivative LibTorch "
+        "does not "
+        "differentiate right (" +
+        node + ")");
   return differentiate(level, tangent, wrt, /*create_graph=*/false);
 }
 

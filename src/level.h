@@ -135,8 +135,8 @@ std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, 
 /// ∂(∇_θ L·v)/∂t for each t of `wrt` by the problem's own derivatives, which it must have, on a draw that is replayed.
 Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt);
 
-/// The same by dual numbers: the loss's tangent along v at the level's parameters, differentiated while they are dual. Undefined: zero by
-/// structure. Throws UnsupportedError for an operation that this is not right for.
+/// The same by dual numbers: the loss's tangent along v at the level's parameters, differentiated while they are dual. Undefined:
+/// zero by structure. Throws UnsupportedError for an operation that this is not right for.
 Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt);
 
 /// ∂loss/∂t for each t, by one reverse pass counted for the level.
@@ -154,8 +154,8 @@ class SecondOrderGuard {
   bool on_, flash_, efficient_, cudnn_;
 };
 
-/// The node of fused attention in the graph of `loss`, if the graphs of its gradients `gradients` hold a derivative that LibTorch does not have;
-/// else empty.
+/// The node of fused attention in the graph of `loss`, if the graphs of its gradients `gradients` hold a derivative that LibTorch
+/// does not have; else empty.
 std::string fused_attention_between(const at::Tensor& loss, const Tensors& gradients);
 /// "level 'head' at step 12".
 std::string where(const Level& level);

@@ -22,8 +22,8 @@
 
 namespace mlo {
 
-/// What a level's loss computes in. bfloat16: under LibTorch's autocast, matrix products in bfloat16; parameters, optimizer and all
-/// arithmetic of hypergradients stay float32. The loss must come out in float32.
+/// What a level's loss computes in. bfloat16: under LibTorch's autocast, matrix products in bfloat16; parameters, optimizer and
+/// all arithmetic of hypergradients stay float32. The loss must come out in float32.
 enum class Precision { float32, bfloat16 };
 
 /// How one level runs, and how the levels above differentiate through it.

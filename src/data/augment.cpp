@@ -50,8 +50,11 @@ at::Tensor resized_crop(const at::Tensor& image, const RandomResizedCrop& crop, 
 
 at::Tensor fitted(const at::Tensor& image, int64_t size) {
   const int64_t height = image.size(1), width = image.size(2), shorter = std::min(height, width);
-  const at::Tensor resized = resize_bicubic(image, std::max(size, size * height / shorter), std::max(size, size * width / shorter));
-  const auto middle = [&](int64_t dim) { return static_cast<int64_t>(std::nearbyint(static_cast<double>(resized.size(dim) - size) / 2.0)); };
+  const at::Tensor resized =
+      resize_bicubic(image, std::max(size, size * height / shorter), std::max(size, size * width / shorter));
+  const auto middle = [&](int64_t dim) {
+    return static_cast<int64_t>(std::nearbyint(static_cast<double>(resized.size(dim) - size) / 2.0));
+  };
   return part(resized, middle(1), middle(2), size, size);
 }
 
@@ -65,9 +68,11 @@ void Augmentation::validate(int64_t channels) const {
   if (resized_crop) {
     const RandomResizedCrop& c = *resized_crop;
     if (!(c.smallest_area > 0.0 && c.smallest_area <= c.largest_area && c.largest_area <= 1.0))
-      refuse("resized_crop: areas from " + std::to_string(c.smallest_area) + " to " + std::to_string(c.largest_area) + ", expected 0 < smallest <= largest <= 1");
+      refuse("resized_crop: areas from " + std::to_string(c.smallest_area) + " to " + std::to_string(c.largest_area) +
+             ", expected 0 < smallest <= largest <= 1");
     if (!(c.narrowest > 0.0 && c.narrowest <= c.widest && std::isfinite(c.widest)))
-      refuse("resized_crop: ratios from " + std::to_string(c.narrowest) + " to " + std::to_string(c.widest) + ", expected 0 < narrowest <= widest");
+      refuse("resized_crop: ratios from " + std::to_string(c.narrowest) + " to " + std::to_string(c.widest) +
+             ", expected 0 < narrowest <= widest");
   }
   for (const auto* list : {&mean, &deviation})
     if (list->size() != 1 && static_cast<int64_t>(list->size()) != channels)
@@ -101,7 +106,9 @@ void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t
   const int64_t x_begin = std::max<int64_t>(0, -left), x_end = std::min(size, size - left);
   const uint8_t* in = pixels.const_data_ptr<uint8_t>();
   for (int64_t c = 0; c < pixels.size(0); ++c) {
-    const auto of = [c](const std::vector<double>& list) { return list.size() == 1 ? list[0] : list[static_cast<std::size_t>(c)]; };
+    const auto of = [c](const std::vector<double>& list) {
+      return list.size() == 1 ? list[0] : list[static_cast<std::size_t>(c)];
+    };
     const auto factor = static_cast<float>(1.0 / (255.0 * of(augmentation.deviation)));
     const auto offset = static_cast<float>(-of(augmentation.mean) / of(augmentation.deviation));
     for (int64_t y = 0; y < size; ++y) {

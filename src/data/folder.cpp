@@ -27,7 +27,8 @@ class FolderImages final : public ImageSet {
 
 bool is_image(const fs::path& file) {
   std::string extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
 }
 
@@ -38,7 +39,9 @@ template <class Wanted>
 std::vector<fs::path> entries(const fs::path& folder, Wanted&& wanted) {
   std::error_code error;
   fs::directory_iterator all(folder, error);
-  if (error) throw Error("folder '" + folder.string() + "' cannot be read: " + error.message() + "; check its name, and that it may be read");
+  if (error)
+    throw Error("folder '" + folder.string() + "' cannot be read: " + error.message() +
+                "; check its name, and that it may be read");
   std::vector<fs::path> found;
   for (const fs::directory_entry& entry : all)
     if (!hidden(entry.path()) && wanted(entry)) found.push_back(entry.path());
@@ -50,7 +53,8 @@ std::vector<fs::path> entries(const fs::path& folder, Wanted&& wanted) {
 
 std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolderOptions options) {
   if (options.channels != 1 && options.channels != 3)
-    throw ConfigError("ImageFolderOptions::channels is " + std::to_string(options.channels) + "; expected 1 (grey) or 3 (colour)");
+    throw ConfigError("ImageFolderOptions::channels is " + std::to_string(options.channels) +
+                      "; expected 1 (grey) or 3 (colour)");
   std::vector<std::string> classes;
   std::vector<fs::path> files;
   std::vector<int64_t> labels;
@@ -58,7 +62,8 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
     const auto label = static_cast<int64_t>(classes.size());
     classes.push_back(inside.filename().string());
     const std::size_t before = files.size();
-    for (const fs::path& file : entries(inside, [](const fs::directory_entry& e) { return !e.is_directory() && is_image(e.path()); })) {
+    for (const fs::path& file :
+         entries(inside, [](const fs::directory_entry& e) { return !e.is_directory() && is_image(e.path()); })) {
       if (options.on_bad_image) {
         try {
           read_image(file, options.channels);

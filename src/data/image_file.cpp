@@ -14,7 +14,8 @@ namespace {
 
 std::vector<uint8_t> bytes_of(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
-  if (!in || std::filesystem::is_directory(file)) throw Error("image '" + file.string() + "' cannot be opened; check its name, and that it may be read");
+  if (!in || std::filesystem::is_directory(file))
+    throw Error("image '" + file.string() + "' cannot be opened; check its name, and that it may be read");
   std::vector<uint8_t> bytes{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   if (in.bad()) throw Error("image '" + file.string() + "' cannot be read to its end; check the disk");
   return bytes;
@@ -48,7 +49,8 @@ at::Tensor as_planes(const Pixels& pixels, int64_t channels) {
 }  // namespace
 
 at::Tensor read_image(const std::filesystem::path& file, int64_t channels) {
-  if (channels != 1 && channels != 3) throw ConfigError("read_image: " + std::to_string(channels) + " channels; expected 1 (grey) or 3 (colour)");
+  if (channels != 1 && channels != 3)
+    throw ConfigError("read_image: " + std::to_string(channels) + " channels; expected 1 (grey) or 3 (colour)");
   const std::vector<uint8_t> bytes = bytes_of(file);
   try {
     return as_planes(decode(bytes), channels);

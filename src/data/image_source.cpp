@@ -21,7 +21,8 @@ using Images = std::shared_ptr<const ImageSet>;
 
 // Images and labels of some rows. `key` gives each its stream.
 template <class Key>
-std::vector<at::Tensor> prepared(const ImageSet& set, const int64_t* rows, int64_t count, const Augmentation& augmentation, bool pinned, Key&& key) {
+std::vector<at::Tensor> prepared(const ImageSet& set, const int64_t* rows, int64_t count, const Augmentation& augmentation,
+                                 bool pinned, Key&& key) {
   const int64_t channels = set.channels(), side = augmentation.size;
   at::Tensor images = at::empty({count, channels, side, side}, at::TensorOptions(at::kFloat).pinned_memory(pinned));
   at::Tensor labels = at::empty({count}, at::TensorOptions(at::kLong).pinned_memory(pinned));
@@ -77,7 +78,8 @@ class ImageSource final : public BatchSource {
   void load(const State& state, const std::string& prefix) override {
     const auto same = [&](const char* name, int64_t own) {
       if (const int64_t saved = state.integer(prefix + name); saved != own)
-        throw CheckpointError("'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " + std::to_string(own) +
+        throw CheckpointError("'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " +
+                              std::to_string(own) +
                               " in this source; resume with the same images, batch_size, shuffle and drop_last");
     };
     same("rows", static_cast<int64_t>(rows_.size()));
@@ -85,7 +87,9 @@ class ImageSource final : public BatchSource {
     same("batches_an_epoch", batches_);
     same("shuffle", static_cast<int64_t>(options_.shuffle));
     const int64_t next = state.integer(prefix + "next");
-    if (next < 0) throw CheckpointError("'" + prefix + "next' is " + std::to_string(next) + " in the state, expected at least 0; resume from another checkpoint");
+    if (next < 0)
+      throw CheckpointError("'" + prefix + "next' is " + std::to_string(next) +
+                            " in the state, expected at least 0; resume from another checkpoint");
     restart(static_cast<uint64_t>(state.integer(prefix + "key")), next);
   }
 
@@ -110,7 +114,8 @@ class ImageSource final : public BatchSource {
       if (options_.shuffle) {
         auto generator = at::detail::createCPUGenerator(stream_key(key_, 0, epoch, 0));
         const at::Tensor places = at::randperm(static_cast<int64_t>(rows.size()), generator, at::kLong);
-        for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = rows_[static_cast<std::size_t>(places.const_data_ptr<int64_t>()[i])];
+        for (std::size_t i = 0; i < rows.size(); ++i)
+          rows[i] = rows_[static_cast<std::size_t>(places.const_data_ptr<int64_t>()[i])];
       }
       cached = std::make_shared<const std::vector<int64_t>>(std::move(rows));
     }
@@ -194,12 +199,14 @@ class ImageSource final : public BatchSource {
 }  // namespace
 
 void ImageSourceOptions::validate() const {
-  if (batch_size < 1) throw ConfigError("ImageSourceOptions::batch_size is " + std::to_string(batch_size) + ", expected at least 1");
+  if (batch_size < 1)
+    throw ConfigError("ImageSourceOptions::batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   if (workers < 0) throw ConfigError("ImageSourceOptions::workers is " + std::to_string(workers) + ", expected at least 0");
   if (prefetch < 1) throw ConfigError("ImageSourceOptions::prefetch is " + std::to_string(prefetch) + ", expected at least 1");
 }
 
-std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images, std::vector<int64_t> rows, ImageSourceOptions options) {
+std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images, std::vector<int64_t> rows,
+                                          ImageSourceOptions options) {
   if (!images) throw ConfigError("image_source: the image set is null; give one");
   options.validate();
   options.augmentation.validate(images->channels());
@@ -209,14 +216,16 @@ std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images
     if (row < 0 || row >= images->size())
       throw ConfigError("image_source: row " + std::to_string(row) + ", expected 0 to " + std::to_string(images->size() - 1));
   if (rows.empty() || (options.drop_last && options.batch_size > static_cast<int64_t>(rows.size())))
-    throw ConfigError("image_source: batch_size is " + std::to_string(options.batch_size) + ", but there are only " + std::to_string(rows.size()) +
-                      " images; take a smaller batch_size, or drop_last = false");
+    throw ConfigError("image_source: batch_size is " + std::to_string(options.batch_size) + ", but there are only " +
+                      std::to_string(rows.size()) + " images; take a smaller batch_size, or drop_last = false");
   return std::make_unique<ImageSource>(std::move(images), std::move(rows), options);
 }
 
-Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int64_t begin, int64_t end, const Augmentation& augmentation) {
+Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int64_t begin, int64_t end,
+                  const Augmentation& augmentation) {
   if (begin < 0 || begin >= end || end > static_cast<int64_t>(rows.size()))
-    throw ConfigError("image_batch: rows " + std::to_string(begin) + " to " + std::to_string(end) + " of " + std::to_string(rows.size()));
+    throw ConfigError("image_batch: rows " + std::to_string(begin) + " to " + std::to_string(end) + " of " +
+                      std::to_string(rows.size()));
   return Batch(prepared(images, rows.data() + begin, end - begin, augmentation, false,
                         [](int64_t row) { return stream_key(0, 1, 0, row); }));
 }

@@ -54,14 +54,14 @@ std::vector<std::string> class_names(const fs::path& file, int64_t count, const 
   if (names.empty() && !fs::exists(file))
     for (int64_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
   if (static_cast<int64_t>(names.size()) != count)
-    throw Error(kind + " file '" + file.string() + "' names " + std::to_string(names.size()) + " classes, expected " + std::to_string(count) +
-                "; get it again, or remove it (classes are numbers then)");
+    throw Error(kind + " file '" + file.string() + "' names " + std::to_string(names.size()) + " classes, expected " +
+                std::to_string(count) + "; get it again, or remove it (classes are numbers then)");
   return names;
 }
 
 struct Cifar {
-  std::string kind;          // for messages
-  int64_t label_bytes = 1;   // before the pixels
+  std::string kind;         // for messages
+  int64_t label_bytes = 1;  // before the pixels
   int64_t label_at = 0;
   int64_t classes = 10;
 };
@@ -80,8 +80,9 @@ void read_cifar(const fs::path& file, const Cifar& format, std::vector<at::Tenso
   for (int64_t i = 0; i < count; ++i) {
     const uint8_t* in = bytes.data() + i * record;
     if (in[format.label_at] >= format.classes)
-      throw Error(format.kind + " file '" + file.string() + "' gives image " + std::to_string(i) + " the label " + std::to_string(in[format.label_at]) +
-                  ", expected 0 to " + std::to_string(format.classes - 1) + "; it is damaged or of another format: get it again");
+      throw Error(format.kind + " file '" + file.string() + "' gives image " + std::to_string(i) + " the label " +
+                  std::to_string(in[format.label_at]) + ", expected 0 to " + std::to_string(format.classes - 1) +
+                  "; it is damaged or of another format: get it again");
     labels.back().mutable_data_ptr<int64_t>()[i] = in[format.label_at];
     std::copy_n(in + format.label_bytes, kCifarPixels, images.back().mutable_data_ptr<uint8_t>() + i * kCifarPixels);
   }
@@ -90,7 +91,8 @@ void read_cifar(const fs::path& file, const Cifar& format, std::vector<at::Tenso
 }  // namespace
 
 std::shared_ptr<const ImageSet> tensor_images(at::Tensor images, at::Tensor labels, std::vector<std::string> classes) {
-  if (!images.defined() || images.dim() != 4 || images.scalar_type() != at::kByte || (images.size(1) != 1 && images.size(1) != 3) || images.numel() == 0)
+  if (!images.defined() || images.dim() != 4 || images.scalar_type() != at::kByte ||
+      (images.size(1) != 1 && images.size(1) != 3) || images.numel() == 0)
     throw ConfigError("tensor_images: expected images as uint8 [N, 1 or 3, H, W], none of these 0");
   if (!labels.defined() || labels.dim() != 1 || labels.scalar_type() != at::kLong || labels.size(0) != images.size(0))
     throw ConfigError("tensor_images: expected labels as int64 [" + std::to_string(images.size(0)) + "], one for each image");
@@ -121,19 +123,22 @@ std::shared_ptr<const ImageSet> cifar100_images(const fs::path& folder, bool tra
   const Cifar format{.kind = "CIFAR-100", .label_bytes = 2, .label_at = coarse ? 0 : 1, .classes = coarse ? 20 : 100};
   std::vector<at::Tensor> images, labels;
   read_cifar(folder / (train ? "train.bin" : "test.bin"), format, images, labels);
-  return tensor_images(images[0], labels[0],
-                       class_names(folder / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), format.classes, format.kind));
+  return tensor_images(
+      images[0], labels[0],
+      class_names(folder / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), format.classes, format.kind));
 }
 
 std::shared_ptr<const ImageSet> idx_images(const fs::path& images, const fs::path& labels) {
   const at::Tensor pixels = read_idx(images), numbers = read_idx(labels);
   if (pixels.dim() != 3 || pixels.scalar_type() != at::kByte || pixels.numel() == 0)
-    throw Error("IDX file '" + images.string() + "' holds no images: expected bytes in 3 dimensions (count, rows, columns), none of them 0");
+    throw Error("IDX file '" + images.string() +
+                "' holds no images: expected bytes in 3 dimensions (count, rows, columns), none of them 0");
   if (numbers.dim() != 1 || numbers.scalar_type() != at::kByte)
     throw Error("IDX file '" + labels.string() + "' holds no labels: expected bytes in 1 dimension");
   if (numbers.size(0) != pixels.size(0))
-    throw Error("IDX file '" + labels.string() + "' has " + std::to_string(numbers.size(0)) + " labels, expected " + std::to_string(pixels.size(0)) +
-                ", one for each image of '" + images.string() + "'; give the two files that belong together");
+    throw Error("IDX file '" + labels.string() + "' has " + std::to_string(numbers.size(0)) + " labels, expected " +
+                std::to_string(pixels.size(0)) + ", one for each image of '" + images.string() +
+                "'; give the two files that belong together");
   return tensor_images(pixels.unsqueeze(1), numbers.to(at::kLong));
 }
 
@@ -149,7 +154,8 @@ Split split_by_class(const ImageSet& images, double held_out, uint64_t seed) {
     const int64_t out = std::llround(held_out * static_cast<double>(count));
     if (out == 0 || out == count)
       throw ConfigError("class '" + images.classes()[c] + "' has " + std::to_string(count) + " images, of which a part of " +
-                        std::to_string(held_out) + " is " + std::to_string(out) + "; both parts need an image of each class: give more, or another part");
+                        std::to_string(held_out) + " is " + std::to_string(out) +
+                        "; both parts need an image of each class: give more, or another part");
     auto generator = at::detail::createCPUGenerator(stream_key(seed, 0, static_cast<int64_t>(c), 0));
     const at::Tensor order = at::randperm(count, generator, at::kLong);
     const auto* place = order.const_data_ptr<int64_t>();

@@ -28,7 +28,9 @@ extern "C" void on_error(j_common_ptr info) {
 // goes on with grey in place of what is lost, and we do not: half an image is no image.
 extern "C" void on_message(j_common_ptr info, int level) {
   const int code = info->err->msg_code;
-  if (level >= 0 || code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM || code == JWRN_BOGUS_PROGRESSION || code == JWRN_TOO_MUCH_DATA) return;
+  if (level >= 0 || code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM || code == JWRN_BOGUS_PROGRESSION ||
+      code == JWRN_TOO_MUCH_DATA)
+    return;
   auto* manager = reinterpret_cast<ErrorManager*>(info->err);
   if (!manager->warned) info->err->format_message(info, manager->message.data());
   manager->warned = true;
@@ -43,7 +45,8 @@ bool decode(const std::vector<uint8_t>& bytes, jpeg_decompress_struct& info, Err
   jpeg_mem_src(&info, bytes.data(), static_cast<unsigned long>(bytes.size()));  // NOLINT(google-runtime-int)
   jpeg_read_header(&info, TRUE);
   if (int64_t{info.image_width} * int64_t{info.image_height} > kMostPixels) {
-    std::snprintf(manager.message.data(), manager.message.size(), "announces %u x %u pixels", info.image_width, info.image_height);
+    std::snprintf(manager.message.data(), manager.message.size(), "announces %u x %u pixels", info.image_width,
+                  info.image_height);
     return false;
   }
   // Of four channels libjpeg makes CMYK only; the caller goes on to RGB.

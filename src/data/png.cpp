@@ -77,7 +77,8 @@ extern "C" void on_png_write(png_structp png, png_bytep bytes, png_size_t count)
 }
 extern "C" void on_png_flush(png_structp /*png*/) {}
 
-bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* values, int64_t width, int64_t height, int64_t channels) {
+bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* values, int64_t width, int64_t height,
+            int64_t channels) {
   if (setjmp(writer.back) != 0) return false;
   png_set_write_fn(png, &writer, on_png_write, on_png_flush);
   png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8,
@@ -115,7 +116,8 @@ std::vector<uint8_t> encode_png(const at::Tensor& image) {
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer, on_write_error, on_png_warning);
   if (png == nullptr) throw Error("encode_png: libpng has no memory");
   png_infop info = png_create_info_struct(png);
-  const bool whole = info != nullptr && encode(writer, png, info, rows.const_data_ptr<uint8_t>(), rows.size(1), rows.size(0), rows.size(2));
+  const bool whole =
+      info != nullptr && encode(writer, png, info, rows.const_data_ptr<uint8_t>(), rows.size(1), rows.size(0), rows.size(2));
   png_destroy_write_struct(&png, &info);
   if (!whole) throw Error(std::string("encode_png: ") + writer.message.data());
   return std::move(writer.bytes);

@@ -21,13 +21,14 @@ double bicubic(double x) {
 }
 
 struct Taps {
-  int64_t most = 0;              // coefficients reserved for each output
+  int64_t most = 0;  // coefficients reserved for each output
   std::vector<int64_t> first, count;
   std::vector<int32_t> weights;  // [outputs, most]
 };
 
 Taps taps(int64_t in, int64_t out) {
-  const double scale = static_cast<double>(in) / static_cast<double>(out), stretch = std::max(scale, 1.0), support = 2.0 * stretch;
+  const double scale = static_cast<double>(in) / static_cast<double>(out), stretch = std::max(scale, 1.0),
+               support = 2.0 * stretch;
   Taps t;
   t.most = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
   t.weights.resize(static_cast<std::size_t>(out * t.most));

@@ -16,10 +16,18 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::pair<at::ScalarType, const char*> kTypes[] = {
-    {at::kBool, "BOOL"},   {at::kByte, "U8"},      {at::kChar, "I8"},    {at::kShort, "I16"},  {at::kInt, "I32"},
-    {at::kLong, "I64"},    {at::kHalf, "F16"},     {at::kBFloat16, "BF16"}, {at::kFloat, "F32"}, {at::kDouble, "F64"},
-    {at::kFloat8_e4m3fn, "F8_E4M3"}, {at::kFloat8_e5m2, "F8_E5M2"}};
+constexpr std::pair<at::ScalarType, const char*> kTypes[] = {{at::kBool, "BOOL"},
+                                                             {at::kByte, "U8"},
+                                                             {at::kChar, "I8"},
+                                                             {at::kShort, "I16"},
+                                                             {at::kInt, "I32"},
+                                                             {at::kLong, "I64"},
+                                                             {at::kHalf, "F16"},
+                                                             {at::kBFloat16, "BF16"},
+                                                             {at::kFloat, "F32"},
+                                                             {at::kDouble, "F64"},
+                                                             {at::kFloat8_e4m3fn, "F8_E4M3"},
+                                                             {at::kFloat8_e5m2, "F8_E5M2"}};
 
 constexpr uint64_t kLongestHeader = 100'000'000;  // the format's own limit
 
@@ -33,12 +41,14 @@ class Reader {
 
   Safetensors read() {
     std::array<uint8_t, 8> length = {};
-    if (size_ < 8) fail("has " + std::to_string(size_) + " bytes, less than a header's length", "it is truncated or of another format");
+    if (size_ < 8)
+      fail("has " + std::to_string(size_) + " bytes, less than a header's length", "it is truncated or of another format");
     take(length.data(), 8);
     uint64_t header_size = 0;
     for (int i = 7; i >= 0; --i) header_size = header_size << 8 | length[static_cast<std::size_t>(i)];
     if (header_size > kLongestHeader || header_size > size_ - 8)
-      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " + std::to_string(size_), "it is truncated or of another format");
+      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " + std::to_string(size_),
+           "it is truncated or of another format");
     std::string text(header_size, '\0');
     take(text.data(), header_size);
     data_size_ = size_ - 8 - header_size;
@@ -63,18 +73,21 @@ class Reader {
       const auto [begin, end] = offsets(name, entry);
       parts.push_back({begin, end, name, tensor(name, entry, end - begin)});
     }
-    std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
+    std::sort(parts.begin(), parts.end(),
+              [](const Part& a, const Part& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
     uint64_t position = 0;
     for (Part& part : parts) {
       if (part.begin != position)
-        fail("has tensor '" + part.name + "' at byte " + std::to_string(part.begin) + " of its data, expected " + std::to_string(position) +
-                 " (tensors must follow each other)", "it is damaged");
+        fail("has tensor '" + part.name + "' at byte " + std::to_string(part.begin) + " of its data, expected " +
+                 std::to_string(position) + " (tensors must follow each other)",
+             "it is damaged");
       if (part.end > part.begin) take(part.tensor.mutable_data_ptr(), part.end - part.begin);
       position = part.end;
       content.tensors.emplace_back(std::move(part.name), std::move(part.tensor));
     }
     if (position != data_size_)
-      fail("has " + std::to_string(data_size_) + " bytes of data, of which its tensors fill " + std::to_string(position), "it is damaged");
+      fail("has " + std::to_string(data_size_) + " bytes of data, of which its tensors fill " + std::to_string(position),
+           "it is damaged");
     return content;
   }
 
@@ -83,7 +96,8 @@ class Reader {
     std::set<std::string> seen;
     std::string twice;
     const auto on_event = [&](int depth, nlohmann::detail::parse_event_t event, Json& value) {
-      if (event == Json::parse_event_t::key && depth == 1 && !seen.insert(value.get<std::string>()).second) twice = value.get<std::string>();
+      if (event == Json::parse_event_t::key && depth == 1 && !seen.insert(value.get<std::string>()).second)
+        twice = value.get<std::string>();
       return true;
     };
     Json header;
@@ -116,12 +130,14 @@ class Reader {
     std::vector<int64_t> sizes;
     uint64_t count = at::elementSize(known->first);
     for (const Json& n : shape) {
-      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX || __builtin_mul_overflow(count, n.get<uint64_t>(), &count) || count > INT64_MAX)
+      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX || __builtin_mul_overflow(count, n.get<uint64_t>(), &count) ||
+          count > INT64_MAX)
         fail("has no valid shape for '" + name + "'", "it is damaged");
       sizes.push_back(n.get<int64_t>());
     }
     if (count != bytes)
-      fail("has " + std::to_string(bytes) + " bytes for '" + name + "', whose type and shape need " + std::to_string(count), "it is damaged");
+      fail("has " + std::to_string(bytes) + " bytes for '" + name + "', whose type and shape need " + std::to_string(count),
+           "it is damaged");
     return at::empty(sizes, known->first);
   }
 
@@ -159,21 +175,27 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
   std::vector<Part> parts;
   std::set<std::string> seen;
   for (const auto& [name, tensor] : content.tensors) {
-    if (name == "__metadata__" || !seen.insert(name).second) throw Error("write_safetensors: the name '" + name + "' is given twice or reserved; rename it");
-    if (!tensor.defined() || tensor.layout() != at::kStrided) throw Error("write_safetensors: '" + name + "' is no dense tensor; convert it");
-    const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return tensor.scalar_type() == t.first; });
+    if (name == "__metadata__" || !seen.insert(name).second)
+      throw Error("write_safetensors: the name '" + name + "' is given twice or reserved; rename it");
+    if (!tensor.defined() || tensor.layout() != at::kStrided)
+      throw Error("write_safetensors: '" + name + "' is no dense tensor; convert it");
+    const auto* known =
+        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return tensor.scalar_type() == t.first; });
     if (known == std::end(kTypes))
-      throw Error("write_safetensors: '" + name + "' is of type " + c10::toString(tensor.scalar_type()) + ", which the format does not have; convert it");
+      throw Error("write_safetensors: '" + name + "' is of type " + c10::toString(tensor.scalar_type()) +
+                  ", which the format does not have; convert it");
     parts.push_back({name, tensor.detach().cpu().contiguous()});
   }
   // Wide elements first: all stay aligned.
-  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.tensor.element_size() > b.tensor.element_size(); });
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const Part& a, const Part& b) { return a.tensor.element_size() > b.tensor.element_size(); });
 
   Json header = Json::object();
   if (!content.metadata.empty()) header["__metadata__"] = content.metadata;
   uint64_t position = 0;
   for (const Part& part : parts) {
-    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return part.tensor.scalar_type() == t.first; });
+    const auto* type =
+        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return part.tensor.scalar_type() == t.first; });
     const uint64_t end = position + part.tensor.nbytes();
     header[part.name] = {{"dtype", type->second}, {"shape", part.tensor.sizes().vec()}, {"data_offsets", {position, end}}};
     position = end;

@@ -96,7 +96,9 @@ EventWriter::EventWriter(const std::filesystem::path& folder, int64_t first_step
   int64_t earlier = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error))
     earlier += entry.path().filename().string().starts_with("events.out.tfevents.") ? 1 : 0;
-  if (error) throw Error("tensorboard: folder '" + folder.string() + "' cannot be used: " + error.message() + "; give one that can be written");
+  if (error)
+    throw Error("tensorboard: folder '" + folder.string() + "' cannot be used: " + error.message() +
+                "; give one that can be written");
   std::array<char, 32> count = {};
   std::snprintf(count.data(), count.size(), "%010lld", static_cast<long long>(earlier));
   file_ = folder / ("events.out.tfevents." + std::string(count.data()) + ".mlo." + std::to_string(::getpid()));
@@ -123,7 +125,9 @@ void EventWriter::write(const std::string& event) {
   const std::string record = length + little_endian(masked_crc(length)) + event + little_endian(masked_crc(event));
   out_.write(record.data(), static_cast<std::streamsize>(record.size()));
   out_.flush();
-  if (!out_) throw Error("tensorboard: '" + file_.string() + "' cannot be written: " + std::strerror(errno) + "; make room, or give another folder");
+  if (!out_)
+    throw Error("tensorboard: '" + file_.string() + "' cannot be written: " + std::strerror(errno) +
+                "; make room, or give another folder");
 }
 
 std::unique_ptr<Callback> tensorboard(std::filesystem::path folder, int64_t every) {

@@ -35,7 +35,8 @@ struct Lists {
 using Key = std::tuple<int64_t, int, int, int>;  // own step, device type, device, element type
 
 Key key_of(const at::Tensor& parameter, int64_t step) {
-  return {step, static_cast<int>(parameter.device().type()), parameter.device().index(), static_cast<int>(parameter.scalar_type())};
+  return {step, static_cast<int>(parameter.device().type()), parameter.device().index(),
+          static_cast<int>(parameter.scalar_type())};
 }
 
 template <class Options, class ParamState, class Kernel>
@@ -63,7 +64,8 @@ void adam_step(torch::optim::Optimizer& optimizer, Kernel&& kernel) {
     }
     for (auto& [key, lists] : batches) {
       // Only read by the kernel, so one serves all. float32 counts to 2^24 exactly.
-      const auto step = at::scalar_tensor(static_cast<double>(std::get<0>(key)), lists.parameters[0].options().dtype(at::kFloat).requires_grad(false));
+      const auto step = at::scalar_tensor(static_cast<double>(std::get<0>(key)),
+                                          lists.parameters[0].options().dtype(at::kFloat).requires_grad(false));
       lists.steps.assign(lists.parameters.size(), step);
       kernel(options, lists);
     }
@@ -79,8 +81,8 @@ at::Tensor FusedAdam::step(LossClosure closure) {
   if (closure || !plain || !all_fit(*this)) return torch::optim::Adam::step(std::move(closure));
   const at::NoGradGuard no_grad;
   adam_step<torch::optim::AdamOptions, torch::optim::AdamParamState>(*this, [](const torch::optim::AdamOptions& o, Lists& l) {
-    at::_fused_adam_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()), std::get<1>(o.betas()),
-                     o.weight_decay(), o.eps(), /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adam_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()),
+                     std::get<1>(o.betas()), o.weight_decay(), o.eps(), /*amsgrad=*/false, /*maximize=*/false);
   });
   return {};
 }
@@ -92,8 +94,8 @@ at::Tensor FusedAdamW::step(LossClosure closure) {
   if (closure || !plain || !all_fit(*this)) return torch::optim::AdamW::step(std::move(closure));
   const at::NoGradGuard no_grad;
   adam_step<torch::optim::AdamWOptions, torch::optim::AdamWParamState>(*this, [](const torch::optim::AdamWOptions& o, Lists& l) {
-    at::_fused_adamw_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()), std::get<1>(o.betas()),
-                      o.weight_decay(), o.eps(), /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adamw_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()),
+                      std::get<1>(o.betas()), o.weight_decay(), o.eps(), /*amsgrad=*/false, /*maximize=*/false);
   });
   return {};
 }
@@ -124,8 +126,8 @@ at::Tensor FusedSgd::step(LossClosure closure) {
       if (momentum.defined()) lists.first.push_back(momentum);
     }
     for (auto& [key, l] : batches)
-      at::_fused_sgd_(l.parameters, l.gradients, l.first, options.weight_decay(), options.momentum(), options.lr(), options.dampening(),
-                      options.nesterov(), /*maximize=*/false, /*is_first_step=*/std::get<0>(key) == 0);
+      at::_fused_sgd_(l.parameters, l.gradients, l.first, options.weight_decay(), options.momentum(), options.lr(),
+                      options.dampening(), options.nesterov(), /*maximize=*/false, /*is_first_step=*/std::get<0>(key) == 0);
   }
   return {};
 }

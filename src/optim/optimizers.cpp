@@ -50,12 +50,10 @@ template <class Optimizer, class TorchOptions>
 OptimizerFactory adam_factory(const AdamOptions& options) {
   validate(options);
   return [options](const Tensors& parameters) {
-    return grouped<Optimizer>(parameters,
-                              TorchOptions(options.lr)
-                                  .betas({options.beta1, options.beta2})
-                                  .eps(options.eps)
-                                  .weight_decay(options.weight_decay),
-                              options.decay_vectors);
+    return grouped<Optimizer>(
+        parameters,
+        TorchOptions(options.lr).betas({options.beta1, options.beta2}).eps(options.eps).weight_decay(options.weight_decay),
+        options.decay_vectors);
   };
 }
 

@@ -32,10 +32,11 @@ std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Te
   return result;
 }
 
-// A class derived from a known one may step as it likes, so the class itself is asked for, or our own. Null: another class, or `why`.
+// A class derived from a known one may step as it likes, so the class itself is asked for, or our own. Null: another class, or
+// `why`.
 template <class Known, class Fused, class Options>
-std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail::OptimizerView), torch::optim::Optimizer& optimizer,
-                                     const Tensors& parameters, std::string& why) {
+std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail::OptimizerView),
+                                     torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why) {
   const auto name = c10::demangle(typeid(Known).name());
   if (typeid(optimizer) != typeid(Known) && typeid(optimizer) != typeid(Fused)) {
     return nullptr;

@@ -46,7 +46,9 @@ std::string record(const std::vector<int>& labels, int seed) {
   return bytes;
 }
 
-at::Tensor noise(int64_t channels, int64_t height, int64_t width) { return torch::randint(0, 256, {channels, height, width}, at::kByte); }
+at::Tensor noise(int64_t channels, int64_t height, int64_t width) {
+  return torch::randint(0, 256, {channels, height, width}, at::kByte);
+}
 
 template <class Call>
 std::string refusal(Call&& call) {
@@ -101,7 +103,8 @@ TEST_CASE("What is no image is named, and no damage ends the process", "[images]
     CHECK_THAT(refusal([&] { mlo::read_image(file); }), Contains(file.string()) && Contains("is no whole"));
     for (int i = 0; i < 300; ++i) {
       std::string damaged = f.file;
-      for (uint64_t changes = 1 + random() % 4; changes > 0; --changes) damaged[random() % damaged.size()] = static_cast<char>(random());
+      for (uint64_t changes = 1 + random() % 4; changes > 0; --changes)
+        damaged[random() % damaged.size()] = static_cast<char>(random());
       if (random() % 4 == 0) damaged.resize(random() % damaged.size());
       write_bytes(file, damaged);
       try {
@@ -186,7 +189,8 @@ TEST_CASE("A folder of classes is a set, and says what is wrong with it", "[imag
   write_bytes(folder / "set/dogs/3.jpg", "\xFF\xD8\xFF broken");
   CHECK_THAT(refusal([&] { mlo::folder_images(folder / "set")->image(3); }), Contains("3.jpg") && Contains("no whole JPEG"));
   std::vector<std::string> skipped;
-  const auto rest = mlo::folder_images(folder / "set", {.on_bad_image = [&](const std::string& message) { skipped.push_back(message); }});
+  const auto rest =
+      mlo::folder_images(folder / "set", {.on_bad_image = [&](const std::string& message) { skipped.push_back(message); }});
   CHECK(rest->size() == 3);
   REQUIRE(skipped.size() == 1);
   CHECK_THAT(skipped[0], Contains("3.jpg"));
@@ -201,9 +205,11 @@ TEST_CASE("A split takes the same part of each class, by the seed", "[images]") 
   std::vector<int64_t> labels;
   for (int64_t i = 0; i < 100; ++i) labels.push_back(i % 10 == 0 ? 1 : 0);  // 90 and 10
   const auto set = mlo::tensor_images(torch::zeros({100, 1, 2, 2}, at::kByte), torch::tensor(labels));
-  const mlo::Split split = mlo::split_by_class(*set, 0.2, 5), again = mlo::split_by_class(*set, 0.2, 5), other = mlo::split_by_class(*set, 0.2, 6);
+  const mlo::Split split = mlo::split_by_class(*set, 0.2, 5), again = mlo::split_by_class(*set, 0.2, 5),
+                   other = mlo::split_by_class(*set, 0.2, 6);
   CHECK(split.held_out.size() == 20);
-  CHECK(std::count_if(split.held_out.begin(), split.held_out.end(), [&](int64_t row) { return labels[static_cast<std::size_t>(row)] == 1; }) == 2);
+  CHECK(std::count_if(split.held_out.begin(), split.held_out.end(),
+                      [&](int64_t row) { return labels[static_cast<std::size_t>(row)] == 1; }) == 2);
   CHECK(split.held_out == again.held_out);
   CHECK(split.held_out != other.held_out);
   std::vector<int64_t> all = split.train;
@@ -212,7 +218,8 @@ TEST_CASE("A split takes the same part of each class, by the seed", "[images]") 
   for (int64_t i = 0; i < 100; ++i) CHECK(all[static_cast<std::size_t>(i)] == i);
   CHECK_THROWS_WITH(mlo::split_by_class(*set, 0.01, 5), Contains("class '1'"));
   CHECK_THROWS_AS(mlo::split_by_class(*set, 1.0, 5), mlo::ConfigError);
-  CHECK_THROWS_WITH(mlo::tensor_images(torch::zeros({2, 1, 2, 2}, at::kByte), torch::tensor({0, 3}), {"a", "b"}), Contains("from 0 to 3"));
+  CHECK_THROWS_WITH(mlo::tensor_images(torch::zeros({2, 1, 2, 2}, at::kByte), torch::tensor({0, 3}), {"a", "b"}),
+                    Contains("from 0 to 3"));
 }
 
 TEST_CASE("Bicubic resizing is PIL's, to the bit", "[augment]") {
@@ -239,8 +246,11 @@ TEST_CASE("Padded crops and flips move pixels and nothing else", "[augment]") {
     mlo::augment(image, a, key, out.data_ptr<float>());
     return out;
   };
-  const at::Tensor mean = torch::tensor({0.4, 0.5, 0.6}, at::kDouble).view({3, 1, 1}), deviation = torch::tensor({0.2, 0.25, 0.3}, at::kDouble).view({3, 1, 1});
-  const auto normalized = [&](const at::Tensor& pixels) { return ((pixels.to(at::kDouble) / 255 - mean) / deviation).to(at::kFloat); };
+  const at::Tensor mean = torch::tensor({0.4, 0.5, 0.6}, at::kDouble).view({3, 1, 1}),
+                   deviation = torch::tensor({0.2, 0.25, 0.3}, at::kDouble).view({3, 1, 1});
+  const auto normalized = [&](const at::Tensor& pixels) {
+    return ((pixels.to(at::kDouble) / 255 - mean) / deviation).to(at::kFloat);
+  };
   CHECK(at::allclose(result(1), normalized(image), 1e-5, 1e-6));
 
   a.crop_padding = 2;
@@ -267,7 +277,9 @@ TEST_CASE("Padded crops and flips move pixels and nothing else", "[augment]") {
 TEST_CASE("Resized crops keep to area and ratio, others are fitted", "[augment]") {
   // An image whose red is the column and green the row tells where a crop came from.
   const at::Tensor position = torch::arange(0, 200, at::kByte);
-  const at::Tensor image = torch::stack({position.expand({200, 200}), position.view({200, 1}).expand({200, 200}), torch::zeros({200, 200}, at::kByte)}).contiguous();
+  const at::Tensor image =
+      torch::stack({position.expand({200, 200}), position.view({200, 1}).expand({200, 200}), torch::zeros({200, 200}, at::kByte)})
+          .contiguous();
   mlo::Augmentation a;
   a.size = 50;
   a.resized_crop.emplace();
@@ -275,7 +287,8 @@ TEST_CASE("Resized crops keep to area and ratio, others are fitted", "[augment]"
   for (uint64_t key = 0; key < 300; ++key) {
     at::Tensor out = torch::empty({3, 50, 50});
     mlo::augment(image, a, key, out.data_ptr<float>());
-    const double width = (out[0][25][49] - out[0][25][0]).item<double>() * 255 * 50 / 49, height = (out[1][49][25] - out[1][0][25]).item<double>() * 255 * 50 / 49;
+    const double width = (out[0][25][49] - out[0][25][0]).item<double>() * 255 * 50 / 49,
+                 height = (out[1][49][25] - out[1][0][25]).item<double>() * 255 * 50 / 49;
     const double area = width * height / 40000, ratio = width / height;
     least = std::min(least, area);
     most = std::max(most, area);

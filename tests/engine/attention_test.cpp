@@ -9,12 +9,13 @@ namespace {
 std::pair<int, int> attentions(const std::function<void()>& run) {
   static std::atomic<int> fused, plain;
   fused = plain = 0;
-  const auto handle = at::addGlobalCallback(at::RecordFunctionCallback([](const at::RecordFunction& f) -> std::unique_ptr<at::ObserverContext> {
-                                              const std::string name = f.name();
-                                              if (name == "aten::_scaled_dot_product_flash_attention_for_cpu") ++fused;
-                                              if (name == "aten::_scaled_dot_product_attention_math") ++plain;
-                                              return nullptr;
-                                            }).scopes({at::RecordScope::FUNCTION}));
+  const auto handle =
+      at::addGlobalCallback(at::RecordFunctionCallback([](const at::RecordFunction& f) -> std::unique_ptr<at::ObserverContext> {
+                              const std::string name = f.name();
+                              if (name == "aten::_scaled_dot_product_flash_attention_for_cpu") ++fused;
+                              if (name == "aten::_scaled_dot_product_attention_math") ++plain;
+                              return nullptr;
+                            }).scopes({at::RecordScope::FUNCTION}));
   run();
   at::removeCallback(handle);
   return {fused.load(), plain.load()};
@@ -31,20 +32,28 @@ TEST_CASE("Attention is fused below a head, and not in a level that is different
   torch::manual_seed(1);
   const at::Tensor x = torch::randn({2, 6, 8}, at::kDouble), y = torch::randn({2, 6}, at::kDouble);
   for (const bool through : {false, true}) {
-    const at::Tensor encoder = torch::randn({8, 24}, at::kDouble).requires_grad_(), head = torch::randn({8}, at::kDouble).requires_grad_(),
+    const at::Tensor encoder = torch::randn({8, 24}, at::kDouble).requires_grad_(),
+                     head = torch::randn({8}, at::kDouble).requires_grad_(),
                      decay = torch::zeros({}, at::kDouble).requires_grad_();
     Engine engine;
     if (through) {  // encoder and head as one level, under a weight decay that is learned
-      engine.add("low", Lambda(mlo::trains(encoder, head), [=](const Batch&) {
-                   return (attend(x, encoder).matmul(head) - y).square().mean() + decay.exp() * (head.square().sum() + encoder.square().sum());
-                 }),
+      engine.add("low",
+                 Lambda(mlo::trains(encoder, head),
+                        [=](const Batch&) {
+                          return (attend(x, encoder).matmul(head) - y).square().mean() +
+                                 decay.exp() * (head.square().sum() + encoder.square().sum());
+                        }),
                  {.optimizer = mlo::sgd({.lr = 0.01}), .best_response = mlo::one_step()});
-      engine.add("up", Lambda(mlo::trains(decay), [=](const Batch&) { return head.square().sum(); }), {.optimizer = mlo::sgd({.lr = 0.01})});
-    } else {  // the encoder is trained above the head
-      engine.add("head", Lambda(mlo::trains(head), [=](const Batch&) { return (attend(x, encoder).matmul(head) - y).square().mean(); }),
-                 {.optimizer = mlo::sgd({.lr = 0.01}), .best_response = mlo::one_step()});
-      engine.add("encoder", Lambda(mlo::trains(encoder), [=](const Batch&) { return (attend(x, encoder).matmul(head) - y).square().mean(); }),
+      engine.add("up", Lambda(mlo::trains(decay), [=](const Batch&) { return head.square().sum(); }),
                  {.optimizer = mlo::sgd({.lr = 0.01})});
+    } else {  // the encoder is trained above the head
+      engine.add("head",
+                 Lambda(mlo::trains(head), [=](const Batch&) { return (attend(x, encoder).matmul(head) - y).square().mean(); }),
+                 {.optimizer = mlo::sgd({.lr = 0.01}), .best_response = mlo::one_step()});
+      engine.add(
+          "encoder",
+          Lambda(mlo::trains(encoder), [=](const Batch&) { return (attend(x, encoder).matmul(head) - y).square().mean(); }),
+          {.optimizer = mlo::sgd({.lr = 0.01})});
     }
     engine.step();
     const auto [fused, plain] = attentions([&] { engine.step(); });

@@ -11,7 +11,9 @@ struct Layer {
     w = (0.4 * torch::randn({6, 6}, at::kDouble)).requires_grad_();
     b = (0.1 * torch::randn({6}, at::kDouble)).requires_grad_();
   }
-  at::Tensor operator()(const at::Tensor& x) const { return at::dropout(at::layer_norm(x.matmul(w) + b, {6}).tanh().exp(), dropout, true) + x; }
+  at::Tensor operator()(const at::Tensor& x) const {
+    return at::dropout(at::layer_norm(x.matmul(w) + b, {6}).tanh().exp(), dropout, true) + x;
+  }
   Tensors parameters() const { return {w, b}; }
 };
 
@@ -95,9 +97,11 @@ TEST_CASE("Parameters that changed since are an error, and choices inside are", 
     layer.w.mul_(2.0);
   }
   CHECK_THROWS_WITH(loss.backward(), Contains("modified by an inplace operation"));
-  CHECK_THROWS_WITH(mlo::checkpointed([](const at::Tensor& y) { return y * mlo::replayed([&] { return y > 0; }); }, x, {}), Contains("mlo::checkpointed"));
+  CHECK_THROWS_WITH(mlo::checkpointed([](const at::Tensor& y) { return y * mlo::replayed([&] { return y > 0; }); }, x, {}),
+                    Contains("mlo::checkpointed"));
   CHECK_NOTHROW(mlo::replayed([&] { return x > 0; }));  // the ban ends with it
-  CHECK_THROWS_AS(mlo::checkpointed([](const at::Tensor&) -> at::Tensor { throw std::runtime_error("inside"); }, x, {}), std::runtime_error);
+  CHECK_THROWS_AS(mlo::checkpointed([](const at::Tensor&) -> at::Tensor { throw std::runtime_error("inside"); }, x, {}),
+                  std::runtime_error);
   const at::NoGradGuard no_grad;
   CHECK_FALSE(mlo::checkpointed(layer, x, layer.parameters()).requires_grad());
 }
@@ -108,20 +112,27 @@ TEST_CASE("Engines differentiate checkpointed losses by every oracle", "[checkpo
     torch::manual_seed(3);
     const at::Tensor x = torch::randn({4, 6}, at::kDouble), weights = torch::zeros({4}, at::kDouble).requires_grad_();
     mlo::Trains low;
-    for (const at::Tensor& t : {layers[0].w, layers[0].b, layers[1].w, layers[1].b}) low.add("p" + std::to_string(low.parameters().size()), t);
+    for (const at::Tensor& t : {layers[0].w, layers[0].b, layers[1].w, layers[1].b})
+      low.add("p" + std::to_string(low.parameters().size()), t);
     Engine engine;
-    engine.add("low", Lambda(low, [=](const Batch&) {
-                 at::Tensor out = x;
-                 for (const Layer& layer : layers) out = recompute ? mlo::checkpointed(layer, out, layer.parameters()) : layer(out);
-                 return (out.square().mean(1) * weights.sigmoid()).sum();
-               }),
+    engine.add("low",
+               Lambda(low,
+                      [=](const Batch&) {
+                        at::Tensor out = x;
+                        for (const Layer& layer : layers)
+                          out = recompute ? mlo::checkpointed(layer, out, layer.parameters()) : layer(out);
+                        return (out.square().mean(1) * weights.sigmoid()).sum();
+                      }),
                {.optimizer = mlo::adamw({.lr = 0.01}), .best_response = std::move(method)});
-    engine.add("up", Lambda(mlo::trains(weights), [=](const Batch&) { return layers[1].w.square().sum() + layers[0].w.pow(4).sum(); }), {.optimizer = mlo::sgd({.lr = 0.1})});
+    engine.add("up",
+               Lambda(mlo::trains(weights), [=](const Batch&) { return layers[1].w.square().sum() + layers[0].w.pow(4).sum(); }),
+               {.optimizer = mlo::sgd({.lr = 0.1})});
     return engine.hypergradient("up")[0];
   };
   const at::Tensor expected = hypergradient(false, mlo::one_step());
   CHECK(at::allclose(hypergradient(true, mlo::one_step()), expected, 1e-10, 1e-14));
   CHECK(at::allclose(hypergradient(true, mlo::one_step({.keep_graph = false})), expected, 1e-10, 1e-14));
-  CHECK(at::allclose(hypergradient(true, mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver())), expected, 1e-10, 1e-14));
+  CHECK(at::allclose(hypergradient(true, mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver())), expected,
+                     1e-10, 1e-14));
   CHECK(at::allclose(hypergradient(true, mlo::darts()), expected, 1e-4, 1e-9));
 }

@@ -178,7 +178,8 @@ TEST_CASE("A loss that changes on replay is refused, and its cures work", "[engi
   const std::pair<const char*, std::function<at::Tensor()>> cures[] = {
       {"replayed", [&] { return mlo::replayed(draw); }},
       // A choice that draws leaves the draws after it as they are, taken or played back.
-      {"a random choice, then random numbers", [] { return mlo::replayed([] { return at::rand({16}, at::kDouble).round(); }) + at::rand({16}, at::kDouble).round(); }},
+      {"a random choice, then random numbers",
+       [] { return mlo::replayed([] { return at::rand({16}, at::kDouble).round(); }) + at::rand({16}, at::kDouble).round(); }},
       {"LibTorch's generators", [] { return at::rand({16}, at::kDouble).round(); }},
   };
   for (const auto& [name, mask] : cures) {

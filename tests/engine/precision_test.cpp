@@ -23,17 +23,24 @@ struct Run {
   Net net;
   Engine engine;
   int* narrow = nullptr;
-  explicit Run(mlo::Precision precision, std::unique_ptr<mlo::Method> method = mlo::one_step(), bool convert = true, int* seen = nullptr) : engine({.steps = 5}) {
+  explicit Run(mlo::Precision precision, std::unique_ptr<mlo::Method> method = mlo::one_step(), bool convert = true,
+               int* seen = nullptr)
+      : engine({.steps = 5}) {
     const Net n = net;
-    engine.add("low", Lambda(mlo::trains(n.w1, n.w2), [n, convert, seen](const Batch&) {
-                 const at::Tensor out = n.x.matmul(n.w1).tanh().matmul(n.w2);
-                 if (seen && out.scalar_type() == at::kBFloat16) ++*seen;
-                 const at::Tensor loss = ((convert ? out.to(at::kFloat) : out) - (convert ? n.y : n.y.to(at::kBFloat16))).square().mean();
-                 return convert ? loss + (n.decay.exp() * n.w2.squeeze(1).square()).sum() : loss;
-               }),
+    engine.add("low",
+               Lambda(mlo::trains(n.w1, n.w2),
+                      [n, convert, seen](const Batch&) {
+                        const at::Tensor out = n.x.matmul(n.w1).tanh().matmul(n.w2);
+                        if (seen && out.scalar_type() == at::kBFloat16) ++*seen;
+                        const at::Tensor loss =
+                            ((convert ? out.to(at::kFloat) : out) - (convert ? n.y : n.y.to(at::kBFloat16))).square().mean();
+                        return convert ? loss + (n.decay.exp() * n.w2.squeeze(1).square()).sum() : loss;
+                      }),
                {.optimizer = mlo::adamw({.lr = 0.01}), .best_response = std::move(method), .precision = precision});
-    engine.add("up", Lambda(mlo::trains(n.decay), [n](const Batch&) { return (n.x.matmul(n.w1).tanh().matmul(n.w2) - n.y).square().mean(); }),
-               {.optimizer = mlo::sgd({.lr = 0.1})});
+    engine.add(
+        "up",
+        Lambda(mlo::trains(n.decay), [n](const Batch&) { return (n.x.matmul(n.w1).tanh().matmul(n.w2) - n.y).square().mean(); }),
+        {.optimizer = mlo::sgd({.lr = 0.1})});
   }
 };
 
@@ -68,7 +75,8 @@ TEST_CASE("Reverse over forward works in bfloat16, and differences are refused",
   Run duals(mlo::Precision::bfloat16, mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()));
   CHECK(cosine(duals.engine.hypergradient("up")[0], exact.engine.hypergradient("up")[0]) > 0.999);
   Run differences(mlo::Precision::bfloat16, mlo::darts());
-  check_refused<mlo::UnsupportedError>([&] { differences.engine.build(); }, {"level 'low'", "bfloat16", "LevelOptions::precision", "mlo::one_step()"});
+  check_refused<mlo::UnsupportedError>([&] { differences.engine.build(); },
+                                       {"level 'low'", "bfloat16", "LevelOptions::precision", "mlo::one_step()"});
   Run raw(mlo::Precision::bfloat16, mlo::one_step(), /*convert=*/false);
   check_refused<mlo::LossError>([&] { raw.engine.build(); }, {"level 'low'", "BFloat16", "float32"});
   CHECK_FALSE(at::autocast::is_autocast_enabled(at::kCPU));

@@ -65,7 +65,8 @@ TEST_CASE("safetensors are read back to the bit, here and in Python", "[safetens
 TEST_CASE("Every element type that the format has survives", "[safetensors]") {
   const TemporaryFolder folder;
   mlo::Safetensors all;
-  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble})
+  for (const auto type :
+       {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble})
     all.tensors.emplace_back(c10::toString(type), torch::tensor({0, 1, 1}).to(type));
   mlo::write_safetensors(folder / "a", all);
   for (const auto& [name, tensor] : all.tensors) CHECK(at::equal(mlo::read_safetensors(folder / "a").at(name), tensor));
@@ -74,7 +75,8 @@ TEST_CASE("Every element type that the format has survives", "[safetensors]") {
   mlo::write_safetensors(folder / "b", {.tensors = {{"part", whole.t().narrow(0, 1, 2)}}});
   CHECK(at::equal(mlo::read_safetensors(folder / "b").at("part"), whole.t().narrow(0, 1, 2)));
   CHECK_THROWS_AS(mlo::write_safetensors(folder / "c", {.tensors = {{"x", torch::zeros({2}, at::kComplexFloat)}}}), mlo::Error);
-  CHECK_THROWS_WITH(mlo::write_safetensors(folder / "c", {.tensors = {{"x", torch::zeros({2})}, {"x", torch::zeros({2})}}}), Contains("twice"));
+  CHECK_THROWS_WITH(mlo::write_safetensors(folder / "c", {.tensors = {{"x", torch::zeros({2})}, {"x", torch::zeros({2})}}}),
+                    Contains("twice"));
   CHECK_FALSE(std::filesystem::exists(folder / "c"));
   CHECK_THROWS_WITH(mlo::read_safetensors(folder / "b").at("other"), Contains("'other'") && Contains("part"));
 }
@@ -102,10 +104,17 @@ TEST_CASE("Damaged safetensors are refused by name, and end no process", "[safet
   CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "x")), Contains("data_offsets"));
   CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "xy")), Contains("fill 1"));
   CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", "xy")), Contains("follow each other"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")), Contains("follow each other"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")), Contains("twice"));
+  CHECK_THAT(
+      refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+                   "x")),
+      Contains("follow each other"));
+  CHECK_THAT(
+      refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+                   "x")),
+      Contains("twice"));
   CHECK_THAT(refusal(with(R"({"a":{"dtype":"C64","shape":[1],"data_offsets":[0,1]}})", "x")), Contains("C64"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", "")), Contains("shape"));
+  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", "")),
+             Contains("shape"));
 
   mlo::write_safetensors(file, content());
   const std::string whole = read_bytes(file);

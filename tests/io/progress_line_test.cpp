@@ -56,7 +56,8 @@ TEST_CASE("Times left are readable, unknown ones too", "[progress]") {
 }
 
 TEST_CASE("A rate stands before the losses, once it is known", "[progress]") {
-  Progress progress = {.step = 120, .steps = 3000, .seconds_left = 83.2, .rate = 811.4, .unit = "images", .losses = {{"head", 2.11}}};
+  Progress progress = {
+      .step = 120, .steps = 3000, .seconds_left = 83.2, .rate = 811.4, .unit = "images", .losses = {{"head", 2.11}}};
   CHECK(progress_line(progress, 57) == "120/3000  4%  eta 1:23  811 images/s  head 2.11");
   CHECK(progress_line(progress, 36) == "120/3000  4%  eta 1:23  811 images/s");
   CHECK(progress_line(progress, 35) == "120/3000  4%  eta 1:23  head 2.11");

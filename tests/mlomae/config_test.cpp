@@ -45,8 +45,10 @@ TEST_CASE("Settings survive JSON, plain and explained", "[config]") {
     Settings changed;
     const std::size_t dot = field.key.find('.');
     const Json was = to_json(changed)[field.key.substr(0, dot)][field.key.substr(dot + 1)];
-    const Json value = was.is_boolean() ? Json(!was.get<bool>())
-                       : was.is_string() ? Json(field.choices.empty() ? "x" : field.choices.back() == was ? field.choices.front() : field.choices.back())
+    const Json value = was.is_boolean()  ? Json(!was.get<bool>())
+                       : was.is_string() ? Json(field.choices.empty()         ? "x"
+                                                : field.choices.back() == was ? field.choices.front()
+                                                                              : field.choices.back())
                                          : Json(was.get<double>() + 1);
     apply_json(changed, {{field.key.substr(0, dot), {{field.key.substr(dot + 1), value}}}}, "");
     CHECK(to_json(changed)[field.key.substr(0, dot)][field.key.substr(dot + 1)] == value);
@@ -73,9 +75,11 @@ TEST_CASE("Presets follow the paper, or the authors' code", "[config]") {
 
 TEST_CASE("A wrong setting is named, with what would do", "[config]") {
   Settings s;
-  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"pacth", 2}}}}, "my.json"), Contains("my.json") && Contains("'model.pacth'") && Contains("'model.patch'"));
+  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"pacth", 2}}}}, "my.json"),
+                    Contains("my.json") && Contains("'model.pacth'") && Contains("'model.patch'"));
   CHECK_THROWS_WITH(apply_assignment(s, "mask.patch=2"), Contains("'model.patch'"));
-  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", "two"}}}}, ""), Contains("model.patch = \"two\"") && Contains("whole number"));
+  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", "two"}}}}, ""),
+                    Contains("model.patch = \"two\"") && Contains("whole number"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", 2.5}}}}, ""), Contains("whole number"));
   CHECK_THROWS_WITH(apply_json(s, {{"mask", {{"selection", "best"}}}}, ""), Contains("rank, sampled, uniform"));
   CHECK_THROWS_WITH(apply_json(s, {{"augmentation", {{"flip", 1}}}}, ""), Contains("true or false"));

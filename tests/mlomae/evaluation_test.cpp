@@ -20,7 +20,8 @@ namespace {
 // Minimum of the penalized loss by Newton's method with the whole Hessian, in double.
 at::Tensor by_newton(const at::Tensor& x, const at::Tensor& y, int64_t classes, double strength) {
   const int64_t dim = x.size(1), n = x.size(0), size = (dim + 1) * classes;
-  const at::Tensor with_one = torch::cat({x, torch::ones({n, 1}, at::kDouble)}, 1), target = torch::one_hot(y, classes).to(at::kDouble);
+  const at::Tensor with_one = torch::cat({x, torch::ones({n, 1}, at::kDouble)}, 1),
+                   target = torch::one_hot(y, classes).to(at::kDouble);
   at::Tensor w = torch::zeros({dim + 1, classes}, at::kDouble);
   at::Tensor penalty = strength * torch::ones({dim + 1, classes}, at::kDouble);
   penalty[dim].zero_();
@@ -59,7 +60,8 @@ Dataset toy_data() {
 
 ModelOptions tiny() {
   ModelOptions o;
-  o.image_size = 8, o.channels = 1, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1, o.decoder_heads = 2;
+  o.image_size = 8, o.channels = 1, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1,
+  o.decoder_heads = 2;
   return o;
 }
 
@@ -97,7 +99,8 @@ TEST_CASE("The linear probe separates what can be, and not what cannot", "[mloma
 
 TEST_CASE("Nearest neighbours vote as a loop says", "[mlomae][evaluation]") {
   torch::manual_seed(4);
-  const at::Tensor x = torch::randn({80, 6}), y = torch::randint(0, 3, {80}), q = torch::randn({2100, 6}), a = torch::randint(0, 3, {2100});
+  const at::Tensor x = torch::randn({80, 6}), y = torch::randint(0, 3, {80}), q = torch::randn({2100, 6}),
+                   a = torch::randint(0, 3, {2100});
   for (const int64_t k : {1, 7, 200}) {
     int64_t right = 0;
     for (int64_t i = 0; i < q.size(0); ++i) {
@@ -108,7 +111,8 @@ TEST_CASE("Nearest neighbours vote as a loop says", "[mlomae][evaluation]") {
       }
       std::sort(all.begin(), all.end());
       double votes[3] = {};
-      for (int64_t j = 0; j < std::min<int64_t>(k, 80); ++j) votes[all[static_cast<std::size_t>(j)].second] += std::exp(-all[static_cast<std::size_t>(j)].first / 0.07);
+      for (int64_t j = 0; j < std::min<int64_t>(k, 80); ++j)
+        votes[all[static_cast<std::size_t>(j)].second] += std::exp(-all[static_cast<std::size_t>(j)].first / 0.07);
       right += std::max_element(votes, votes + 3) - votes == a[i].item<int64_t>() ? 1 : 0;
       if (i == 150) break;  // the loop is slow: the first ones, and the blocks by their sum
     }
@@ -141,7 +145,8 @@ TEST_CASE("Fine-tuning learns, and is the same again with the same seed", "[mlom
     MaskedAutoencoder mae(tiny());
     const at::Tensor decoder = mae->named_parameters()["decoder_pred.weight"].clone();
     const Dataset d = toy_data();
-    const Finetuned result = finetune(mae, d, d.plain(), {.epochs = 12, .batch = 24, .lr = 3e-3, .layer_decay = 0.8, .seed = seed});
+    const Finetuned result =
+        finetune(mae, d, d.plain(), {.epochs = 12, .batch = 24, .lr = 3e-3, .layer_decay = 0.8, .seed = seed});
     CHECK(result.steps == 120);
     CHECK(at::equal(mae->named_parameters()["decoder_pred.weight"], decoder));
     return std::pair(result.accuracy, mae->named_parameters()["blocks.1.mlp.fc1.weight"].clone());
@@ -162,14 +167,18 @@ TEST_CASE("Learning rates decay from layer to layer", "[mlomae][evaluation]") {
     all.push_back(item.value());
     names[item.value().unsafeGetTensorImpl()] = item.key();
   }
-  for (const auto& item : head->named_parameters()) all.push_back(item.value()), names[item.value().unsafeGetTensorImpl()] = "classifier." + item.key();
+  for (const auto& item : head->named_parameters())
+    all.push_back(item.value()), names[item.value().unsafeGetTensorImpl()] = "classifier." + item.key();
   const auto optimizer = layerwise_adamw(mae, head, {.lr = 1.0, .weight_decay = 0.1, .layer_decay = 0.5})(all);
   std::size_t seen = 0;
   for (const auto& group : optimizer->param_groups()) {
     for (const at::Tensor& p : group.params()) {
       const std::string& name = names.at(p.unsafeGetTensorImpl());
       INFO(name);
-      const double expected = name.starts_with("blocks.0") ? 0.25 : name.starts_with("blocks.1") ? 0.5 : name.starts_with("norm") || name.starts_with("classifier") ? 1.0 : 0.125;
+      const double expected = name.starts_with("blocks.0")                                 ? 0.25
+                              : name.starts_with("blocks.1")                               ? 0.5
+                              : name.starts_with("norm") || name.starts_with("classifier") ? 1.0
+                                                                                           : 0.125;
       CHECK(group.options().get_lr() == expected);
       CHECK(static_cast<const torch::optim::AdamWOptions&>(group.options()).weight_decay() == (p.dim() >= 2 ? 0.1 : 0.0));
       ++seen;
@@ -181,8 +190,10 @@ TEST_CASE("Learning rates decay from layer to layer", "[mlomae][evaluation]") {
 TEST_CASE("Scores are kept and read back", "[mlomae][evaluation]") {
   const TemporaryFolder folder;
   CHECK(read_scores(folder / "run").empty());
-  write_scores(folder / "run", {{.kind = "knn", .feature = "class", .accuracy = 0.25, .images = 300, .seconds = 1.5, .settings = {{"neighbours", 20}}},
-                                {.kind = "knn", .feature = "mean", .accuracy = 0.5, .images = 300}});
+  write_scores(
+      folder / "run",
+      {{.kind = "knn", .feature = "class", .accuracy = 0.25, .images = 300, .seconds = 1.5, .settings = {{"neighbours", 20}}},
+       {.kind = "knn", .feature = "mean", .accuracy = 0.5, .images = 300}});
   const std::vector<Score> back = read_scores(folder / "run");
   REQUIRE(back.size() == 2);
   CHECK(back[0].feature == "class");

@@ -4,8 +4,8 @@
 
 #include <map>
 
-/// Modules evaluated at other tensors than their parameters, so that automatic differentiation goes through optimizer steps. LibTorch has no
-/// functional call; this one replaces the members that the forward functions read.
+/// Modules evaluated at other tensors than their parameters, so that automatic differentiation goes through optimizer steps.
+/// LibTorch has no functional call; this one replaces the members that the forward functions read.
 namespace functional {
 
 // The members of MaskedAutoencoderImpl that are parameters: private, and reached as explicit instantiation may.
@@ -13,11 +13,11 @@ template <class Tag, typename Tag::type member>
 struct Reach {
   friend typename Tag::type reach(Tag) { return member; }
 };
-#define MLOMAE_REACH(tag)                                              \
-  struct tag {                                                         \
-    using type = at::Tensor mlomae::MaskedAutoencoderImpl::*;          \
-    friend type reach(tag);                                            \
-  };                                                                   \
+#define MLOMAE_REACH(tag)                                     \
+  struct tag {                                                \
+    using type = at::Tensor mlomae::MaskedAutoencoderImpl::*; \
+    friend type reach(tag);                                   \
+  };                                                          \
   template struct Reach<tag, &mlomae::MaskedAutoencoderImpl::tag##_>;
 MLOMAE_REACH(cls_token)
 MLOMAE_REACH(pos_embed)
@@ -37,8 +37,8 @@ inline std::vector<at::Tensor*> places(const std::shared_ptr<torch::nn::Module>&
     if (auto* linear = part->as<torch::nn::Linear>()) note(linear->weight), note(linear->bias);
     if (auto* norm = part->as<torch::nn::LayerNorm>()) note(norm->weight), note(norm->bias);
     if (auto* mae = part->as<mlomae::MaskedAutoencoder>())
-      for (at::Tensor mlomae::MaskedAutoencoderImpl::*member :
-           {reach(cls_token{}), reach(pos_embed{}), reach(mask_token{}), reach(decoder_pos_embed{}), reach(weight{}), reach(bias{})})
+      for (at::Tensor mlomae::MaskedAutoencoderImpl::*member : {reach(cls_token{}), reach(pos_embed{}), reach(mask_token{}),
+                                                                reach(decoder_pos_embed{}), reach(weight{}), reach(bias{})})
         note(mae->*member);
   }
   std::vector<at::Tensor*> result;

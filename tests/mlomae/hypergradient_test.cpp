@@ -1,4 +1,5 @@
-// The paper's one-step hypergradient (Eq. 9-11) against automatic differentiation through the steps that were taken; what it costs.
+// The paper's one-step hypergradient (Eq. 9-11) against automatic differentiation through the steps that were taken; what it
+// costs.
 #include "choices.h"
 #include "functional.h"
 #include "level.h"
@@ -24,7 +25,8 @@ struct Setting {
 
 ModelOptions small(double dropout) {
   ModelOptions o;
-  o.image_size = 12, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1, o.decoder_heads = 2;
+  o.image_size = 12, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1,
+  o.decoder_heads = 2;
   o.dropout = dropout;
   return o;
 }
@@ -54,12 +56,18 @@ ReconstructOptions options(const Setting& s) {
 
 std::unique_ptr<mlo::Method> duals() { return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()); }
 
-std::unique_ptr<mlo::Engine> engine(const Setting& s, Networks& n, std::unique_ptr<mlo::Method> reconstruct, std::unique_ptr<mlo::Method> classify, int64_t unroll = 1) {
+std::unique_ptr<mlo::Engine> engine(const Setting& s, Networks& n, std::unique_ptr<mlo::Method> reconstruct,
+                                    std::unique_ptr<mlo::Method> classify, int64_t unroll = 1) {
   auto e = std::make_unique<mlo::Engine>(mlo::EngineOptions{.seed = 5});
   e->add("pretrain", Reconstruct(n.mae, n.network, options(s)),
-         {.optimizer = optimizer(s, 0), .data = [](int64_t i) { return batch(0, i); }, .unroll = unroll, .best_response = std::move(reconstruct)});
-  e->add("head", Classify(n.head, n.mae), {.optimizer = optimizer(s, 1), .data = [](int64_t i) { return batch(1, i); }, .best_response = std::move(classify)});
-  e->add("masker", Validate(n.network, n.mae, n.head), {.optimizer = optimizer(s, 2), .data = [](int64_t i) { return batch(2, i); }});
+         {.optimizer = optimizer(s, 0),
+          .data = [](int64_t i) { return batch(0, i); },
+          .unroll = unroll,
+          .best_response = std::move(reconstruct)});
+  e->add("head", Classify(n.head, n.mae),
+         {.optimizer = optimizer(s, 1), .data = [](int64_t i) { return batch(1, i); }, .best_response = std::move(classify)});
+  e->add("masker", Validate(n.network, n.mae, n.head),
+         {.optimizer = optimizer(s, 2), .data = [](int64_t i) { return batch(2, i); }});
   return e;
 }
 
@@ -85,8 +93,11 @@ mlo::Tensors by_autograd(const Setting& s, Fault fault = Fault::none) {
   };
   mlo::Tensors e = trained(*n.mae), c = trained(*n.head);
   const mlo::Tensors t = trained(*n.network);
-  functional::Optimizer e_optimizer{.adam = s.adam, .lr = kRates[0], .decay = 0.1}, c_optimizer{.adam = s.adam, .lr = kRates[1], .decay = 0.1};
-  const auto draw = [](const char* level, int64_t step) { mlo::seed_generators(mlo::stream_key(5, mlo::name_key(level), step, 0)); };
+  functional::Optimizer e_optimizer{.adam = s.adam, .lr = kRates[0], .decay = 0.1},
+      c_optimizer{.adam = s.adam, .lr = kRates[1], .decay = 0.1};
+  const auto draw = [](const char* level, int64_t step) {
+    mlo::seed_generators(mlo::stream_key(5, mlo::name_key(level), step, 0));
+  };
   mlo::Tensors e1, c1;
   for (int64_t i = 0; i <= s.steps_before; ++i) {
     {
@@ -127,16 +138,21 @@ TEST_CASE("One step back through all three levels is exact", "[mlomae][hypergrad
       for (const double dropout : {0.0, 0.2}) {
         for (const auto selection : {Selection::rank, Selection::sampled}) {
           const Setting s{.input = input, .adam = adam, .dropout = dropout, .steps_before = adam ? 2 : 0, .selection = selection};
-          INFO((input == MaskInput::held ? "held" : "coupled") << (adam ? ", AdamW" : ", SGD") << ", dropout " << dropout << (selection == Selection::rank ? ", rank" : ", sampled"));
+          INFO((input == MaskInput::held ? "held" : "coupled") << (adam ? ", AdamW" : ", SGD") << ", dropout " << dropout
+                                                               << (selection == Selection::rank ? ", rank" : ", sampled"));
           const mlo::Tensors expected = by_autograd(s);
           CHECK(relative(by_engine(s, mlo::one_step(), mlo::one_step()), expected) < 1e-10);
-          CHECK(relative(by_engine(s, mlo::one_step({.keep_graph = false}), mlo::one_step({.keep_graph = false})), expected) < 1e-10);
+          CHECK(relative(by_engine(s, mlo::one_step({.keep_graph = false}), mlo::one_step({.keep_graph = false})), expected) <
+                1e-10);
           // T's own layers are of operations that reverse over forward knows, so coupled inputs are no obstacle.
           CHECK(relative(by_engine(s, duals(), mlo::one_step()), expected) < 1e-10);
           CHECK(relative(by_engine(s, mlo::darts(), mlo::one_step()), expected) < 1e-5);
           // Controls: a head that does not answer, products at the wrong point.
           CHECK(relative(by_autograd(s, Fault::head_stands_still), expected) > 1e-3);
-          CHECK(relative(by_engine(s, mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step), mlo::one_step()), expected) > 1e-6);
+          CHECK(
+              relative(by_engine(s, mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step),
+                                 mlo::one_step()),
+                       expected) > 1e-6);
         }
       }
     }
@@ -151,11 +167,15 @@ TEST_CASE("In float32 at the demo's size the hypergradient points where it does 
     Networks n(o, 512, 10, 0.0, at::kFloat);  // the same draws for both, then converted
     n.mae->to(type), n.network->to(type), n.head->to(type);
     torch::manual_seed(2);
-    const auto images = [&](int64_t) { return mlo::Batch({torch::randn({16, 1, 28, 28}).to(type), torch::randint(0, 10, {16})}); };
+    const auto images = [&](int64_t) {
+      return mlo::Batch({torch::randn({16, 1, 28, 28}).to(type), torch::randint(0, 10, {16})});
+    };
     mlo::Engine e({.seed = 1});
     ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::rank}};
-    e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct), {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = images, .best_response = duals()});
-    e.add("head", Classify(n.head, n.mae), {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = images, .best_response = mlo::one_step()});
+    e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct),
+          {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = images, .best_response = duals()});
+    e.add("head", Classify(n.head, n.mae),
+          {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = images, .best_response = mlo::one_step()});
     e.add("masker", Validate(n.network, n.mae, n.head), {.optimizer = mlo::sgd({.lr = 0.0}), .data = images});
     for (int i = 0; i < 2; ++i) e.step();
     return e.hypergradient("masker");
@@ -174,14 +194,19 @@ TEST_CASE("An outer step passes as often as the design says", "[mlomae][counters
     const auto before = [&](const char* level) { return e->counters(level); };
     const mlo::Counters p = before("pretrain"), h = before("head"), m = before("masker");
     e->step();
-    const auto forwards = [&](const char* level, const mlo::Counters& then) { return e->counters(level).forwards - then.forwards; };
-    const auto backwards = [&](const char* level, const mlo::Counters& then) { return e->counters(level).backwards - then.backwards; };
+    const auto forwards = [&](const char* level, const mlo::Counters& then) {
+      return e->counters(level).forwards - then.forwards;
+    };
+    const auto backwards = [&](const char* level, const mlo::Counters& then) {
+      return e->counters(level).backwards - then.backwards;
+    };
     // Reconstruction: two steps, and one evaluation on dual numbers whose backward reaches T only.
     CHECK(e->counters("pretrain").steps - p.steps == 2);
     CHECK(forwards("pretrain", p) == 3);
     CHECK(backwards("pretrain", p) == 3);
     CHECK(e->counters("pretrain").mixed_products - p.mixed_products == 1);
-    // Head: its step's forward serves the mixed product, too; its backward ends at the head, that of the product goes through the encoder.
+    // Head: its step's forward serves the mixed product, too; its backward ends at the head, that of the product goes through the
+    // encoder.
     CHECK(forwards("head", h) == (shared ? 1 : 2));
     CHECK(backwards("head", h) == (shared ? 2 : 3));
     CHECK(e->counters("head").mixed_products - h.mixed_products == 1);
@@ -203,7 +228,8 @@ TEST_CASE("The last block computes the class token alone where only that is read
       torch::autograd::Node* node = open.back();
       open.pop_back();
       if (!node || !seen.insert(node).second) continue;
-      if (node->name().starts_with("GeluBackward")) found.push_back(node->input_metadata(0).shape_as_dim_vector()[1].guard_int(__FILE__, __LINE__));
+      if (node->name().starts_with("GeluBackward"))
+        found.push_back(node->input_metadata(0).shape_as_dim_vector()[1].guard_int(__FILE__, __LINE__));
       for (const auto& edge : node->next_edges()) open.push_back(edge.function.get());
     }
     std::sort(found.begin(), found.end());
@@ -236,8 +262,8 @@ TEST_CASE("With gradients to the masking network alone, no activation of the enc
   CHECK(with > 100);
 }
 
-// test_mlomae_proof "[.table]" -s prints the figures of docs/mlomae.md: how far methods are from the exact derivative of the steps taken, at the
-// demo's size on Fashion-MNIST, at the start and after some steps.
+// test_mlomae_proof "[.table]" -s prints the figures of docs/mlomae.md: how far methods are from the exact derivative of the
+// steps taken, at the demo's size on Fashion-MNIST, at the start and after some steps.
 TEST_CASE("How far approximations are from the exact hypergradient", "[.table]") {
   const std::filesystem::path folder = "/usr/share/datasets/fashion-mnist";
   if (!std::filesystem::exists(folder / "train-images-idx3-ubyte.gz")) {
@@ -256,24 +282,32 @@ TEST_CASE("How far approximations are from the exact hypergradient", "[.table]")
   };
   using Scale = mlo::IdentityOptions::Scale;
   const auto exact = [] { return mlo::one_step(); };
-  const Row rows[] = {{"reverse over forward", duals, exact},
-                      {"differences (darts)", [] { return mlo::darts(); }, [] { return mlo::darts(); }},
-                      {"Betty's differences (scale one, after the step)", [] { return mlo::betty(); }, [] { return mlo::betty(); }},
-                      {"exact, scale one", [] { return mlo::one_step({}, {.scale = Scale::one}); }, [] { return mlo::one_step({}, {.scale = Scale::one}); }},
-                      {"exact, scale learning rate", [] { return mlo::one_step({}, {.scale = Scale::learning_rate}); }, [] { return mlo::one_step({}, {.scale = Scale::learning_rate}); }},
-                      {"exact, after the step", [] { return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step); },
-                       [] { return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step); }}};
+  const Row rows[] = {
+      {"reverse over forward", duals, exact},
+      {"differences (darts)", [] { return mlo::darts(); }, [] { return mlo::darts(); }},
+      {"Betty's differences (scale one, after the step)", [] { return mlo::betty(); }, [] { return mlo::betty(); }},
+      {"exact, scale one", [] { return mlo::one_step({}, {.scale = Scale::one}); },
+       [] { return mlo::one_step({}, {.scale = Scale::one}); }},
+      {"exact, scale learning rate", [] { return mlo::one_step({}, {.scale = Scale::learning_rate}); },
+       [] { return mlo::one_step({}, {.scale = Scale::learning_rate}); }},
+      {"exact, after the step",
+       [] { return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step); },
+       [] { return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step); }}};
   std::ostringstream table;
   for (const auto input : {MaskInput::held, MaskInput::coupled}) {
     for (const int64_t steps : {2, 100}) {
       const auto hypergradient = [&](const Row& row) {
         torch::manual_seed(1);
         Networks n(o, 512, 10, 0.1, at::kFloat);
-        const auto source = [&](uint64_t seed) { return mlo::image_source(set, {}, {.batch_size = 64, .augmentation = plain, .seed = seed}); };
+        const auto source = [&](uint64_t seed) {
+          return mlo::image_source(set, {}, {.batch_size = 64, .augmentation = plain, .seed = seed});
+        };
         mlo::Engine e({.seed = 1});
         const ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::rank, .input = input}};
-        e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct), {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = source(1), .best_response = row.pretrain()});
-        e.add("head", Classify(n.head, n.mae), {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = source(2), .best_response = row.head()});
+        e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct),
+              {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = source(1), .best_response = row.pretrain()});
+        e.add("head", Classify(n.head, n.mae),
+              {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = source(2), .best_response = row.head()});
         e.add("masker", Validate(n.network, n.mae, n.head), {.optimizer = mlo::sgd({.lr = 0.0}), .data = source(3)});
         for (int64_t i = 0; i < steps; ++i) e.step();
         return e.hypergradient("masker");
@@ -283,8 +317,11 @@ TEST_CASE("How far approximations are from the exact hypergradient", "[.table]")
         const mlo::Tensors g = hypergradient(row);
         const double c = cosine(g, expected);
         double gg = 0, ee = 0;
-        for (std::size_t i = 0; i < g.size(); ++i) gg += g[i].to(at::kDouble).square().sum().item<double>(), ee += expected[i].to(at::kDouble).square().sum().item<double>();
-        table << (input == MaskInput::held ? "held" : "coupled") << ", after " << steps << " steps: " << row.name << ": cosine " << c << ", norm " << std::sqrt(gg / ee) << "\n";
+        for (std::size_t i = 0; i < g.size(); ++i)
+          gg += g[i].to(at::kDouble).square().sum().item<double>(),
+              ee += expected[i].to(at::kDouble).square().sum().item<double>();
+        table << (input == MaskInput::held ? "held" : "coupled") << ", after " << steps << " steps: " << row.name << ": cosine "
+              << c << ", norm " << std::sqrt(gg / ee) << "\n";
       }
     }
   }

@@ -14,7 +14,8 @@ const mlo::Safetensors& fixture() {
 
 Networks networks() {
   ModelOptions o;
-  o.image_size = 12, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1, o.decoder_heads = 2;
+  o.image_size = 12, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1,
+  o.decoder_heads = 2;
   o.learned_positions = true;
   Networks n(o, 12, 3);
   const at::NoGradGuard no_grad;
@@ -58,17 +59,20 @@ TEST_CASE("Embedding, mask, encoder, decoder and losses are the authors'", "[mlo
 
 TEST_CASE("Every gradient of both losses is the authors'", "[mlomae][parity]") {
   Networks n = networks();
-  const auto compare = [](const mlo::Evaluation& evaluation, const std::string& loss, const std::string& prefix, const std::vector<std::pair<std::string, torch::nn::Module*>>& modules) {
+  const auto compare = [](const mlo::Evaluation& evaluation, const std::string& loss, const std::string& prefix,
+                          const std::vector<std::pair<std::string, torch::nn::Module*>>& modules) {
     CHECK(gap(evaluation.loss, loss) < 1e-12);
     std::vector<std::string> names;
     mlo::Tensors parameters;
     for (const auto& [name, module] : modules)
-      for (const auto& item : module->named_parameters()) names.push_back(prefix + name + "/" + item.key()), parameters.push_back(item.value());
+      for (const auto& item : module->named_parameters())
+        names.push_back(prefix + name + "/" + item.key()), parameters.push_back(item.value());
     const mlo::Tensors gradients = torch::autograd::grad({evaluation.loss}, parameters, {}, false, false, /*allow_unused=*/true);
     int compared = 0;
     for (std::size_t i = 0; i < names.size(); ++i) {
       INFO(names[i]);
-      const bool known = std::any_of(fixture().tensors.begin(), fixture().tensors.end(), [&](const auto& t) { return t.first == names[i]; });
+      const bool known =
+          std::any_of(fixture().tensors.begin(), fixture().tensors.end(), [&](const auto& t) { return t.first == names[i]; });
       REQUIRE(known == gradients[i].defined());
       if (!known) continue;
       CHECK(gap(gradients[i], names[i]) < 1e-10);
@@ -84,7 +88,8 @@ TEST_CASE("Every gradient of both losses is the authors'", "[mlomae][parity]") {
 
 namespace {
 
-mlo::Tensors hypergradient(std::unique_ptr<mlo::Method> reconstruct, std::unique_ptr<mlo::Method> classify, const ReconstructOptions& options) {
+mlo::Tensors hypergradient(std::unique_ptr<mlo::Method> reconstruct, std::unique_ptr<mlo::Method> classify,
+                           const ReconstructOptions& options) {
   Networks n = networks();
   mlo::Engine engine;
   engine.add("pretrain", Reconstruct(n.mae, n.network, options),
@@ -93,8 +98,11 @@ mlo::Tensors hypergradient(std::unique_ptr<mlo::Method> reconstruct, std::unique
               .unroll = 2,
               .best_response = std::move(reconstruct)});
   engine.add("head", Classify(n.head, n.mae),
-             {.optimizer = mlo::adamw({.lr = 1e-2, .beta2 = 0.95}), .data = [](int64_t) { return batch("head", 0); }, .best_response = std::move(classify)});
-  engine.add("masker", Validate(n.network, n.mae, n.head), {.optimizer = mlo::adamw({.lr = 1e-3}), .data = [](int64_t) { return batch("masker", 0); }});
+             {.optimizer = mlo::adamw({.lr = 1e-2, .beta2 = 0.95}),
+              .data = [](int64_t) { return batch("head", 0); },
+              .best_response = std::move(classify)});
+  engine.add("masker", Validate(n.network, n.mae, n.head),
+             {.optimizer = mlo::adamw({.lr = 1e-3}), .data = [](int64_t) { return batch("masker", 0); }});
   return engine.hypergradient("masker");
 }
 
@@ -106,7 +114,8 @@ mlo::Tensors bettys() {
 }
 
 std::unique_ptr<mlo::Method> exact_bettys() {
-  return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver({.scale = mlo::IdentityOptions::Scale::one}), mlo::EvaluationPoint::after_step);
+  return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver({.scale = mlo::IdentityOptions::Scale::one}),
+                       mlo::EvaluationPoint::after_step);
 }
 
 }  // namespace

@@ -27,18 +27,23 @@ Snapshot snapshot(int64_t step, bool with_probability = true) {
   return s;
 }
 
-void make_run(const std::filesystem::path& path, const std::string& method, int seed, double accuracy, const std::string& lr = "0.001", const std::string& name = "a run") {
+void make_run(const std::filesystem::path& path, const std::string& method, int seed, double accuracy,
+              const std::string& lr = "0.001", const std::string& name = "a run") {
   std::filesystem::create_directories(path / "masks");
-  write_bytes(path / "config.json", R"({"run": {"seed": )" + std::to_string(seed) + R"(, "method": ")" + method + R"("}, "pretrain": {"lr": )" + lr + "}}");
-  nlohmann::ordered_json info = {{"name", name}, {"method", method}, {"data", "toy"}, {"seed", seed}, {"steps", 4}, {"reconstruction_steps", 8}, {"seconds", 60.0 + seed},
-                                 {"images_per_second", 100.0}, {"peak_mib", 500.0}, {"versions", {{"mlo", "1"}}}, {"threads", 1}, {"processor", "P"}};
+  write_bytes(path / "config.json", R"({"run": {"seed": )" + std::to_string(seed) + R"(, "method": ")" + method +
+                                        R"("}, "pretrain": {"lr": )" + lr + "}}");
+  nlohmann::ordered_json info = {
+      {"name", name},      {"method", method},           {"data", "toy"},          {"seed", seed},
+      {"steps", 4},        {"reconstruction_steps", 8},  {"seconds", 60.0 + seed}, {"images_per_second", 100.0},
+      {"peak_mib", 500.0}, {"versions", {{"mlo", "1"}}}, {"threads", 1},           {"processor", "P"}};
   write_bytes(path / "run.json", info.dump());
-  write_bytes(path / "log.jsonl", "{\"event\":\"start\",\"step\":0}\n"
-                                  "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":1.0},\"metrics\":{\"pretrain.reconstruction\":1.25}}\n"
-                                  "{\"event\":\"step\",\"step\":2,\"losses\":{\"pretrain\":null},\"metrics\":{}}\n"
-                                  "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":0.5},\"metrics\":{\"pretrain.reconstruction\":0.75}}\n"
-                                  "{\"event\":\"validation\",\"step\":2,\"metrics\":{\"pretrain.knn\":0.5}}\n"
-                                  "{\"event\":\"step\",\"st");
+  write_bytes(path / "log.jsonl",
+              "{\"event\":\"start\",\"step\":0}\n"
+              "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":1.0},\"metrics\":{\"pretrain.reconstruction\":1.25}}\n"
+              "{\"event\":\"step\",\"step\":2,\"losses\":{\"pretrain\":null},\"metrics\":{}}\n"
+              "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":0.5},\"metrics\":{\"pretrain.reconstruction\":0.75}}\n"
+              "{\"event\":\"validation\",\"step\":2,\"metrics\":{\"pretrain.knn\":0.5}}\n"
+              "{\"event\":\"step\",\"st");
   write_scores(path, {{.kind = "linear-probe", .feature = "class", .accuracy = accuracy, .images = 400}});
 }
 
@@ -94,7 +99,8 @@ TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "
   make_run(folder / "a1", "mae", 1, 0.6);
   make_run(folder / "b0", "mlo-mae", 0, 0.7);
   make_run(folder / "c0", "mae", 0, 0.4, "0.01");
-  const std::vector<Run> runs = {read_run(folder / "a0"), read_run(folder / "a1"), read_run(folder / "b0"), read_run(folder / "c0")};
+  const std::vector<Run> runs = {read_run(folder / "a0"), read_run(folder / "a1"), read_run(folder / "b0"),
+                                 read_run(folder / "c0")};
   const std::vector<Group> groups = grouped(runs);
   REQUIRE(groups.size() == 3);
   CHECK(groups[0].runs == std::vector<std::size_t>{0, 1});
@@ -115,9 +121,11 @@ TEST_CASE("The page is whole, needs nothing else, and takes no orders from names
   for (const int step : {0, 4, 8}) write_snapshot(folder / ("a/masks/0000000" + std::to_string(step) + ".mlo"), snapshot(step));
   write_report({read_run(folder / "a"), read_run(folder / "b")}, folder / "r.html", "A \"title\" & more");
   const std::string html = read_bytes(folder / "r.html");
-  CHECK_THAT(html, Contains("A &quot;title&quot; &amp; more") && Contains("50.0 (2.5)") && Contains("45.0 (2.5)") && Contains("Reconstruction error"));
+  CHECK_THAT(html, Contains("A &quot;title&quot; &amp; more") && Contains("50.0 (2.5)") && Contains("45.0 (2.5)") &&
+                       Contains("Reconstruction error"));
   CHECK(html.find("<script") == std::string::npos);
-  for (const char* outside : {"http://", "https://", "src=\"/", "url(", "@import", "<link"}) CHECK(html.find(outside) == std::string::npos);
+  for (const char* outside : {"http://", "https://", "src=\"/", "url(", "@import", "<link"})
+    CHECK(html.find(outside) == std::string::npos);
   // Every element that is opened is closed, in order.
   std::vector<std::string> open;
   for (std::size_t at = html.find('<'); at != std::string::npos; at = html.find('<', at + 1)) {

@@ -15,7 +15,8 @@ struct Networks {
   mlomae::MaskingNetwork network = nullptr;
   mlomae::Head head = nullptr;
 
-  Networks(const mlomae::ModelOptions& options, int64_t hidden, int64_t classes, double head_dropout = 0.0, at::ScalarType type = at::kDouble)
+  Networks(const mlomae::ModelOptions& options, int64_t hidden, int64_t classes, double head_dropout = 0.0,
+           at::ScalarType type = at::kDouble)
       : mae(options),
         network(mlomae::MaskingNetworkOptions{.patches = options.patches(), .dim = options.dim, .hidden = hidden}),
         head(mlomae::HeadOptions{.dim = options.dim, .classes = classes, .dropout = head_dropout}) {

@@ -14,7 +14,8 @@ namespace {
 
 ModelOptions small(int64_t image_size = 12) {
   ModelOptions o;
-  o.image_size = image_size, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1, o.decoder_heads = 2;
+  o.image_size = image_size, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1,
+  o.decoder_heads = 2;
   return o;
 }
 
@@ -91,7 +92,8 @@ TEST_CASE("Weights of another model are refused with a list, and nothing is chan
   ModelOptions other = small();
   other.dim = 24;
   MaskedAutoencoder wide(other);
-  CHECK_THROWS_WITH(import_weights(folder / "a.safetensors", wide), Contains("a.safetensors") && Contains("of another shape") && Contains("blocks.0.attn.qkv.weight"));
+  CHECK_THROWS_WITH(import_weights(folder / "a.safetensors", wide),
+                    Contains("a.safetensors") && Contains("of another shape") && Contains("blocks.0.attn.qkv.weight"));
   content.tensors.emplace_back("blocks.7.extra", torch::zeros({2}));
   content.tensors.erase(content.tensors.begin());
   content.tensors[3].second = content.tensors[3].second * 2;

@@ -39,10 +39,11 @@ double distance(const Tensors& a, const Tensors& b) {
 std::string fused_operations(torch::optim::Optimizer& optimizer) {
   static std::string seen;
   seen.clear();
-  const auto handle = at::addGlobalCallback(at::RecordFunctionCallback([](const at::RecordFunction& f) -> std::unique_ptr<at::ObserverContext> {
-                                              if (std::string(f.name()).find("_fused_") != std::string::npos) seen += f.name();
-                                              return nullptr;
-                                            }).scopes({at::RecordScope::FUNCTION}));
+  const auto handle =
+      at::addGlobalCallback(at::RecordFunctionCallback([](const at::RecordFunction& f) -> std::unique_ptr<at::ObserverContext> {
+                              if (std::string(f.name()).find("_fused_") != std::string::npos) seen += f.name();
+                              return nullptr;
+                            }).scopes({at::RecordScope::FUNCTION}));
   optimizer.step();
   at::removeCallback(handle);
   return seen;
@@ -56,16 +57,22 @@ struct Case {
 
 std::vector<Case> cases() {
   using namespace torch::optim;
-  return {{"sgd", mlo::sgd({.lr = 0.1, .weight_decay = 0.03}),
-           [](const Tensors& p) { return std::make_shared<SGD>(p, SGDOptions(0.1).weight_decay(0.03)); }},
-          {"momentum", mlo::sgd({.lr = 0.1, .momentum = 0.9, .dampening = 0.2, .weight_decay = 0.03}),
-           [](const Tensors& p) { return std::make_shared<SGD>(p, SGDOptions(0.1).momentum(0.9).dampening(0.2).weight_decay(0.03)); }},
-          {"nesterov", mlo::sgd({.lr = 0.1, .momentum = 0.9, .nesterov = true}),
-           [](const Tensors& p) { return std::make_shared<SGD>(p, SGDOptions(0.1).momentum(0.9).nesterov(true)); }},
-          {"adam", mlo::adam({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}),
-           [](const Tensors& p) { return std::make_shared<Adam>(p, AdamOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1)); }},
-          {"adamw", mlo::adamw({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}),
-           [](const Tensors& p) { return std::make_shared<AdamW>(p, AdamWOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1)); }}};
+  return {
+      {"sgd", mlo::sgd({.lr = 0.1, .weight_decay = 0.03}),
+       [](const Tensors& p) { return std::make_shared<SGD>(p, SGDOptions(0.1).weight_decay(0.03)); }},
+      {"momentum", mlo::sgd({.lr = 0.1, .momentum = 0.9, .dampening = 0.2, .weight_decay = 0.03}),
+       [](const Tensors& p) {
+         return std::make_shared<SGD>(p, SGDOptions(0.1).momentum(0.9).dampening(0.2).weight_decay(0.03));
+       }},
+      {"nesterov", mlo::sgd({.lr = 0.1, .momentum = 0.9, .nesterov = true}),
+       [](const Tensors& p) { return std::make_shared<SGD>(p, SGDOptions(0.1).momentum(0.9).nesterov(true)); }},
+      {"adam", mlo::adam({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}),
+       [](const Tensors& p) {
+         return std::make_shared<Adam>(p, AdamOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1));
+       }},
+      {"adamw", mlo::adamw({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}), [](const Tensors& p) {
+         return std::make_shared<AdamW>(p, AdamWOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1));
+       }}};
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Reverse over forward against the exact oracle: the operations it knows, a transformer whose targets weigh the loss, and what it refuses.
+// Reverse over forward against the exact oracle: the operations it knows, a transformer whose targets weigh the loss, and what it
+// refuses.
 #include "engine/support.h"
 
 #include <mlo/hypergradient/check.h>
@@ -16,8 +17,8 @@ struct Pair {
   std::function<at::Tensor(const Tensors& w, const Tensors& t)> loss;
 };
 
-std::vector<double> hypergradient(const std::function<Pair()>& make, std::unique_ptr<mlo::Method> method, mlo::Counters* counters = nullptr,
-                                  mlo::OptimizerFactory optimizer = mlo::sgd({.lr = 0.1})) {
+std::vector<double> hypergradient(const std::function<Pair()>& make, std::unique_ptr<mlo::Method> method,
+                                  mlo::Counters* counters = nullptr, mlo::OptimizerFactory optimizer = mlo::sgd({.lr = 0.1})) {
   const Pair pair = make();
   Engine engine;
   mlo::Trains low, up;
@@ -25,11 +26,13 @@ std::vector<double> hypergradient(const std::function<Pair()>& make, std::unique
   for (std::size_t i = 0; i < pair.t.size(); ++i) up.add("t" + std::to_string(i), pair.t[i]);
   engine.add("low", Lambda(low, [pair](const Batch&) { return pair.loss(pair.w, pair.t); }),
              {.optimizer = std::move(optimizer), .best_response = std::move(method)});
-  engine.add("up", Lambda(up, [pair](const Batch&) {
-               at::Tensor sum = torch::zeros({}, at::kDouble);
-               for (const at::Tensor& w : pair.w) sum = sum + 0.5 * w.square().sum();
-               return sum;
-             }),
+  engine.add("up",
+             Lambda(up,
+                    [pair](const Batch&) {
+                      at::Tensor sum = torch::zeros({}, at::kDouble);
+                      for (const at::Tensor& w : pair.w) sum = sum + 0.5 * w.square().sum();
+                      return sum;
+                    }),
              {.optimizer = mlo::sgd({.lr = 0.1})});
   std::vector<double> flat;
   for (const at::Tensor& g : engine.hypergradient("up")) {
@@ -94,11 +97,27 @@ TEST_CASE("The operations that reverse over forward knows are right", "[proof][f
       {"addmm", [=](const at::Tensor& x) { return at::addmm(x.mean() * m.sum(0), x, m); }, false},
       {"mv, dot", [=](const at::Tensor& x) { return x.mv(m.select(1, 0)).dot(x.select(1, 1)).view({1}); }, false},
       {"bmm", [](const at::Tensor& x) { return x.unsqueeze(0).bmm(x.unsqueeze(0).transpose(1, 2)); }, false},
-      {"matmul, linear", [=](const at::Tensor& x) { return at::linear(x.view({1, 3, 4}), m.t()).matmul(m.t()); }, false},
+      {"matmul, linear",
+       [=](const at::Tensor& x) {
+         return at::linear(x.view({1, 3, 4}), m.t()).matmul(m.t());
+       },
+       false},
       {"sum, mean", [](const at::Tensor& x) { return x.sum(1) + x.mean(1); }, false},
-      {"view, permute, expand, squeeze", [](const at::Tensor& x) { return x.view({4, 3}).permute({1, 0}).unsqueeze(0).expand({2, 3, 4}).squeeze(); }, false},
-      {"select, slice, cat, stack", [](const at::Tensor& x) { return at::cat({x.select(0, 1), x.slice(1, 1, 3).flatten(), at::stack({x[0], x[2]}).flatten()}); }, false},
-      {"index_select, gather", [=](const at::Tensor& x) { return x.index_select(0, index) * x.gather(0, index.view({1, 4})); }, false},
+      {"view, permute, expand, squeeze",
+       [](const at::Tensor& x) {
+         return x.view({4, 3}).permute({1, 0}).unsqueeze(0).expand({2, 3, 4}).squeeze();
+       },
+       false},
+      {"select, slice, cat, stack",
+       [](const at::Tensor& x) {
+         return at::cat({x.select(0, 1), x.slice(1, 1, 3).flatten(), at::stack({x[0], x[2]}).flatten()});
+       },
+       false},
+      {"index_select, gather",
+       [=](const at::Tensor& x) {
+         return x.index_select(0, index) * x.gather(0, index.view({1, 4}));
+       },
+       false},
       {"to, clone", [](const at::Tensor& x) { return x.to(at::kFloat).to(at::kDouble).clone(); }, false},
   };
   for (const auto& [name, operation, positive] : table) {
@@ -107,7 +126,8 @@ TEST_CASE("The operations that reverse over forward knows are right", "[proof][f
     const auto duals = hypergradient(mixture(operation, positive), by_duals());
     CHECK(difference(duals, exact) < (std::string(name) == "to, clone" ? 1e-5 : 1e-10));
     // The other method of the family is right, too: the mixture has second derivatives to be wrong about.
-    CHECK(difference(hypergradient(mixture(operation, positive), mlo::darts()), exact) < (std::string(name) == "to, clone" ? 1e-2 : 1e-4));
+    CHECK(difference(hypergradient(mixture(operation, positive), mlo::darts()), exact) <
+          (std::string(name) == "to, clone" ? 1e-2 : 1e-4));
   }
 }
 
@@ -115,10 +135,14 @@ TEST_CASE("What LibTorch does not differentiate right after a forward derivative
   const std::tuple<const char*, Operation> table[] = {
       {"LayerNorm", [](const at::Tensor& x) { return at::layer_norm(x, {4}); }},
       {"max", [](const at::Tensor& x) { return x.softmax(1); }},
-      {"NllLoss", [](const at::Tensor& x) { return at::cross_entropy_loss(x, torch::tensor({0, 1, 2})).view({1}); }},
+      {"NllLoss",
+       [](const at::Tensor& x) {
+         return at::cross_entropy_loss(x, torch::tensor({0, 1, 2})).view({1});
+       }},
       {"Gelu", [](const at::Tensor& x) { return at::gelu(x); }},
       {"Var", [](const at::Tensor& x) { return x.var(1); }},
-      {"max", [](const at::Tensor& x) {
+      {"max",
+       [](const at::Tensor& x) {
          const at::Tensor q = x.view({1, 1, 3, 4});
          return at::scaled_dot_product_attention(q, q, q);
        }},
@@ -135,7 +159,9 @@ TEST_CASE("What LibTorch does not differentiate right after a forward derivative
         hypergradient(
             [] {
               Pair pair{{parameter({3, 4}, 1)}, {parameter({3}, 2)}, {}};
-              pair.loss = [](const Tensors& w, const Tensors& t) { return (at::layer_norm(w[0], {4}).square().sum(1) * t[0]).sum() + w[0].square().sum(); };
+              pair.loss = [](const Tensors& w, const Tensors& t) {
+                return (at::layer_norm(w[0], {4}).square().sum(1) * t[0]).sum() + w[0].square().sum();
+              };
               return pair;
             },
             mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::conjugate_gradient_solver()));
@@ -145,20 +171,25 @@ TEST_CASE("What LibTorch does not differentiate right after a forward derivative
 
 namespace {
 
-/// A block of attention, layer norm, GELU and dropout; t weighs the errors of its tokens, as a masking network's probabilities do.
+/// A block of attention, layer norm, GELU and dropout; t weighs the errors of its tokens, as a masking network's probabilities
+/// do.
 std::function<Pair()> transformer(double dropout) {
   return [=] {
     Pair pair{{parameter({8, 24}, 1), parameter({8, 8}, 2), parameter({8}, 3), parameter({8, 16}, 4), parameter({16, 8}, 5)},
-              {parameter({5, 6}, 6), parameter({6}, 7)}, {}};
+              {parameter({5, 6}, 6), parameter({6}, 7)},
+              {}};
     torch::manual_seed(8);
-    const at::Tensor x = torch::randn({2, 6, 8}, at::kDouble), y = torch::randn({2, 6, 8}, at::kDouble), z = torch::randn({2, 5}, at::kDouble);
+    const at::Tensor x = torch::randn({2, 6, 8}, at::kDouble), y = torch::randn({2, 6, 8}, at::kDouble),
+                     z = torch::randn({2, 5}, at::kDouble);
     pair.loss = [=](const Tensors& w, const Tensors& t) {
       const auto parts = at::layer_norm(x, {8}, w[2]).matmul(w[0]).view({2, 6, 3, 2, 4}).permute({2, 0, 3, 1, 4}).unbind(0);
-      const at::Tensor attended = at::scaled_dot_product_attention(parts[0], parts[1], parts[2]).transpose(1, 2).reshape({2, 6, 8});
+      const at::Tensor attended =
+          at::scaled_dot_product_attention(parts[0], parts[1], parts[2]).transpose(1, 2).reshape({2, 6, 8});
       const at::Tensor h = x + at::dropout(attended.matmul(w[1]), dropout, true);
       const at::Tensor out = h + at::dropout(at::gelu(at::layer_norm(h, {8}).matmul(w[3])).matmul(w[4]), dropout, true);
       const at::Tensor probability = at::linear(z, t[0].t(), t[1]).sigmoid();
-      const at::Tensor masked = mlo::replayed([&] { return (probability + torch::rand_like(probability)) > 0.8; }).to(at::kDouble);
+      const at::Tensor masked =
+          mlo::replayed([&] { return (probability + torch::rand_like(probability)) > 0.8; }).to(at::kDouble);
       return ((out - y).square().mean(-1) * probability * masked).sum() / masked.sum();
     };
     return pair;
@@ -167,7 +198,8 @@ std::function<Pair()> transformer(double dropout) {
 
 }  // namespace
 
-TEST_CASE("Where the targets weigh the loss of a transformer, reverse over forward is exact and passes once", "[proof][forward]") {
+TEST_CASE("Where the targets weigh the loss of a transformer, reverse over forward is exact and passes once",
+          "[proof][forward]") {
   for (const double dropout : {0.0, 0.3}) {
     for (const auto& optimizer : {mlo::sgd({.lr = 0.1}), mlo::adamw({.lr = 0.01, .weight_decay = 0.1})}) {
       INFO("dropout " << dropout);
@@ -188,10 +220,12 @@ TEST_CASE("Dual numbers are left behind by nobody", "[proof][forward]") {
   int calls = 0;
   const at::Tensor w = parameter({3}, 1), t = parameter({3}, 2);
   Engine engine;
-  engine.add("low", Lambda(mlo::trains(w), [&, w, t](const Batch&) {
-               if (++calls == 4) throw std::runtime_error("in the middle");  // build: reads, trial; the step; the product
-               return (w.square() * t.exp()).sum();
-             }),
+  engine.add("low",
+             Lambda(mlo::trains(w),
+                    [&, w, t](const Batch&) {
+                      if (++calls == 4) throw std::runtime_error("in the middle");  // build: reads, trial; the step; the product
+                      return (w.square() * t.exp()).sum();
+                    }),
              {.optimizer = mlo::sgd({.lr = 0.1}), .best_response = by_duals()});
   engine.add("up", Lambda(mlo::trains(t), [w](const Batch&) { return w.square().sum(); }), {.optimizer = mlo::sgd({.lr = 0.1})});
   bool threw = false;

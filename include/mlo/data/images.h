@@ -16,9 +16,9 @@ class ImageSet {
  public:
   virtual ~ImageSet() = default;
   virtual int64_t size() const = 0;
-  virtual int64_t channels() const = 0;                          ///< 1 or 3, the same for all images
-  virtual const std::vector<std::string>& classes() const = 0;   ///< names, by label
-  virtual int64_t label(int64_t i) const = 0;                    ///< 0 … classes().size() − 1
+  virtual int64_t channels() const = 0;                         ///< 1 or 3, the same for all images
+  virtual const std::vector<std::string>& classes() const = 0;  ///< names, by label
+  virtual int64_t label(int64_t i) const = 0;                   ///< 0 … classes().size() − 1
   /// uint8 [channels, height, width]; sizes may differ between images. Throws mlo::Error naming the file.
   virtual at::Tensor image(int64_t i) const = 0;
 };
@@ -38,7 +38,8 @@ struct ImageFolderOptions {
   /// of each. Not given: images are read when they are asked for, and one that cannot be is an error.
   std::function<void(const std::string& message)> on_bad_image = {};
 };
-/// One folder a class, JPEG and PNG files in it (.jpg, .jpeg, .png; others are not looked at); classes in the order of their names.
+/// One folder a class, JPEG and PNG files in it (.jpg, .jpeg, .png; others are not looked at); classes in the order of their
+/// names.
 std::shared_ptr<const ImageSet> folder_images(const std::filesystem::path& folder, ImageFolderOptions options = {});
 
 /// A JPEG or PNG file as uint8 [channels, height, width]. Throws mlo::Error naming the file and what is wrong with it.
@@ -47,8 +48,8 @@ at::Tensor read_image(const std::filesystem::path& file, int64_t channels = 3);
 std::vector<uint8_t> encode_png(const at::Tensor& image);
 void write_png(const std::filesystem::path& file, const at::Tensor& image);
 
-/// Row numbers of two parts, each class divided alike; `held_out` is the fraction of the second. Ascending. Throws mlo::ConfigError for a
-/// class so small that a part would have none of it.
+/// Row numbers of two parts, each class divided alike; `held_out` is the fraction of the second. Ascending. Throws
+/// mlo::ConfigError for a class so small that a part would have none of it.
 struct Split {
   std::vector<int64_t> train, held_out;
 };

@@ -74,11 +74,11 @@ std::unique_ptr<Oracle> finite_difference_oracle(FiniteDifferenceOptions options
 /// ‖D(ε) − D(2ε)‖ / 3 over all products: estimates the error of D(ε). Costs four first-order passes.
 double finite_difference_error(Probe& probe, const Tensors& targets, const Tensors& v, FiniteDifferenceOptions options = {});
 
-/// Dual numbers: the loss is evaluated once at θ + εv, its tangent is ∇_θL·v, and one backward of that gives the products; exact. Nothing is
-/// stored for what the targets do not reach, so it is the oracle for targets that enter a loss late (weights of its terms). Where the
-/// targets come through an operation whose forward derivative LibTorch does not differentiate right (layer norm, softmax, cross entropy,
-/// batch norm, attention, …) it refuses, when the engine is built, and names the operation; Hessian products pass through the whole
-/// network and are refused with it.
+/// Dual numbers: the loss is evaluated once at θ + εv, its tangent is ∇_θL·v, and one backward of that gives the products; exact.
+/// Nothing is stored for what the targets do not reach, so it is the oracle for targets that enter a loss late (weights of its
+/// terms). Where the targets come through an operation whose forward derivative LibTorch does not differentiate right (layer
+/// norm, softmax, cross entropy, batch norm, attention, …) it refuses, when the engine is built, and names the operation; Hessian
+/// products pass through the whole network and are refused with it.
 std::unique_ptr<Oracle> reverse_over_forward_oracle();
 
 /// The problem's own `AnalyticDerivatives`: no graph at all.

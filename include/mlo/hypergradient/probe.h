@@ -16,9 +16,9 @@ enum class EvaluationPoint { before_step, after_step };
 
 /// Evaluates a lower level's loss again, as a transaction: from construction to destruction the parameters of all levels
 /// the recorded step read, the buffers and the train/eval modes are those of that step, the attention kernel is one that
-/// can be differentiated twice if `second_order` says so and this loss needs it; every evaluation replays the step's batch, random draws and
-/// discrete choices. The destructor puts everything back bit for bit, also while an exception passes. One probe at a
-/// time.
+/// can be differentiated twice if `second_order` says so and this loss needs it; every evaluation replays the step's batch,
+/// random draws and discrete choices. The destructor puts everything back bit for bit, also while an exception passes. One probe
+/// at a time.
 class Probe {
  public:
   Probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point, bool second_order);
@@ -41,8 +41,8 @@ class Probe {
   /// For each micro-batch ∇_θ L_k with its graph, to be differentiated once more with respect to θ_k and `targets`. The
   /// graphs of the step itself where they were kept, else made by evaluating the loss again. Undefined: not used.
   std::vector<Tensors> gradient_graphs(const Tensors& targets);
-  /// ∂(∇_θ L·v)/∂t for each t of `wrt` by dual numbers (see reverse_over_forward_oracle), mean over the micro-batches: one forward and one
-  /// backward each. Throws UnsupportedError naming an operation that this is not right for.
+  /// ∂(∇_θ L·v)/∂t for each t of `wrt` by dual numbers (see reverse_over_forward_oracle), mean over the micro-batches: one
+  /// forward and one backward each. Throws UnsupportedError naming an operation that this is not right for.
   Tensors forward_mode_product(const Tensors& v, const Tensors& wrt);
   /// The products of the problem's own `AnalyticDerivatives`, mean over the micro-batches. Throws UnsupportedError if it
   /// has none.

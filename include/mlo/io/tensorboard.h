@@ -12,7 +12,8 @@
 
 namespace mlo {
 
-/// A TensorBoard event file ("events.out.tfevents.…"), a new one in the folder for each writer. Whole records are flushed as they are written.
+/// A TensorBoard event file ("events.out.tfevents.…"), a new one in the folder for each writer. Whole records are flushed as they
+/// are written.
 class EventWriter {
  public:
   /// What earlier files of the folder say of steps from `first_step` on counts no more: a resumed run writes them again.

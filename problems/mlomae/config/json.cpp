@@ -55,8 +55,9 @@ void assign(const Field& field, const Json& json, const std::string& origin) {
     if (!json.is_boolean()) refuse("true or false");
     **flag = json.get<bool>();
   } else if (auto* integer = std::get_if<int64_t*>(&field.value)) {
-    const bool whole = json.is_number_integer() ||
-                       (json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() && std::abs(json.get<double>()) < 1e15);
+    const bool whole =
+        json.is_number_integer() ||
+        (json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() && std::abs(json.get<double>()) < 1e15);
     if (!whole) refuse("a whole number");
     **integer = json.get<int64_t>();
   } else if (auto* real = std::get_if<double*>(&field.value)) {
@@ -101,12 +102,15 @@ Json to_json(const Settings& settings, bool explained) {
 
 void apply_json(Settings& settings, const Json& json, const std::string& origin) {
   const std::string prefix = origin.empty() ? "" : origin + ": ";
-  if (!json.is_object()) throw mlo::ConfigError(prefix + "expected an object of sections, {\"model\": {\"patch\": 4}}, not " + json.dump().substr(0, 60));
+  if (!json.is_object())
+    throw mlo::ConfigError(prefix + "expected an object of sections, {\"model\": {\"patch\": 4}}, not " +
+                           json.dump().substr(0, 60));
   Settings changed = settings;
   const std::vector<Field> all = fields(changed);
   for (const auto& [section, values] : json.items()) {
     if (!values.is_object())
-      throw mlo::ConfigError(prefix + "'" + section + "' is " + values.dump().substr(0, 60) + ": expected an object, as in {\"model\": {\"patch\": 4}}");
+      throw mlo::ConfigError(prefix + "'" + section + "' is " + values.dump().substr(0, 60) +
+                             ": expected an object, as in {\"model\": {\"patch\": 4}}");
     for (const auto& [name, value] : values.items())
       assign(all, section + "." + name, value.is_object() && value.contains("value") ? value["value"] : value, prefix);
   }

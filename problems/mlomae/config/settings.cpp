@@ -40,7 +40,8 @@ class Checks {
   // [least, bound)
   void within(const std::string& key, double least, double bound) const {
     const double value = get(key);
-    if (!(value >= least && value < bound)) refuse(key, number(value), "at least " + number(least) + " and less than " + number(bound));
+    if (!(value >= least && value < bound))
+      refuse(key, number(value), "at least " + number(least) + " and less than " + number(bound));
   }
   [[noreturn]] static void refuse(const std::string& key, const std::string& given, const std::string& expected) {
     throw mlo::ConfigError(key + " = " + given + ": expected " + expected);
@@ -68,14 +69,17 @@ void Settings::validate() const {
 
   check.within("data.held_out", 0.0, 1.0);
   check.within("data.test_fraction", 0.0, 1.0);
-  for (const char* key : {"data.limit", "data.workers", "data.split_seed", "augmentation.padding", "model.image_size"}) check.at_least(key, 0);
+  for (const char* key : {"data.limit", "data.workers", "data.split_seed", "augmentation.padding", "model.image_size"})
+    check.at_least(key, 0);
   check.at_least("data.prefetch", 1);
-  if (data.channels != 0 && data.channels != 1 && data.channels != 3) Checks::refuse("data.channels", number(data.channels), "0, 1 or 3");
+  if (data.channels != 0 && data.channels != 1 && data.channels != 3)
+    Checks::refuse("data.channels", number(data.channels), "0, 1 or 3");
   if (!(augmentation.smallest_area > 0.0 && augmentation.smallest_area <= 1.0))
     Checks::refuse("augmentation.smallest_area", number(augmentation.smallest_area), "more than 0 and at most 1");
 
   check.at_least("model.patch", 1);
-  for (const char* key : {"model.dim", "model.depth", "model.heads", "model.decoder_dim", "model.decoder_depth", "model.decoder_heads"})
+  for (const char* key :
+       {"model.dim", "model.depth", "model.heads", "model.decoder_dim", "model.decoder_depth", "model.decoder_heads"})
     check.at_least(key, 0);
   check.within("model.dropout", 0.0, 1.0);
   check.within("model.head_dropout", 0.0, 1.0);
@@ -96,16 +100,19 @@ void Settings::validate() const {
   check.at_least("baselines.uniformity", 0.0);
   check.at_least("baselines.tradeoff", 0.0);
 
-  for (const char* key : {"run.reconstruction_steps", "run.epochs", "run.seed", "run.threads", "run.validate_every", "run.snapshot_every"})
+  for (const char* key :
+       {"run.reconstruction_steps", "run.epochs", "run.seed", "run.threads", "run.validate_every", "run.snapshot_every"})
     check.at_least(key, 0);
   for (const char* key : {"run.log_every", "run.checkpoint_every", "run.snapshot_images"}) check.at_least(key, 1);
   if (run.reconstruction_steps == 0 && run.epochs == 0.0)
     Checks::refuse("run.reconstruction_steps", "0", "a number of steps, or run.epochs above 0");
   if (run.reconstruction_steps != 0 && run.epochs != 0.0)
-    Checks::refuse("run.epochs", number(run.epochs), "0, because run.reconstruction_steps says how long the run is; set one of the two to 0");
+    Checks::refuse("run.epochs", number(run.epochs),
+                   "0, because run.reconstruction_steps says how long the run is; set one of the two to 0");
 
   for (const char* key : {"evaluation.batch", "evaluation.neighbours", "evaluation.finetune_batch"}) check.at_least(key, 1);
-  for (const char* key : {"evaluation.temperature", "evaluation.finetune_epochs", "evaluation.finetune_lr", "evaluation.finetune_layer_decay"})
+  for (const char* key :
+       {"evaluation.temperature", "evaluation.finetune_epochs", "evaluation.finetune_lr", "evaluation.finetune_layer_decay"})
     check.above(key, 0.0);
   check.at_least("evaluation.seed", 0);
   check.at_least("evaluation.finetune_weight_decay", 0.0);
@@ -114,9 +121,11 @@ void Settings::validate() const {
 
   const bool learns = run.method == "mlo-mae" || run.method == "blo-mae";
   if (learns && data.held_out == 0.0)
-    Checks::refuse("data.held_out", "0", "a part of the images for the masking network's level to be trained on, for example 0.2");
+    Checks::refuse("data.held_out", "0",
+                   "a part of the images for the masking network's level to be trained on, for example 0.2");
   if (learns && mask.selection == "uniform")
-    Checks::refuse("mask.selection", "uniform", "rank or sampled with run.method = " + run.method + "; uniform masks are the method mae");
+    Checks::refuse("mask.selection", "uniform",
+                   "rank or sampled with run.method = " + run.method + "; uniform masks are the method mae");
 }
 
 }  // namespace mlomae

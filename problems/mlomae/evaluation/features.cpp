@@ -8,8 +8,8 @@
 
 namespace mlomae {
 
-Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vector<int64_t> rows, const mlo::Augmentation& plain, int64_t batch,
-                  const Progress& progress) {
+Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vector<int64_t> rows, const mlo::Augmentation& plain,
+                  int64_t batch, const Progress& progress) {
   const at::NoGradGuard no_grad;
   const bool was_training = mae->is_training();
   mae->eval();

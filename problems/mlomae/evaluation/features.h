@@ -19,7 +19,7 @@ struct Features {
   const at::Tensor& of(const std::string& name) const { return name == "mean" ? mean : class_token; }
 };
 /// Of some rows of a set (none given: all of it), `batch` at a time, in evaluation mode.
-Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vector<int64_t> rows, const mlo::Augmentation& plain, int64_t batch,
-                  const Progress& progress = {});
+Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vector<int64_t> rows, const mlo::Augmentation& plain,
+                  int64_t batch, const Progress& progress = {});
 
 }  // namespace mlomae

@@ -15,7 +15,8 @@ namespace {
 /// min over E and C of cross_entropy(C(E(x)), y).
 class Train final : public mlo::Problem {
  public:
-  Train(MaskedAutoencoder mae, Head head, double smoothing) : Problem(mlo::trains(mae, head)), mae_(mae), head_(head), smoothing_(smoothing) {}
+  Train(MaskedAutoencoder mae, Head head, double smoothing)
+      : Problem(mlo::trains(mae, head)), mae_(mae), head_(head), smoothing_(smoothing) {}
   mlo::Evaluation loss(const mlo::Batch& batch) override {
     const at::Tensor logits = head_->forward(mae_->features(batch[0]));
     return {at::cross_entropy_loss(logits, batch[1], {}, at::Reduction::Mean, -100, smoothing_),
@@ -64,18 +65,22 @@ mlo::OptimizerFactory layerwise_adamw(MaskedAutoencoder mae, Head head, const Fi
     std::vector<torch::optim::OptimizerParamGroup> all;
     for (auto& [key, tensors] : groups) {
       const double lr = options.lr * std::pow(options.layer_decay, static_cast<double>(depth + 1 - key.first));
-      all.emplace_back(std::move(tensors), std::make_unique<torch::optim::AdamWOptions>(
-                                               torch::optim::AdamWOptions(lr).weight_decay(key.second ? options.weight_decay : 0.0)));
+      all.emplace_back(std::move(tensors),
+                       std::make_unique<torch::optim::AdamWOptions>(
+                           torch::optim::AdamWOptions(lr).weight_decay(key.second ? options.weight_decay : 0.0)));
     }
     return std::make_shared<torch::optim::AdamW>(all, torch::optim::AdamWOptions(options.lr));
   };
 }
 
-Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Augmentation& augmentation, const FinetuneOptions& options,
-                   std::shared_ptr<mlo::Callback> callback) {
-  if (!dataset.test) throw mlo::ConfigError("fine-tuning is judged on test images, and this data set has none; give a folder test/, or data.test_fraction");
+Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Augmentation& augmentation,
+                   const FinetuneOptions& options, std::shared_ptr<mlo::Callback> callback) {
+  if (!dataset.test)
+    throw mlo::ConfigError(
+        "fine-tuning is judged on test images, and this data set has none; give a folder test/, or data.test_fraction");
   torch::manual_seed(options.seed);
-  Head head(HeadOptions{.dim = mae->options().dim, .classes = static_cast<int64_t>(dataset.train->classes().size()), .dropout = options.dropout});
+  Head head(HeadOptions{
+      .dim = mae->options().dim, .classes = static_cast<int64_t>(dataset.train->classes().size()), .dropout = options.dropout});
   head->to(mae->parameters().front().device());
   mae->train();
   // The decoder has no part in it.
@@ -88,10 +93,12 @@ Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Aug
   mlo::Engine engine({.steps = result.steps, .seed = options.seed});
   mlo::LevelOptions level;
   level.optimizer = layerwise_adamw(mae, head, options);
-  level.data = mlo::image_source(dataset.train, {}, {.batch_size = std::min(options.batch, dataset.train->size()),
-                                                     .augmentation = augmentation,
-                                                     .device = mae->parameters().front().device()});
-  level.schedule = mlo::cosine({.steps = result.steps, .warmup = std::llround(options.warmup * static_cast<double>(result.steps))});
+  level.data = mlo::image_source(dataset.train, {},
+                                 {.batch_size = std::min(options.batch, dataset.train->size()),
+                                  .augmentation = augmentation,
+                                  .device = mae->parameters().front().device()});
+  level.schedule =
+      mlo::cosine({.steps = result.steps, .warmup = std::llround(options.warmup * static_cast<double>(result.steps))});
   engine.add("finetune", Train(mae, head, options.label_smoothing), std::move(level));
   if (callback) engine.add(std::move(callback));
   result.seconds = engine.run().seconds;

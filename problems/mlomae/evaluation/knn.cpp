@@ -4,10 +4,11 @@
 
 namespace mlomae {
 
-double knn_accuracy(const at::Tensor& features, const at::Tensor& labels, const at::Tensor& test_features, const at::Tensor& test_labels, int64_t classes,
-                    const KnnOptions& options) {
+double knn_accuracy(const at::Tensor& features, const at::Tensor& labels, const at::Tensor& test_features,
+                    const at::Tensor& test_labels, int64_t classes, const KnnOptions& options) {
   const at::NoGradGuard no_grad;
-  const at::Tensor known = torch::nn::functional::normalize(features).t().contiguous(), asked = torch::nn::functional::normalize(test_features);
+  const at::Tensor known = torch::nn::functional::normalize(features).t().contiguous(),
+                   asked = torch::nn::functional::normalize(test_features);
   const int64_t k = std::min(options.neighbours, features.size(0));
   int64_t right = 0;
   constexpr int64_t kBlock = 1000;  // rows at a time: the similarities of all at once would not fit

@@ -16,17 +16,17 @@ struct LinearProbeOptions {
 };
 
 struct LinearProbe {
-  double accuracy = 0.0;      ///< on the test rows
-  double strength = 0.0;      ///< the λ that was best on the held-out rows
-  double training_loss = 0.0; ///< cross entropy at the end, on all training rows
+  double accuracy = 0.0;       ///< on the test rows
+  double strength = 0.0;       ///< the λ that was best on the held-out rows
+  double training_loss = 0.0;  ///< cross entropy at the end, on all training rows
 };
 
 /// Multinomial logistic regression by L-BFGS, run to convergence. Features [N, dim], labels int64 [N] in 0 … classes − 1.
-LinearProbe linear_probe(const at::Tensor& features, const at::Tensor& labels, const at::Tensor& test_features, const at::Tensor& test_labels,
-                         int64_t classes, const LinearProbeOptions& options = {});
+LinearProbe linear_probe(const at::Tensor& features, const at::Tensor& labels, const at::Tensor& test_features,
+                         const at::Tensor& test_labels, int64_t classes, const LinearProbeOptions& options = {});
 
 /// The minimum itself: [dim + 1, classes], the last row the intercepts, which are not penalized. Standardizes nothing.
-at::Tensor logistic_regression(const at::Tensor& features, const at::Tensor& labels, int64_t classes, double strength, int64_t iterations,
-                               const at::Tensor& start = {});
+at::Tensor logistic_regression(const at::Tensor& features, const at::Tensor& labels, int64_t classes, double strength,
+                               int64_t iterations, const at::Tensor& start = {});
 
 }  // namespace mlomae

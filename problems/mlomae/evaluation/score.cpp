@@ -11,7 +11,9 @@ namespace mlomae {
 
 using Json = nlohmann::ordered_json;
 
-double Score::standard_error() const { return std::sqrt(accuracy * (1.0 - accuracy) / static_cast<double>(std::max<int64_t>(images, 1))); }
+double Score::standard_error() const {
+  return std::sqrt(accuracy * (1.0 - accuracy) / static_cast<double>(std::max<int64_t>(images, 1)));
+}
 
 Json to_json(const Score& s) {
   return {{"kind", s.kind},     {"feature", s.feature}, {"accuracy", s.accuracy}, {"standard_error", s.standard_error()},

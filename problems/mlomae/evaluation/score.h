@@ -13,7 +13,7 @@ struct Score {
   std::string kind;     ///< linear-probe, knn, finetune or scratch
   std::string feature;  ///< class, mean, or empty
   double accuracy = 0.0;
-  int64_t images = 0;   ///< test images
+  int64_t images = 0;  ///< test images
   double seconds = 0.0;
   nlohmann::ordered_json settings = nlohmann::ordered_json::object();
 

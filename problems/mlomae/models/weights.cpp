@@ -2,8 +2,8 @@
 
 #include <mlo/error.h>
 #include <mlo/io/safetensors.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -37,14 +37,18 @@ std::map<std::string, std::string> metadata(ModelOptions options) {
 
 mlo::Safetensors read(const std::filesystem::path& file) {
   if (const std::string e = file.extension().string(); e == ".pth" || e == ".pt")
-    throw mlo::Error(file.string() + " is a pickle, which may run code; convert it to safetensors:  python3 -c \"import torch, safetensors.torch as s; "
-                     "s.save_file({k: v.contiguous() for k, v in torch.load('" + file.string() + "', weights_only=False)['model'].items()}, 'model.safetensors')\"");
+    throw mlo::Error(
+        file.string() +
+        " is a pickle, which may run code; convert it to safetensors:  python3 -c \"import torch, safetensors.torch as s; "
+        "s.save_file({k: v.contiguous() for k, v in torch.load('" +
+        file.string() + "', weights_only=False)['model'].items()}, 'model.safetensors')\"");
   return mlo::read_safetensors(file);
 }
 
 // [1, 1 + n, dim] → [1, 1 + side², dim], as DeiT and timm do it.
 at::Tensor interpolated(const at::Tensor& positions, int64_t side) {
-  const int64_t from = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))), dim = positions.size(2);
+  const int64_t from = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))),
+                dim = positions.size(2);
   if (from * from != positions.size(1) - 1 || from == side) return positions;
   const at::Tensor grid = positions.narrow(1, 1, from * from).view({1, from, from, dim}).permute({0, 3, 1, 2});
   const at::Tensor other = at::upsample_bicubic2d(grid.to(at::kFloat), {side, side}, /*align_corners=*/false);
@@ -57,14 +61,16 @@ struct Differences {
   void check(const std::filesystem::path& file) const {
     if (missing.empty() && unknown.empty() && shapes.empty()) return;
     throw mlo::Error(file.string() + ": these are weights of another model" + (missing.empty() ? "" : "; missing: " + missing) +
-                     (unknown.empty() ? "" : "; not known: " + unknown) + (shapes.empty() ? "" : "; of another shape: " + shapes) +
+                     (unknown.empty() ? "" : "; not known: " + unknown) +
+                     (shapes.empty() ? "" : "; of another shape: " + shapes) +
                      ". Choose the settings model.* that the weights were made with");
   }
 };
 
 // Assigns what `tensors` holds; `adapt` may change a tensor before its shape is compared, `optional` names may be missing.
 void assign(const std::filesystem::path& file, const mlo::Safetensors& content, torch::nn::Module& module,
-            const std::function<at::Tensor(const std::string&, const at::Tensor&)>& adapt, const std::function<bool(const std::string&)>& optional) {
+            const std::function<at::Tensor(const std::string&, const at::Tensor&)>& adapt,
+            const std::function<bool(const std::string&)>& optional) {
   Differences differences;
   std::map<std::string, at::Tensor> given(content.tensors.begin(), content.tensors.end());
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;
@@ -75,8 +81,11 @@ void assign(const std::filesystem::path& file, const mlo::Safetensors& content, 
       continue;
     }
     const at::Tensor value = adapt(item.key(), found->second);
-    if (value.sizes() == item.value().sizes()) copies.emplace_back(item.value(), value);
-    else Differences::add(differences.shapes, item.key() + " " + c10::str(value.sizes()) + " instead of " + c10::str(item.value().sizes()));
+    if (value.sizes() == item.value().sizes())
+      copies.emplace_back(item.value(), value);
+    else
+      Differences::add(differences.shapes,
+                       item.key() + " " + c10::str(value.sizes()) + " instead of " + c10::str(item.value().sizes()));
     given.erase(found);
   }
   for (const auto& [name, tensor] : given)
@@ -115,7 +124,9 @@ ModelOptions model_options_of(const std::filesystem::path& file, ModelOptions re
       return o;
     }
   }
-  const auto shape_error = [&] { return mlo::Error(file.string() + ": no weights of a vision transformer in the official MAE naming"); };
+  const auto shape_error = [&] {
+    return mlo::Error(file.string() + ": no weights of a vision transformer in the official MAE naming");
+  };
   const auto depth_of = [&](const std::string& prefix) {
     int64_t depth = 0;
     for (const auto& [name, tensor] : content.tensors)
@@ -143,7 +154,8 @@ ModelOptions model_options_of(const std::filesystem::path& file, ModelOptions re
 
 void import_weights(const std::filesystem::path& file, MaskedAutoencoder mae) {
   const mlo::Safetensors content = read(file);
-  const bool decoder = std::any_of(content.tensors.begin(), content.tensors.end(), [](const auto& t) { return of_decoder(t.first); });
+  const bool decoder =
+      std::any_of(content.tensors.begin(), content.tensors.end(), [](const auto& t) { return of_decoder(t.first); });
   assign(
       file, content, *mae,
       [&](const std::string& name, const at::Tensor& tensor) {
@@ -160,7 +172,9 @@ void export_module(const std::filesystem::path& file, const torch::nn::Module& m
 }
 
 void import_module(const std::filesystem::path& file, torch::nn::Module& module) {
-  assign(file, mlo::read_safetensors(file), module, [](const std::string&, const at::Tensor& t) { return t; }, [](const std::string&) { return false; });
+  assign(
+      file, mlo::read_safetensors(file), module, [](const std::string&, const at::Tensor& t) { return t; },
+      [](const std::string&) { return false; });
 }
 
 }  // namespace mlomae

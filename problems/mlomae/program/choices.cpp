@@ -3,9 +3,9 @@
 #include "mlomae/config/json.h"
 #include "mlomae/config/presets.h"
 
-#include <CLI/CLI.hpp>
 #include <mlo/error.h>
 #include <torch/torch.h>
+#include <CLI/CLI.hpp>
 
 namespace mlomae {
 
@@ -13,7 +13,8 @@ void SettingChoices::add_to(CLI::App& command, bool with_method) {
   std::string names;
   for (const Preset& p : presets()) names += "\n  " + p.name + ": " + p.about;
   command.add_option("--preset", preset, "settings to start from:" + names);
-  command.add_option("--config", files, "JSON file of settings (any of them; `mlomae config` prints all); may be given several times");
+  command.add_option("--config", files,
+                     "JSON file of settings (any of them; `mlomae config` prints all); may be given several times");
   command.add_option("--set", assignments, "one setting, as section.name=value; may be given several times");
   command.add_option("--data", data, "folder with the images (data.path)");
   if (with_method) command.add_option("--method", method, "mlo-mae, mae, u-mae, blo-mae or fixed (run.method)");
@@ -23,7 +24,8 @@ void SettingChoices::add_to(CLI::App& command, bool with_method) {
 }
 
 bool SettingChoices::any() const {
-  return !preset.empty() || !method.empty() || !data.empty() || !device.empty() || !files.empty() || !assignments.empty() || seed >= 0 || threads >= 0;
+  return !preset.empty() || !method.empty() || !data.empty() || !device.empty() || !files.empty() || !assignments.empty() ||
+         seed >= 0 || threads >= 0;
 }
 
 Settings SettingChoices::settings(const Settings& fallback) const {
@@ -48,8 +50,9 @@ void prepare(const Settings& settings) {
   } catch (const c10::Error&) {
   }
   throw mlo::ConfigError("run.device = '" + settings.run.device + "': expected cpu" +
-                         (torch::cuda::is_available() ? ", cuda or cuda:0 to cuda:" + std::to_string(torch::cuda::device_count() - 1)
-                                                      : std::string("; no CUDA device can be used here")));
+                         (torch::cuda::is_available()
+                              ? ", cuda or cuda:0 to cuda:" + std::to_string(torch::cuda::device_count() - 1)
+                              : std::string("; no CUDA device can be used here")));
 }
 
 }  // namespace mlomae

@@ -7,8 +7,8 @@
 #include "mlomae/program/commands.h"
 #include "mlomae/training/run_directory.h"
 
-#include <CLI/CLI.hpp>
 #include <mlo/error.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <cstdio>
@@ -28,20 +28,24 @@ struct Arguments {
   bool json = false;
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 // A line that is redrawn, on a terminal only.
 Progress progress(const char* what) {
   if (::isatty(::fileno(stderr)) != 1) return {};
   return [what](int64_t done, int64_t total) {
-    std::fprintf(stderr, "\r%s %lld/%lld%s", what, static_cast<long long>(done), static_cast<long long>(total), done == total ? "\n" : "");
+    std::fprintf(stderr, "\r%s %lld/%lld%s", what, static_cast<long long>(done), static_cast<long long>(total),
+                 done == total ? "\n" : "");
   };
 }
 
 std::vector<Score> by_features(const std::string& kind, const Settings& settings, const Dataset& dataset, const Models& models) {
   const auto start = std::chrono::steady_clock::now();
   const Settings::Evaluation& s = settings.evaluation;
-  const Features train = features(models.mae, *dataset.train, {}, dataset.plain(), s.batch, progress("features of training images"));
+  const Features train =
+      features(models.mae, *dataset.train, {}, dataset.plain(), s.batch, progress("features of training images"));
   const Features test = features(models.mae, *dataset.test, {}, dataset.plain(), s.batch, progress("features of test images"));
   const auto classes = static_cast<int64_t>(dataset.train->classes().size());
   const double shared = seconds_since(start);
@@ -50,10 +54,12 @@ std::vector<Score> by_features(const std::string& kind, const Settings& settings
     const auto begin = std::chrono::steady_clock::now();
     Score score{.kind = kind, .feature = feature, .images = test.labels.size(0)};
     if (kind == "knn") {
-      score.accuracy = knn_accuracy(train.of(feature), train.labels, test.of(feature), test.labels, classes, {.neighbours = s.neighbours, .temperature = s.temperature});
+      score.accuracy = knn_accuracy(train.of(feature), train.labels, test.of(feature), test.labels, classes,
+                                    {.neighbours = s.neighbours, .temperature = s.temperature});
       score.settings = {{"neighbours", s.neighbours}, {"temperature", s.temperature}};
     } else {
-      const LinearProbe probe = linear_probe(train.of(feature), train.labels, test.of(feature), test.labels, classes, {.seed = static_cast<uint64_t>(s.seed)});
+      const LinearProbe probe = linear_probe(train.of(feature), train.labels, test.of(feature), test.labels, classes,
+                                             {.seed = static_cast<uint64_t>(s.seed)});
       score.accuracy = probe.accuracy;
       score.settings = {{"strength", probe.strength}, {"training_loss", probe.training_loss}};
     }
@@ -74,9 +80,19 @@ std::vector<Score> by_training(const std::string& kind, const Settings& settings
                                 .label_smoothing = s.finetune_label_smoothing,
                                 .dropout = s.finetune_dropout,
                                 .seed = static_cast<uint64_t>(s.seed)};
-  const Finetuned result = finetune(models.mae, dataset, dataset.augmented(settings), options, mlo::progress_bar(stderr, {.a_step = static_cast<double>(options.batch), .unit = "images"}));
-  return {{.kind = kind, .feature = "", .accuracy = result.accuracy, .images = dataset.test->size(), .seconds = result.seconds,
-           .settings = {{"epochs", options.epochs}, {"steps", result.steps}, {"batch", options.batch}, {"lr", options.lr}, {"layer_decay", options.layer_decay}, {"weight_decay", options.weight_decay}}}};
+  const Finetuned result = finetune(models.mae, dataset, dataset.augmented(settings), options,
+                                    mlo::progress_bar(stderr, {.a_step = static_cast<double>(options.batch), .unit = "images"}));
+  return {{.kind = kind,
+           .feature = "",
+           .accuracy = result.accuracy,
+           .images = dataset.test->size(),
+           .seconds = result.seconds,
+           .settings = {{"epochs", options.epochs},
+                        {"steps", result.steps},
+                        {"batch", options.batch},
+                        {"lr", options.lr},
+                        {"layer_decay", options.layer_decay},
+                        {"weight_decay", options.weight_decay}}}};
 }
 
 int evaluate(const Arguments& arguments) {
@@ -84,11 +100,13 @@ int evaluate(const Arguments& arguments) {
   const Settings settings = arguments.choices.settings(directory.settings());
   prepare(settings);
   const Dataset dataset = open_dataset(settings);
-  if (!dataset.test) throw mlo::ConfigError(settings.data.path + " has no test images; add a folder test/ or val/, or set data.test_fraction");
+  if (!dataset.test)
+    throw mlo::ConfigError(settings.data.path + " has no test images; add a folder test/ or val/, or set data.test_fraction");
   const bool scratch = arguments.kind == "scratch";
   const Models models = scratch ? make_models(settings, dataset) : directory.read_models(settings, dataset);
-  const std::vector<Score> scores = arguments.kind == "knn" || arguments.kind == "linear-probe" ? by_features(arguments.kind, settings, dataset, models)
-                                                                                                : by_training(arguments.kind, settings, dataset, models);
+  const std::vector<Score> scores = arguments.kind == "knn" || arguments.kind == "linear-probe"
+                                        ? by_features(arguments.kind, settings, dataset, models)
+                                        : by_training(arguments.kind, settings, dataset, models);
   write_scores(arguments.run, scores);
   for (const Score& score : scores) {
     if (arguments.json) {
@@ -96,9 +114,12 @@ int evaluate(const Arguments& arguments) {
       line.update(to_json(score));
       std::printf("%s\n", line.dump().c_str());
     } else {
-      std::printf("%s: %s%s%s: %.2f %% (standard error %.2f) of %lld test images, %.0f s\n", arguments.run.string().c_str(), score.kind.c_str(),
-                  score.feature.empty() ? "" : ", ", score.feature == "class" ? "class token" : score.feature == "mean" ? "mean of patches" : "", 100 * score.accuracy,
-                  100 * score.standard_error(), static_cast<long long>(score.images), score.seconds);
+      std::printf("%s: %s%s%s: %.2f %% (standard error %.2f) of %lld test images, %.0f s\n", arguments.run.string().c_str(),
+                  score.kind.c_str(), score.feature.empty() ? "" : ", ",
+                  score.feature == "class"  ? "class token"
+                  : score.feature == "mean" ? "mean of patches"
+                                            : "",
+                  100 * score.accuracy, 100 * score.standard_error(), static_cast<long long>(score.images), score.seconds);
     }
   }
   return 0;
@@ -109,7 +130,9 @@ int evaluate(const Arguments& arguments) {
 void add_evaluate(CLI::App& app, Action& chosen) {
   CLI::App* command = app.add_subcommand("evaluate", "judge a run's encoder on the test images; results go to RUN/evaluation/");
   const auto arguments = std::make_shared<Arguments>();
-  command->add_option("kind", arguments->kind, "linear-probe, knn, finetune, or scratch: the same training as finetune from fresh weights")
+  command
+      ->add_option("kind", arguments->kind,
+                   "linear-probe, knn, finetune, or scratch: the same training as finetune from fresh weights")
       ->required()
       ->check(CLI::IsMember({"linear-probe", "knn", "finetune", "scratch"}));
   command->add_option("run", arguments->run, "directory of the run")->required();

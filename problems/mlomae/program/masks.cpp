@@ -4,10 +4,10 @@
 #include "mlomae/training/monitor.h"
 #include "mlomae/training/run_directory.h"
 
-#include <CLI/CLI.hpp>
 #include <mlo/data/image_source.h>
 #include <mlo/data/images.h>
 #include <torch/torch.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 #include <memory>
@@ -23,7 +23,8 @@ void add_masks(CLI::App& app, Action& chosen) {
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("run", arguments->run, "directory of the run")->required();
   command->add_option("images", arguments->images, "JPEG or PNG files")->required();
-  command->add_option("-o,--out", arguments->out, "folder for NAME.masks.png: image, probability, masked, reconstruction")->capture_default_str();
+  command->add_option("-o,--out", arguments->out, "folder for NAME.masks.png: image, probability, masked, reconstruction")
+      ->capture_default_str();
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
       const RunDirectory directory{arguments->run};
@@ -33,7 +34,8 @@ void add_masks(CLI::App& app, Action& chosen) {
       const Models models = directory.read_models(settings, dataset);
       std::filesystem::create_directories(arguments->out);
       for (const auto& file : arguments->images) {
-        const auto set = mlo::tensor_images(mlo::read_image(file, dataset.train->channels()).unsqueeze(0), torch::zeros({1}, at::kLong), dataset.train->classes());
+        const auto set = mlo::tensor_images(mlo::read_image(file, dataset.train->channels()).unsqueeze(0),
+                                            torch::zeros({1}, at::kLong), dataset.train->classes());
         const Snapshot s = take_snapshot(settings, dataset, models, mlo::image_batch(*set, {0}, 0, 1, dataset.plain())[0], 0);
         std::vector<at::Tensor> row = {picture(s.images[0])};
         if (s.probability.defined()) row.push_back(heat_map(s.probability[0], s.images.size(2)));

@@ -1,13 +1,14 @@
 #include "mlomae/program/commands.h"
 
-#include <CLI/CLI.hpp>
 #include <mlo/error.h>
 #include <mlo/version.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 
 int main(int argc, char** argv) {
-  CLI::App app("Masked autoencoders whose masks are learned from a classifier's validation loss (MLO-MAE), and their baselines.", "mlomae");
+  CLI::App app("Masked autoencoders whose masks are learned from a classifier's validation loss (MLO-MAE), and their baselines.",
+               "mlomae");
   app.set_version_flag("--version", mlo::version());
   app.require_subcommand(1);
   mlomae::Action chosen;

@@ -4,11 +4,11 @@
 #include "mlomae/training/monitor.h"
 #include "mlomae/training/run_directory.h"
 
-#include <CLI/CLI.hpp>
 #include <mlo/error.h>
 #include <mlo/io/tensorboard.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include <chrono>
 #include <csignal>
@@ -16,7 +16,8 @@
 #include <ctime>
 #include <map>
 #include <memory>
-#include <set>
+
+#include <unistd.h>
 
 namespace mlomae {
 namespace {
@@ -67,7 +68,7 @@ Dataset opened(const Settings& settings) {
   return dataset;
 }
 
-// The engine warns through callbacks; a terminal's progress bar says it there, everything else hears of it here.
+// What the engine warns of, where no progress bar says it.
 class Warnings final : public mlo::Callback {
  public:
   void on_warning(const std::string& text) override { std::fprintf(stderr, "warning: %s\n", text.c_str()); }
@@ -91,11 +92,12 @@ int dry_run(const Settings& settings, bool as_json) {
   Json levels = Json::object();
   for (const std::string& level : engine->level_names()) {
     const mlo::Counters &now = engine->counters(level), &then = before[level];
-    levels[level] = {{"parameters", counts[level]},
-                     {"peak_mib", static_cast<double>(now.peak_bytes) / 1048576.0},
-                     {"seconds_a_step", (now.seconds - then.seconds) / static_cast<double>(std::max<int64_t>(1, now.steps - then.steps))},
-                     {"forwards_an_outer_step", (now.forwards - then.forwards) / kSteps},
-                     {"backwards_an_outer_step", (now.backwards - then.backwards) / kSteps}};
+    levels[level] = {
+        {"parameters", counts[level]},
+        {"peak_mib", static_cast<double>(now.peak_bytes) / 1048576.0},
+        {"seconds_a_step", (now.seconds - then.seconds) / static_cast<double>(std::max<int64_t>(1, now.steps - then.steps))},
+        {"forwards_an_outer_step", (now.forwards - then.forwards) / kSteps},
+        {"backwards_an_outer_step", (now.backwards - then.backwards) / kSteps}};
   }
   const Json result = {{"images", dataset.pretrain.size()},
                        {"image_size", dataset.image_size},
@@ -109,11 +111,13 @@ int dry_run(const Settings& settings, bool as_json) {
     std::printf("%s\n", result.dump().c_str());
     return 0;
   }
-  std::printf("%zu images to pretrain on, %lld × %lld pixels; %lld reconstruction steps; %d threads\n\n%-10s %14s %16s %16s\n", dataset.pretrain.size(),
-              static_cast<long long>(dataset.image_size), static_cast<long long>(dataset.image_size), static_cast<long long>(length.reconstruction_steps),
-              at::get_num_threads(), "level", "parameters", "memory (MiB)", "seconds a step");
+  std::printf("%zu images to pretrain on, %lld × %lld pixels; %lld reconstruction steps; %d threads\n\n%-10s %14s %16s %16s\n",
+              dataset.pretrain.size(), static_cast<long long>(dataset.image_size), static_cast<long long>(dataset.image_size),
+              static_cast<long long>(length.reconstruction_steps), at::get_num_threads(), "level", "parameters", "memory (MiB)",
+              "seconds a step");
   for (const auto& [name, level] : levels.items())
-    std::printf("%-10s %14lld %16.0f %16.3f\n", name.c_str(), level["parameters"].get<long long>(), level["peak_mib"].get<double>(), level["seconds_a_step"].get<double>());
+    std::printf("%-10s %14lld %16.0f %16.3f\n", name.c_str(), level["parameters"].get<long long>(),
+                level["peak_mib"].get<double>(), level["seconds_a_step"].get<double>());
   std::printf("\nabout %.3f s a reconstruction step with everything above it, %.1f hours in all; the process has used %.0f MiB\n",
               result["seconds_a_reconstruction_step"].get<double>(), result["hours"].get<double>(), peak_mib());
   return 0;
@@ -122,7 +126,8 @@ int dry_run(const Settings& settings, bool as_json) {
 int pretrain(const Arguments& arguments) {
   const RunDirectory directory{arguments.out};
   if (arguments.resume && arguments.choices.any())
-    throw mlo::ConfigError("--resume goes on with the settings in " + directory.config().string() + "; leave the other options out");
+    throw mlo::ConfigError("--resume goes on with the settings in " + directory.config().string() +
+                           "; leave the other options out");
   const Settings settings = arguments.resume ? directory.settings() : arguments.choices.settings(preset("micro"));
   prepare(settings);
   if (arguments.dry_run) return dry_run(settings, arguments.json);
@@ -134,7 +139,8 @@ int pretrain(const Arguments& arguments) {
   if (!arguments.resume) directory.create();
   std::unique_ptr<mlo::Engine> engine;
   try {
-    engine = make_engine(settings, dataset, models, knn_monitor(settings, dataset, models), {.checkpoint = directory.checkpoint()});
+    engine =
+        make_engine(settings, dataset, models, knn_monitor(settings, dataset, models), {.checkpoint = directory.checkpoint()});
     engine->build();  // whatever is wrong shows before there is a run
   } catch (...) {
     std::error_code ignored;
@@ -144,7 +150,6 @@ int pretrain(const Arguments& arguments) {
   const bool goes_on = arguments.resume && std::filesystem::exists(directory.checkpoint());
   if (goes_on) engine->load(directory.checkpoint());
 
-  std::string command = "mlomae pretrain";
   if (!arguments.resume) directory.write_settings(settings);
   Json record = arguments.resume && std::filesystem::exists(directory.record()) ? directory.read_record() : Json::object();
   if (!goes_on) {
@@ -155,12 +160,17 @@ int pretrain(const Arguments& arguments) {
               {"seed", settings.run.seed},
               {"versions", versions()},
               {"processor", processor()},
+              {"command", command_line()},
               {"device", settings.run.device},
               {"threads", at::get_num_threads()},
               {"started", now()},
               {"steps", length.steps()},
               {"reconstruction_steps", length.reconstruction_steps},
-              {"images", {{"pretrain", dataset.pretrain.size()}, {"head", dataset.head.size()}, {"held_out", dataset.held_out.size()}, {"test", dataset.test ? dataset.test->size() : 0}}},
+              {"images",
+               {{"pretrain", dataset.pretrain.size()},
+                {"head", dataset.head.size()},
+                {"held_out", dataset.held_out.size()},
+                {"test", dataset.test ? dataset.test->size() : 0}}},
               {"classes", dataset.train->classes().size()},
               {"mean", dataset.mean},
               {"deviation", dataset.deviation},
@@ -171,7 +181,7 @@ int pretrain(const Arguments& arguments) {
 
   const int64_t images_a_step = settings.pretrain.batch * settings.pretrain.accumulate * length.steps_each;
   engine->add(mlo::progress_bar(stderr, {.a_step = static_cast<double>(images_a_step), .unit = "images"}));
-  engine->add(std::make_shared<Warnings>());
+  if (::isatty(::fileno(stderr)) != 1) engine->add(std::make_shared<Warnings>());  // a terminal's progress bar says them itself
   engine->add(mlo::json_lines(directory.log(), settings.run.log_every));
   engine->add(mlo::tensorboard(directory.tensorboard(), settings.run.log_every));
   engine->add(snapshots(settings, dataset, models, directory.masks(), directory.tensorboard()));
@@ -193,13 +203,16 @@ int pretrain(const Arguments& arguments) {
   directory.write_record(record);
 
   if (arguments.json) {
-    Json line = {{"run", arguments.out.string()}, {"method", settings.run.method}, {"reason", record["reason"]}, {"reconstruction_steps", summary.steps * length.steps_each},
-                 {"seconds", summary.seconds}, {"images_per_second", record["images_per_second"]}, {"peak_mib", record["peak_mib"]}, {"losses", Json::object()}};
+    Json line = {{"run", arguments.out.string()},  {"method", settings.run.method},
+                 {"reason", record["reason"]},     {"reconstruction_steps", summary.steps * length.steps_each},
+                 {"seconds", summary.seconds},     {"images_per_second", record["images_per_second"]},
+                 {"peak_mib", record["peak_mib"]}, {"losses", Json::object()}};
     for (const std::string& level : engine->level_names()) line["losses"][level] = engine->loss(level);
     std::printf("%s\n", line.dump().c_str());
   } else {
     std::printf("%s: %lld reconstruction steps in %.0f s (%.0f images/s, %.0f MiB)\n", arguments.out.string().c_str(),
-                static_cast<long long>(summary.steps * length.steps_each), summary.seconds, record["images_per_second"].get<double>(), peak_mib());
+                static_cast<long long>(summary.steps * length.steps_each), summary.seconds,
+                record["images_per_second"].get<double>(), peak_mib());
   }
   if (summary.reason == mlo::RunSummary::Reason::steps) return 0;
   std::fprintf(stderr, "stopped and saved; `mlomae pretrain --out %s --resume` goes on\n", arguments.out.string().c_str());

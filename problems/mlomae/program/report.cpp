@@ -17,7 +17,8 @@ void add_report(CLI::App& app, Action& chosen) {
   };
   CLI::App* command = app.add_subcommand("report", "several runs side by side in one HTML file that opens offline");
   const auto arguments = std::make_shared<Arguments>();
-  command->add_option("runs", arguments->runs, "directories of runs; those that differ by their seed only are averaged")->required();
+  command->add_option("runs", arguments->runs, "directories of runs; those that differ by their seed only are averaged")
+      ->required();
   command->add_option("-o,--out", arguments->out, "the file")->capture_default_str();
   command->add_option("--title", arguments->title, "its title")->capture_default_str();
   command->add_flag("--json", arguments->json, "print the table as JSON");
@@ -26,8 +27,10 @@ void add_report(CLI::App& app, Action& chosen) {
       std::vector<Run> runs;
       for (const auto& path : arguments->runs) runs.push_back(read_run(path));
       write_report(runs, arguments->out, arguments->title);
-      if (arguments->json) std::printf("%s\n", report_as_json(runs).dump().c_str());
-      else std::printf("%s: %zu runs\n", arguments->out.string().c_str(), runs.size());
+      if (arguments->json)
+        std::printf("%s\n", report_as_json(runs).dump().c_str());
+      else
+        std::printf("%s: %zu runs\n", arguments->out.string().c_str(), runs.size());
       return 0;
     };
   });

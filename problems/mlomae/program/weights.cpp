@@ -5,8 +5,8 @@
 #include "mlomae/program/commands.h"
 #include "mlomae/training/run_directory.h"
 
-#include <CLI/CLI.hpp>
 #include <mlo/error.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <cstdio>
@@ -29,12 +29,15 @@ void add_export(CLI::App& app, Action& chosen) {
     chosen = [arguments] {
       const RunDirectory directory{arguments->run};
       const auto from = arguments->encoder ? directory.encoder() : directory.model();
-      if (!std::filesystem::exists(from)) throw mlo::ConfigError(from.string() + " is not there: the run was cut off, or this is none; finish it with --resume");
+      if (!std::filesystem::exists(from))
+        throw mlo::ConfigError(from.string() + " is not there: the run was cut off, or this is none; finish it with --resume");
       const ModelOptions options = model_options_of(from);
       MaskedAutoencoder mae(options);
       import_weights(from, mae);
-      if (arguments->encoder) export_encoder(arguments->out, mae);
-      else export_model(arguments->out, mae);
+      if (arguments->encoder)
+        export_encoder(arguments->out, mae);
+      else
+        export_model(arguments->out, mae);
       std::printf("%s\n", arguments->out.string().c_str());
       return 0;
     };
@@ -47,7 +50,8 @@ void add_import(CLI::App& app, Action& chosen) {
     std::filesystem::path file, out;
     SettingChoices choices;
   };
-  CLI::App* command = app.add_subcommand("import", "make a run directory of weights in the official MAE naming (safetensors), to evaluate them");
+  CLI::App* command =
+      app.add_subcommand("import", "make a run directory of weights in the official MAE naming (safetensors), to evaluate them");
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("file", arguments->file, "the weights")->required();
   command->add_option("--out", arguments->out, "directory for the run")->required();
@@ -58,7 +62,8 @@ void add_import(CLI::App& app, Action& chosen) {
       settings.run.method = "mae";
       const ModelOptions found = model_options_of(arguments->file);
       Settings::Model& m = settings.model;
-      m.patch = found.patch, m.dim = found.dim, m.depth = found.depth, m.decoder_dim = found.decoder_dim, m.decoder_depth = found.decoder_depth;
+      m.patch = found.patch, m.dim = found.dim, m.depth = found.depth, m.decoder_dim = found.decoder_dim,
+      m.decoder_depth = found.decoder_depth;
       // What the file cannot say may be set.
       if (m.heads == 0) m.heads = found.heads;
       if (m.decoder_heads == 0) m.decoder_heads = found.decoder_heads;
@@ -70,8 +75,15 @@ void add_import(CLI::App& app, Action& chosen) {
       const RunDirectory directory{arguments->out};
       directory.create();
       directory.write_settings(settings);
-      directory.write_record({{"name", arguments->out.filename().string()}, {"method", "imported"}, {"data", dataset.name}, {"seed", 0}, {"versions", versions()},
-                              {"command", "mlomae import " + arguments->file.string()}, {"steps", 0}, {"reconstruction_steps", 0}, {"seconds", 0.0}});
+      directory.write_record({{"name", arguments->out.filename().string()},
+                              {"method", "imported"},
+                              {"data", dataset.name},
+                              {"seed", 0},
+                              {"versions", versions()},
+                              {"command", "mlomae import " + arguments->file.string()},
+                              {"steps", 0},
+                              {"reconstruction_steps", 0},
+                              {"seconds", 0.0}});
       directory.write_models(models);
       std::printf("%s\n", arguments->out.string().c_str());
       return 0;

@@ -9,8 +9,15 @@ namespace mlomae {
 namespace {
 
 // Nine points of matplotlib's viridis; between them colours are mixed.
-constexpr std::array<std::array<double, 3>, 9> kViridis = {{{68, 1, 84},   {71, 44, 122},  {59, 81, 139}, {44, 113, 142}, {33, 144, 141},
-                                                            {39, 173, 129}, {92, 200, 99}, {170, 220, 50}, {253, 231, 37}}};
+constexpr std::array<std::array<double, 3>, 9> kViridis = {{{68, 1, 84},
+                                                            {71, 44, 122},
+                                                            {59, 81, 139},
+                                                            {44, 113, 142},
+                                                            {33, 144, 141},
+                                                            {39, 173, 129},
+                                                            {92, 200, 99},
+                                                            {170, 220, 50},
+                                                            {253, 231, 37}}};
 
 // [N] → [S, S], each value on its patch.
 at::Tensor on_pixels(const at::Tensor& patches, int64_t size) {
@@ -36,7 +43,8 @@ at::Tensor heat_map(const at::Tensor& values, int64_t size) {
     const auto lower = std::min(static_cast<std::size_t>(place), kViridis.size() - 2);
     const double part = place - static_cast<double>(lower);
     for (std::size_t c = 0; c < 3; ++c)
-      colours[static_cast<int64_t>(c)][i] = static_cast<uint8_t>(std::lround((1 - part) * kViridis[lower][c] + part * kViridis[lower + 1][c]));
+      colours[static_cast<int64_t>(c)][i] =
+          static_cast<uint8_t>(std::lround((1 - part) * kViridis[lower][c] + part * kViridis[lower + 1][c]));
   }
   return torch::stack({on_pixels(colours[0], size), on_pixels(colours[1], size), on_pixels(colours[2], size)}).contiguous();
 }

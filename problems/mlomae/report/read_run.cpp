@@ -25,7 +25,8 @@ Run read_run(const std::filesystem::path& path) {
   run.path = path;
   run.info = object_of(path / "run.json");
   run.config = object_of(path / "config.json");
-  const auto steps = run.info.value("steps", int64_t{0}), reconstruction_steps = run.info.value("reconstruction_steps", int64_t{0});
+  const auto steps = run.info.value("steps", int64_t{0}),
+             reconstruction_steps = run.info.value("reconstruction_steps", int64_t{0});
   const int64_t each = steps > 0 ? std::max<int64_t>(1, reconstruction_steps / steps) : 1;
 
   std::ifstream log(path / "log.jsonl");

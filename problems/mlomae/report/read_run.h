@@ -14,17 +14,18 @@ namespace mlomae {
 /// A run directory, read back.
 struct Run {
   std::filesystem::path path;
-  nlohmann::ordered_json config, info;                     ///< config.json, run.json
+  nlohmann::ordered_json config, info;                      ///< config.json, run.json
   std::map<std::string, std::map<int64_t, double>> series;  ///< "loss/level", "level.metric": value by reconstruction step
   std::vector<Score> scores;
-  std::vector<std::filesystem::path> snapshots;            ///< oldest first
+  std::vector<std::filesystem::path> snapshots;  ///< oldest first
 
   std::string name() const { return info.value("name", path.filename().string()); }
   std::string method() const { return info.value("method", ""); }
   std::string data() const { return info.value("data", ""); }
 };
 
-/// Throws mlo::Error naming file and cure. A run that is going on, or was killed in the middle of a line of its log, is read as far as it got.
+/// Throws mlo::Error naming file and cure. A run that is going on, or was killed in the middle of a line of its log, is read as
+/// far as it got.
 Run read_run(const std::filesystem::path& path);
 
 }  // namespace mlomae

@@ -9,13 +9,13 @@ namespace mlomae {
 
 /// What a run's masks and reconstructions look like at one step. n images of N patches.
 struct Snapshot {
-  int64_t step = 0;            ///< reconstruction steps taken
-  int64_t patch = 4;           ///< side of a patch in pixels
-  at::Tensor images;           ///< uint8 [n, C, S, S]
-  at::Tensor masked;           ///< uint8 [n, N]: 1 where masked
-  at::Tensor reconstruction;   ///< uint8 [n, C, S, S]
-  at::Tensor probability;      ///< float32 [n, N]; undefined for uniform masks
-  at::Tensor position_rate;    ///< float32 [N]: how often each position is masked, over more images than these
+  int64_t step = 0;           ///< reconstruction steps taken
+  int64_t patch = 4;          ///< side of a patch in pixels
+  at::Tensor images;          ///< uint8 [n, C, S, S]
+  at::Tensor masked;          ///< uint8 [n, N]: 1 where masked
+  at::Tensor reconstruction;  ///< uint8 [n, C, S, S]
+  at::Tensor probability;     ///< float32 [n, N]; undefined for uniform masks
+  at::Tensor position_rate;   ///< float32 [N]: how often each position is masked, over more images than these
 };
 
 void write_snapshot(const std::filesystem::path& file, const Snapshot& snapshot);

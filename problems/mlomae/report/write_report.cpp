@@ -44,13 +44,16 @@ std::map<std::string, std::string> flat(const Json& config) {
   std::map<std::string, std::string> values;
   for (const auto& [section, fields] : config.items())
     if (fields.is_object())
-      for (const auto& [name, value] : fields.items()) values[section + "." + name] = value.is_string() ? value.get<std::string>() : value.dump();
+      for (const auto& [name, value] : fields.items())
+        values[section + "." + name] = value.is_string() ? value.get<std::string>() : value.dump();
   return values;
 }
 
 bool tells_runs_apart(const std::string& key) {
-  static const std::set<std::string> kNot = {"run.seed", "run.method", "run.threads", "data.path", "run.log_every", "run.validate_every", "run.checkpoint_every",
-                                             "run.snapshot_every", "run.snapshot_images", "data.workers", "data.prefetch"};
+  static const std::set<std::string> kNot = {
+      "run.seed",           "run.method",           "run.threads",        "data.path",           "run.log_every",
+      "run.validate_every", "run.checkpoint_every", "run.snapshot_every", "run.snapshot_images", "data.workers",
+      "data.prefetch"};
   return !kNot.contains(key) && !key.starts_with("evaluation.");
 }
 
@@ -88,11 +91,14 @@ summary{cursor:pointer;color:var(--soft)}code{font-size:.85rem}.scale{width:120p
 class Page {
  public:
   Page(const std::vector<Run>& runs, const std::string& title) : runs_(runs), groups_(grouped(runs)) {
-    html_ = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>" +
-            escaped(title) + "</title><style>" + kStyle;
+    html_ =
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+        "content=\"width=device-width,initial-scale=1\"><title>" +
+        escaped(title) + "</title><style>" + kStyle;
     for (int i = 0; i < 8; ++i) {
       const std::string n = std::to_string(i);
-      html_ += "polyline.c" + n + "{stroke:var(--c" + n + ")}circle.c" + n + "{fill:var(--c" + n + ")}i.c" + n + "{background:var(--c" + n + ")}\n";
+      html_ += "polyline.c" + n + "{stroke:var(--c" + n + ")}circle.c" + n + "{fill:var(--c" + n + ")}i.c" + n +
+               "{background:var(--c" + n + ")}\n";
     }
     html_ += "</style></head><body><h1>" + escaped(title) + "</h1>";
     for (std::size_t g = 0; g < groups_.size(); ++g)
@@ -117,11 +123,14 @@ class Page {
 
   void intro() {
     const Json& info = runs_.front().info;
-    html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) + (runs_.size() == 1 ? " run" : " runs") + " on " + escaped(runs_.front().data());
+    html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) + (runs_.size() == 1 ? " run" : " runs") + " on " +
+             escaped(runs_.front().data());
     if (info.contains("processor")) html_ += " · " + escaped(info.value("processor", ""));
-    if (info.contains("threads")) html_ += " · " + escaped(info["threads"].dump()) + (info["threads"] == 1 ? " thread" : " threads");
+    if (info.contains("threads"))
+      html_ += " · " + escaped(info["threads"].dump()) + (info["threads"] == 1 ? " thread" : " threads");
     if (info.contains("versions"))
-      for (const auto& [name, version] : info["versions"].items()) html_ += " · " + escaped(name) + " " + escaped(version.is_string() ? version.get<std::string>() : version.dump());
+      for (const auto& [name, version] : info["versions"].items())
+        html_ += " · " + escaped(name) + " " + escaped(version.is_string() ? version.get<std::string>() : version.dump());
     html_ += "</p>";
   }
 
@@ -134,7 +143,8 @@ class Page {
         best[name] = std::max(best[name], s.mean);
       }
     html_ += "<h2>Runs</h2><div class=\"wide\"><table><thead><tr><th>method</th>";
-    if (std::any_of(groups_.begin(), groups_.end(), [&](const Group& g) { return g.data != groups_.front().data; })) html_ += "<th class=\"left\">data</th>";
+    if (std::any_of(groups_.begin(), groups_.end(), [&](const Group& g) { return g.data != groups_.front().data; }))
+      html_ += "<th class=\"left\">data</th>";
     const bool data_column = html_.ends_with("data</th>");
     html_ += "<th>seeds</th>";
     for (const std::string& c : columns) html_ += "<th>" + escaped(c) + ", %</th>";
@@ -153,18 +163,25 @@ class Page {
         }
         const Spread& s = found->second;
         alone |= s.runs < 2;
-        html_ += std::string("<td") + (s.mean == best[c] && groups_.size() > 1 ? " class=\"best\"" : "") + ">" + formatted("%.1f", 100 * s.mean) +
-                 (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.deviation) + ")" : " ± " + formatted("%.1f", 100 * s.deviation)) + "</td>";
+        html_ += std::string("<td") + (s.mean == best[c] && groups_.size() > 1 ? " class=\"best\"" : "") + ">" +
+                 formatted("%.1f", 100 * s.mean) +
+                 (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.deviation) + ")" : " ± " + formatted("%.1f", 100 * s.deviation)) +
+                 "</td>";
       }
-      html_ += "<td>" + formatted("%.1f", group.seconds.mean / 60) + "</td><td>" + formatted("%.0f", group.images_per_second.mean) + "</td><td>" +
-               formatted("%.0f", group.peak_mib.mean) + "</td></tr>";
+      html_ += "<td>" + formatted("%.1f", group.seconds.mean / 60) + "</td><td>" +
+               formatted("%.0f", group.images_per_second.mean) + "</td><td>" + formatted("%.0f", group.peak_mib.mean) +
+               "</td></tr>";
     }
     html_ += "</tbody></table></div><p class=\"soft\">Accuracy on the test images. ± is the standard deviation over seeds";
-    if (alone) html_ += "; a number in brackets is the standard error of one run's accuracy, from the number of test images alone";
+    if (alone)
+      html_ += "; a number in brackets is the standard error of one run's accuracy, from the number of test images alone";
     html_ += ". Minutes, images a second and peak memory of pretraining; images are those of the reconstruction level.</p>";
   }
 
-  static std::string swatch(std::size_t group) { return "<i class=\"c" + std::to_string(group % 8) + "\" style=\"display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.5rem\"></i>"; }
+  static std::string swatch(std::size_t group) {
+    return "<i class=\"c" + std::to_string(group % 8) +
+           "\" style=\"display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.5rem\"></i>";
+  }
 
   void curves() {
     const std::pair<const char*, const char*> wanted[] = {{"pretrain.reconstruction", "Reconstruction error of masked patches"},
@@ -176,7 +193,8 @@ class Page {
                                                           {"pretrain.probability_deviation", "Masking probability: deviation"},
                                                           {"pretrain.position_deviation", "Masking probability: by position"}};
     html_ += "<h2>Training</h2><div class=\"legend\">";
-    for (std::size_t g = 0; g < groups_.size(); ++g) html_ += "<span><i class=\"c" + std::to_string(g % 8) + "\"></i>" + escaped(label(groups_[g])) + "</span>";
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      html_ += "<span><i class=\"c" + std::to_string(g % 8) + "\"></i>" + escaped(label(groups_[g])) + "</span>";
     html_ += "</div><div class=\"charts\">";
     for (const auto& [key, title] : wanted) {
       std::vector<Line> lines;
@@ -189,7 +207,9 @@ class Page {
       }
       html_ += chart(title, lines);
     }
-    html_ += "</div><p class=\"soft\">Over reconstruction steps. Lines of many points are smoothed over 3 % of them; the faint ones are not.</p>";
+    html_ +=
+        "</div><p class=\"soft\">Over reconstruction steps. Lines of many points are smoothed over 3 % of them; the faint ones "
+        "are not.</p>";
   }
 
   void masks() {
@@ -214,22 +234,30 @@ class Page {
     for (std::size_t i = 0; i < shown.size(); ++i) {
       const std::size_t g = shown[i].first;
       const Snapshot& s = last[i];
-      html_ += "<figure class=\"rate\">" + img(heat_map((s.position_rate - lowest) / std::max(highest - lowest, 1e-6), s.images.size(2)), "masking rate by position") + "<figcaption>" + swatch(g) + escaped(label(groups_[g])) +
-               "<br>" + formatted("%.2f", s.position_rate.min().item<double>()) + " … " + formatted("%.2f", s.position_rate.max().item<double>()) + "</figcaption></figure>";
+      html_ += "<figure class=\"rate\">" +
+               img(heat_map((s.position_rate - lowest) / std::max(highest - lowest, 1e-6), s.images.size(2)),
+                   "masking rate by position") +
+               "<figcaption>" + swatch(g) + escaped(label(groups_[g])) + "<br>" +
+               formatted("%.2f", s.position_rate.min().item<double>()) + " … " +
+               formatted("%.2f", s.position_rate.max().item<double>()) + "</figcaption></figure>";
     }
-    html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From " + formatted("%.2f", lowest) + " (dark) to " + formatted("%.2f", highest) + " (yellow) of 512 training images, at the end of training.</p>";
+    html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From " + formatted("%.2f", lowest) + " (dark) to " +
+             formatted("%.2f", highest) + " (yellow) of 512 training images, at the end of training.</p>";
 
     html_ += "<h2>Masks as training goes on</h2>";
     for (const auto& [g, run] : shown) {
       std::vector<Snapshot> all;
       const std::size_t count = run->snapshots.size(), columns = std::min<std::size_t>(count, 8);
-      for (std::size_t i = 0; i < columns; ++i) all.push_back(read_snapshot(run->snapshots[columns == 1 ? 0 : i * (count - 1) / (columns - 1)]));
-      html_ += "<h3>" + swatch(g) + escaped(label(groups_[g])) + "</h3><div class=\"wide\"><table class=\"masks\"><thead><tr><th></th>";
+      for (std::size_t i = 0; i < columns; ++i)
+        all.push_back(read_snapshot(run->snapshots[columns == 1 ? 0 : i * (count - 1) / (columns - 1)]));
+      html_ += "<h3>" + swatch(g) + escaped(label(groups_[g])) +
+               "</h3><div class=\"wide\"><table class=\"masks\"><thead><tr><th></th>";
       for (const Snapshot& s : all) html_ += "<th>" + std::to_string(s.step) + "</th>";
       html_ += "</tr></thead><tbody>";
       for (int64_t i = 0; i < std::min<int64_t>(all.front().images.size(0), 5); ++i) {
         html_ += "<tr><td>" + img(picture(all.front().images[i]), "image") + "</td>";
-        for (const Snapshot& s : all) html_ += "<td>" + img(masked_picture(s.images[i], s.masked[i]), "masked at step " + std::to_string(s.step)) + "</td>";
+        for (const Snapshot& s : all)
+          html_ += "<td>" + img(masked_picture(s.images[i], s.masked[i]), "masked at step " + std::to_string(s.step)) + "</td>";
         html_ += "</tr>";
       }
       html_ += "</tbody></table></div>";
@@ -249,14 +277,18 @@ class Page {
       row("reconstruction", [&](int64_t i) { return picture(s.reconstruction[i]); });
       if (s.probability.defined()) {
         const double low = s.probability.min().item<double>(), high = s.probability.max().item<double>();
-        row("probability", [&](int64_t i) { return heat_map((s.probability[i] - low) / std::max(high - low, 1e-6), s.images.size(2)); });
-        html_ += "</tbody></table></div><p class=\"soft\">Probability of being masked, from " + formatted("%.3f", low) + " (dark) to " + formatted("%.3f", high) + " (yellow).</p>";
+        row("probability",
+            [&](int64_t i) { return heat_map((s.probability[i] - low) / std::max(high - low, 1e-6), s.images.size(2)); });
+        html_ += "</tbody></table></div><p class=\"soft\">Probability of being masked, from " + formatted("%.3f", low) +
+                 " (dark) to " + formatted("%.3f", high) + " (yellow).</p>";
       } else {
         html_ += "</tbody></table></div>";
       }
     }
-    html_ += "<p class=\"soft\">Masked patches are predicted; visible ones are the image's own. Pixels are shown with each patch's own mean and deviation where the model "
-             "predicts normalized patches.</p>";
+    html_ +=
+        "<p class=\"soft\">Masked patches are predicted; visible ones are the image's own. Pixels are shown with each patch's "
+        "own mean and deviation where the model "
+        "predicts normalized patches.</p>";
   }
 
   void settings() {
@@ -266,7 +298,8 @@ class Page {
       html_ += "<details><summary>" + escaped(label(group)) + "</summary>";
       if (run.info.contains("command")) html_ += "<p><code>" + escaped(run.info.value("command", "")) + "</code></p>";
       html_ += "<div class=\"wide\"><table><tbody>";
-      for (const auto& [key, value] : flat(run.config)) html_ += "<tr><td>" + escaped(key) + "</td><td class=\"left\">" + escaped(value) + "</td></tr>";
+      for (const auto& [key, value] : flat(run.config))
+        html_ += "<tr><td>" + escaped(key) + "</td><td class=\"left\">" + escaped(value) + "</td></tr>";
       html_ += "</tbody></table></div></details>";
     }
   }
@@ -292,10 +325,19 @@ std::vector<Group> grouped(const std::vector<Run>& runs) {
 
   std::vector<Group> groups;
   for (std::size_t r = 0; r < runs.size(); ++r) {
-    Group group{.data = runs[r].data(), .method = runs[r].method(), .runs = {}, .differing = {}, .scores = {}, .seconds = {}, .images_per_second = {}, .peak_mib = {}};
+    Group group{.data = runs[r].data(),
+                .method = runs[r].method(),
+                .runs = {},
+                .differing = {},
+                .scores = {},
+                .seconds = {},
+                .images_per_second = {},
+                .peak_mib = {}};
     for (const std::string& key : differing)
       if (const auto found = settings[r].find(key); found != settings[r].end()) group.differing.emplace_back(key, found->second);
-    auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.data == group.data && g.method == group.method && g.differing == group.differing; });
+    auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& g) {
+      return g.data == group.data && g.method == group.method && g.differing == group.differing;
+    });
     if (same == groups.end()) same = groups.insert(groups.end(), std::move(group));
     same->runs.push_back(r);
   }
@@ -324,7 +366,11 @@ Json report_as_json(const std::vector<Run>& runs) {
   const auto as_json = [](const Spread& s) { return Json{{"mean", s.mean}, {"deviation", s.deviation}, {"runs", s.runs}}; };
   Json list = Json::array();
   for (const Group& group : grouped(runs)) {
-    Json entry = {{"data", group.data}, {"method", group.method}, {"settings", Json::object()}, {"runs", Json::array()}, {"scores", Json::object()}};
+    Json entry = {{"data", group.data},
+                  {"method", group.method},
+                  {"settings", Json::object()},
+                  {"runs", Json::array()},
+                  {"scores", Json::object()}};
     for (const auto& [key, value] : group.differing) entry["settings"][key] = value;
     for (const std::size_t r : group.runs) entry["runs"].push_back(runs[r].path.string());
     for (const auto& [name, s] : group.scores) entry["scores"][name] = as_json(s);

@@ -42,7 +42,8 @@ std::string format_of(const fs::path& folder) {
   if (!first_of(folder, {"train-images-idx3-ubyte", "train-images.idx3-ubyte"}).empty()) return "idx";
   for (const auto& entry : fs::directory_iterator(folder))
     if (entry.is_directory()) return "folder";
-  throw mlo::ConfigError(folder.string() + ": no images known here; expected data_batch_1.bin … (CIFAR-10), train.bin (CIFAR-100), "
+  throw mlo::ConfigError(folder.string() +
+                         ": no images known here; expected data_batch_1.bin … (CIFAR-10), train.bin (CIFAR-100), "
                          "train-images-idx3-ubyte[.gz] (IDX), or one folder a class with JPEG or PNG files");
 }
 
@@ -156,11 +157,12 @@ Dataset open_dataset(const Settings& settings, const OnBadImage& on_bad_image) {
   data.format = s.format == "auto" ? format_of(folder) : s.format;
   open(s, folder, on_bad_image, data);
   if (s.channels != 0 && s.channels != data.train->channels())
-    throw mlo::ConfigError("data.channels = " + std::to_string(s.channels) + ", but the images have " + std::to_string(data.train->channels()) +
-                           "; leave it 0");
+    throw mlo::ConfigError("data.channels = " + std::to_string(s.channels) + ", but the images have " +
+                           std::to_string(data.train->channels()) + "; leave it 0");
   if (data.test && data.test->classes() != data.train->classes())
     throw mlo::ConfigError(s.path + ": " + std::to_string(data.train->classes().size()) + " classes for training and " +
-                           std::to_string(data.test->classes().size()) + " for testing, or other names; both parts must have the same folders");
+                           std::to_string(data.test->classes().size()) +
+                           " for testing, or other names; both parts must have the same folders");
   if (s.limit > 0 && s.limit < data.train->size()) {
     const double left_out = 1.0 - static_cast<double>(s.limit) / static_cast<double>(data.train->size());
     data.train = subset(data.train, mlo::split_by_class(*data.train, left_out, static_cast<uint64_t>(s.split_seed)).train);
@@ -184,7 +186,8 @@ Dataset open_dataset(const Settings& settings, const OnBadImage& on_bad_image) {
   data.image_size = settings.model.image_size;
   if (data.image_size == 0) data.image_size = data.format == "folder" ? 224 : data.train->image(0).size(1);
   if (s.normalize == "imagenet") {
-    if (data.train->channels() != 3) throw mlo::ConfigError("data.normalize = imagenet is for colour images, and these are grey; use data");
+    if (data.train->channels() != 3)
+      throw mlo::ConfigError("data.normalize = imagenet is for colour images, and these are grey; use data");
     data.mean = {0.485, 0.456, 0.406};
     data.deviation = {0.229, 0.224, 0.225};
   } else {

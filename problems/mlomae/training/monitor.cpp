@@ -27,7 +27,8 @@ std::vector<int64_t> some(const std::vector<int64_t>& rows, std::size_t count) {
 // Puts LibTorch's generators and the models' modes back.
 class Aside {
  public:
-  explicit Aside(const Models& models) : mae_(models.mae), training_(models.mae->is_training()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
+  explicit Aside(const Models& models)
+      : mae_(models.mae), training_(models.mae->is_training()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
     const at::Device device = models.mae->parameters().front().device();
     if (device.is_cuda()) {
       cuda_generator_ = at::globalContext().defaultGenerator(device);
@@ -54,16 +55,24 @@ class Aside {
 
 at::Tensor displayable(const at::Tensor& images, const Dataset& dataset) {
   const int64_t channels = static_cast<int64_t>(dataset.mean.size());
-  const at::Tensor mean = torch::tensor(dataset.mean, at::kFloat).view({1, channels, 1, 1}), deviation = torch::tensor(dataset.deviation, at::kFloat).view({1, channels, 1, 1});
+  const at::Tensor mean = torch::tensor(dataset.mean, at::kFloat).view({1, channels, 1, 1}),
+                   deviation = torch::tensor(dataset.deviation, at::kFloat).view({1, channels, 1, 1});
   return ((images.cpu() * deviation + mean) * 255.0).round().clamp(0, 255).to(at::kByte);
 }
 
 class Snapshots final : public mlo::Callback {
  public:
-  Snapshots(const Settings& settings, const Dataset& dataset, const Models& models, std::filesystem::path folder, std::filesystem::path tensorboard)
-      : settings_(settings), dataset_(dataset), models_(models), folder_(std::move(folder)), tensorboard_(std::move(tensorboard)),
-        length_(run_length(settings, dataset)), images_(snapshot_images(dataset, settings.run.snapshot_images)) {
-    const int64_t every = settings.run.snapshot_every > 0 ? settings.run.snapshot_every : std::max<int64_t>(1, length_.reconstruction_steps / 10);
+  Snapshots(const Settings& settings, const Dataset& dataset, const Models& models, std::filesystem::path folder,
+            std::filesystem::path tensorboard)
+      : settings_(settings),
+        dataset_(dataset),
+        models_(models),
+        folder_(std::move(folder)),
+        tensorboard_(std::move(tensorboard)),
+        length_(run_length(settings, dataset)),
+        images_(snapshot_images(dataset, settings.run.snapshot_images)) {
+    const int64_t every =
+        settings.run.snapshot_every > 0 ? settings.run.snapshot_every : std::max<int64_t>(1, length_.reconstruction_steps / 10);
     every_ = std::max<int64_t>(1, every / length_.steps_each);
   }
 
@@ -110,7 +119,8 @@ Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Mode
   const int64_t batch = settings.evaluation.batch, classes = static_cast<int64_t>(dataset.train->classes().size());
   return [=, train = dataset.train, plain = dataset.plain(), mae = models.mae] {
     const Features a = features(mae, *train, known, plain, batch), b = features(mae, *train, asked, plain, batch);
-    return std::map<std::string, double>{{"knn", knn_accuracy(a.class_token, a.labels, b.class_token, b.labels, classes, options)}};
+    return std::map<std::string, double>{
+        {"knn", knn_accuracy(a.class_token, a.labels, b.class_token, b.labels, classes, options)}};
   };
 }
 
@@ -125,7 +135,8 @@ at::Tensor snapshot_images(const Dataset& dataset, int64_t count) {
   return mlo::image_batch(*dataset.train, rows, 0, static_cast<int64_t>(rows.size()), dataset.plain())[0];
 }
 
-Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models, const at::Tensor& images, int64_t step) {
+Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models, const at::Tensor& images,
+                       int64_t step) {
   const Aside aside(models);
   const at::NoGradGuard no_grad;
   torch::manual_seed(0);  // the same draws at each snapshot: what differs is the network's doing
@@ -137,7 +148,8 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
   const Masking masking = choose_mask(embedded, models.network, options);
   const at::Tensor predictions = mae->decode(mae->encode(embedded, masking.mask), masking.mask);
   const at::Tensor hidden = masking.mask.masked.unsqueeze(-1);
-  const at::Tensor shown = mae->unpatchify(mae->patchify(mae->pixels(predictions, x)) * hidden + mae->patchify(x) * (1.0 - hidden));
+  const at::Tensor shown =
+      mae->unpatchify(mae->patchify(mae->pixels(predictions, x)) * hidden + mae->patchify(x) * (1.0 - hidden));
 
   Snapshot s;
   s.step = step;
@@ -153,14 +165,15 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
   for (int64_t begin = 0, count = static_cast<int64_t>(rows.size()); begin < count; begin += 128) {
     const int64_t end = std::min(begin + 128, count);
     const at::Tensor part = mlo::image_batch(*dataset.train, rows, begin, end, dataset.plain())[0].to(device);
-    rate += choose_mask(mae->embed(part), models.network, options).mask.masked.sum(0).to(at::kFloat).cpu() / static_cast<double>(count);
+    rate += choose_mask(mae->embed(part), models.network, options).mask.masked.sum(0).to(at::kFloat).cpu() /
+            static_cast<double>(count);
   }
   s.position_rate = rate;
   return s;
 }
 
-std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset, const Models& models, std::filesystem::path folder,
-                                         std::filesystem::path tensorboard) {
+std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset, const Models& models,
+                                         std::filesystem::path folder, std::filesystem::path tensorboard) {
   return std::make_unique<Snapshots>(settings, dataset, models, std::move(folder), std::move(tensorboard));
 }
 

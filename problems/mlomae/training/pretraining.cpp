@@ -26,8 +26,7 @@ mlo::OptimizerFactory optimizer(const LevelSettings& s) {
 
 std::unique_ptr<mlo::Method> best_response(const LevelSettings& s) {
   const mlo::ExactOptions exact{.keep_graph = s.keep_graph};
-  if (s.best_response == "reverse-over-forward")
-    return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
+  if (s.best_response == "reverse-over-forward") return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
   if (s.best_response == "darts") return mlo::darts();
   if (s.best_response == "betty") return mlo::betty();
   if (s.best_response == "neumann") return mlo::neumann({}, exact);
@@ -36,14 +35,17 @@ std::unique_ptr<mlo::Method> best_response(const LevelSettings& s) {
 }
 
 // `own_steps` over the whole run.
-mlo::LevelOptions level_options(const LevelSettings& s, int64_t own_steps, bool responds, std::unique_ptr<mlo::BatchSource> data) {
+mlo::LevelOptions level_options(const LevelSettings& s, int64_t own_steps, bool responds,
+                                std::unique_ptr<mlo::BatchSource> data) {
   mlo::LevelOptions options;
   options.optimizer = optimizer(s);
   options.data = std::move(data);
   options.unroll = s.unroll;
   const auto warmup = static_cast<int64_t>(std::llround(s.warmup * static_cast<double>(own_steps)));
-  if (s.schedule == "cosine") options.schedule = mlo::cosine({.steps = own_steps, .warmup = warmup, .final_factor = s.final_factor});
-  else if (warmup > 0) options.schedule = mlo::linear_warmup(warmup);
+  if (s.schedule == "cosine")
+    options.schedule = mlo::cosine({.steps = own_steps, .warmup = warmup, .final_factor = s.final_factor});
+  else if (warmup > 0)
+    options.schedule = mlo::linear_warmup(warmup);
   options.accumulate = s.accumulate;
   options.clip_norm = s.clip_norm;
   options.precision = s.precision == "bfloat16" ? mlo::Precision::bfloat16 : mlo::Precision::float32;
@@ -83,7 +85,9 @@ MaskingOptions masking_options(const Settings& settings) {
   const Settings::Mask& s = settings.mask;
   MaskingOptions options;
   options.ratio = s.ratio;
-  options.selection = s.selection == "sampled" ? Selection::sampled : s.selection == "uniform" ? Selection::uniform : Selection::rank;
+  options.selection = s.selection == "sampled"   ? Selection::sampled
+                      : s.selection == "uniform" ? Selection::uniform
+                                                 : Selection::rank;
   if (masks_uniformly(settings)) options.selection = Selection::uniform;
   options.weights = s.weights == "normalized"         ? Weights::normalized
                     : s.weights == "straight-through" ? Weights::straight_through
@@ -98,7 +102,8 @@ Length run_length(const Settings& settings, const Dataset& dataset) {
   length.steps_each = learns ? settings.pretrain.unroll : 1;
   length.reconstruction_steps = settings.run.reconstruction_steps;
   if (length.reconstruction_steps == 0) {
-    const int64_t an_epoch = static_cast<int64_t>(dataset.pretrain.size()) / (settings.pretrain.batch * settings.pretrain.accumulate);
+    const int64_t an_epoch =
+        static_cast<int64_t>(dataset.pretrain.size()) / (settings.pretrain.batch * settings.pretrain.accumulate);
     const double all = settings.run.epochs * static_cast<double>(an_epoch);
     // The same number for every method: whole steps of the top level.
     length.reconstruction_steps = static_cast<int64_t>(all) / settings.pretrain.unroll * settings.pretrain.unroll;
@@ -107,8 +112,8 @@ Length run_length(const Settings& settings, const Dataset& dataset) {
                              " steps are less than one step; choose more");
   }
   if (length.reconstruction_steps % length.steps_each != 0)
-    throw mlo::ConfigError("run.reconstruction_steps = " + std::to_string(length.reconstruction_steps) + " is no multiple of pretrain.unroll = " +
-                           std::to_string(length.steps_each) + "; choose one that is");
+    throw mlo::ConfigError("run.reconstruction_steps = " + std::to_string(length.reconstruction_steps) +
+                           " is no multiple of pretrain.unroll = " + std::to_string(length.steps_each) + "; choose one that is");
   return length;
 }
 
@@ -142,9 +147,11 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
                                        .uniformity = method == "u-mae" ? settings.baselines.uniformity : 0.0,
                                        .monitor = std::move(monitor)};
   const bool learns = !models.head.is_empty();
-  auto pretrain = level_options(settings.pretrain, length.reconstruction_steps, learns, batches(dataset.pretrain, settings.pretrain, true));
+  auto pretrain =
+      level_options(settings.pretrain, length.reconstruction_steps, learns, batches(dataset.pretrain, settings.pretrain, true));
   if (method == "blo-mae") {
-    engine->add("pretrain", Merged(models.mae, models.head, models.network, reconstruct, settings.baselines.tradeoff), std::move(pretrain));
+    engine->add("pretrain", Merged(models.mae, models.head, models.network, reconstruct, settings.baselines.tradeoff),
+                std::move(pretrain));
   } else {
     engine->add("pretrain", Reconstruct(models.mae, models.network, reconstruct), std::move(pretrain));
   }

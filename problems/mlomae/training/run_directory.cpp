@@ -6,8 +6,8 @@
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/version.h>
-#include <nlohmann/json.hpp>
 #include <torch/version.h>
+#include <nlohmann/json.hpp>
 
 #include <fstream>
 
@@ -37,7 +37,9 @@ void RunDirectory::create() const {
 }
 
 Settings RunDirectory::settings() const {
-  if (!std::filesystem::exists(config())) throw mlo::ConfigError(path.string() + " is no run: there is no config.json; give a directory that `mlomae pretrain` has made");
+  if (!std::filesystem::exists(config()))
+    throw mlo::ConfigError(path.string() +
+                           " is no run: there is no config.json; give a directory that `mlomae pretrain` has made");
   Settings settings;
   apply_file(settings, config());
   settings.validate();
@@ -63,7 +65,9 @@ void RunDirectory::write_models(const Models& models) const {
 
 Models RunDirectory::read_models(const Settings& settings, const Dataset& dataset) const {
   if (!std::filesystem::exists(model()))
-    throw mlo::ConfigError(path.string() + " has no weights yet (mae.safetensors): the run was cut off; finish it with mlomae pretrain --out " + path.string() + " --resume");
+    throw mlo::ConfigError(path.string() +
+                           " has no weights yet (mae.safetensors): the run was cut off; finish it with mlomae pretrain --out " +
+                           path.string() + " --resume");
   Models models = make_models(settings, dataset);
   import_weights(model(), models.mae);
   if (models.network) import_module(network(), *models.network);
@@ -78,6 +82,13 @@ std::string processor() {
   for (std::string line; std::getline(info, line);)
     if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
   return {};
+}
+
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string line, word;
+  while (std::getline(file, word, '\0')) line += (line.empty() ? std::filesystem::path(word).filename().string() : " " + word);
+  return line;
 }
 
 double peak_mib() {

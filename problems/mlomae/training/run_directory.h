@@ -13,14 +13,14 @@ namespace mlomae {
 /// What `pretrain` leaves behind, by name.
 struct RunDirectory {
   std::filesystem::path path;
-  std::filesystem::path config() const { return path / "config.json"; }            ///< the settings
-  std::filesystem::path record() const { return path / "run.json"; }               ///< what it was, where and how long
+  std::filesystem::path config() const { return path / "config.json"; }  ///< the settings
+  std::filesystem::path record() const { return path / "run.json"; }     ///< what it was, where and how long
   std::filesystem::path log() const { return path / "log.jsonl"; }
   std::filesystem::path tensorboard() const { return path / "tensorboard"; }
   std::filesystem::path checkpoint() const { return path / "checkpoint.mlo"; }
-  std::filesystem::path masks() const { return path / "masks"; }                   ///< snapshots
+  std::filesystem::path masks() const { return path / "masks"; }  ///< snapshots
   std::filesystem::path model() const { return path / "mae.safetensors"; }
-  std::filesystem::path encoder() const { return path / "encoder.safetensors"; }   ///< for timm
+  std::filesystem::path encoder() const { return path / "encoder.safetensors"; }  ///< for timm
   std::filesystem::path network() const { return path / "masking_network.safetensors"; }
   std::filesystem::path head() const { return path / "head.safetensors"; }
 
@@ -39,8 +39,9 @@ struct RunDirectory {
 
 /// {"mlo", "libtorch", "compiler"}
 nlohmann::ordered_json versions();
-/// As the system calls it; empty if it does not say.
+/// As the system calls it, and how this process was called; empty if it does not say.
 std::string processor();
+std::string command_line();
 /// Most memory that this process has had, in MiB.
 double peak_mib();
 
