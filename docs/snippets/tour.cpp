@@ -65,6 +65,14 @@ void data() {
   // [data]
   TORCH_CHECK(none.empty() && always_the_same.source()->next().size() == 2 && shuffled.source()->next()[0].size(0) == 32 &&
               labelled_and_not.source()->next().size() == 3 && made_up.function()(0).size() == 1);
+  const at::Tensor stored = torch::randint(0, 256, {60, 3, 32, 32}, at::kByte), labels = torch::arange(60).remainder(3);
+  // [images]
+  const auto images = mlo::tensor_images(stored, labels);  // or cifar10_images(folder, true), folder_images(folder), …
+  const mlo::Split split = mlo::split_by_class(*images, /*held_out=*/0.2, /*seed=*/0);
+  mlo::Augmentation augmentation{.size = 32, .crop_padding = 4, .flip = true, .mean = {0.5}, .deviation = {0.25}};
+  mlo::Data batches = mlo::image_source(images, split.train, {.batch_size = 16, .augmentation = augmentation, .workers = 2});
+  // [images]
+  TORCH_CHECK(batches.source()->next()[0].sizes() == at::IntArrayRef({16, 3, 32, 32}));
 }
 
 // [callback]
