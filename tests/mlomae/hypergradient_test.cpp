@@ -327,3 +327,46 @@ TEST_CASE("How far approximations are from the exact hypergradient", "[.table]")
   }
   WARN(table.str());
 }
+
+// test_mlomae_proof "[.signal]": the mean cosine between the masking network's hypergradients of independent batches, under the
+// settings of `micro`.
+TEST_CASE("How much of a hypergradient is signal", "[.signal]") {
+  const std::filesystem::path folder = "/usr/share/datasets/fashion-mnist";
+  if (!std::filesystem::exists(folder / "train-images-idx3-ubyte.gz")) {
+    WARN("no Fashion-MNIST here (Debian's dataset-fashion-mnist): no figures");
+    return;
+  }
+  const auto set = mlo::idx_images(folder / "train-images-idx3-ubyte.gz", folder / "train-labels-idx1-ubyte.gz");
+  ModelOptions o = model_size("micro");
+  o.image_size = 28, o.channels = 1, o.patch = 4;
+  mlo::Augmentation plain;
+  plain.size = 28, plain.mean = {0.286}, plain.deviation = {0.353};
+  torch::manual_seed(1);
+  MaskedAutoencoder mae(o);
+  MaskingNetwork network(MaskingNetworkOptions{.patches = o.patches(), .dim = o.dim, .zero_output = true});
+  Head head(HeadOptions{.dim = o.dim});
+  const auto source = [&](uint64_t seed) {
+    return mlo::image_source(set, {}, {.batch_size = 128, .augmentation = plain, .seed = seed});
+  };
+  mlo::Engine e({.seed = 1});
+  const ReconstructOptions reconstruct{.masking = {.selection = Selection::sampled}};
+  const auto adamw = [](double decay) {
+    return mlo::adamw({.lr = 1e-3, .beta2 = 0.95, .weight_decay = decay, .decay_vectors = false});
+  };
+  e.add("pretrain", Reconstruct(mae, network, reconstruct),
+        {.optimizer = adamw(0.05), .data = source(1), .unroll = 2, .best_response = duals()});
+  e.add("head", Classify(head, mae), {.optimizer = adamw(0.0), .data = source(2), .best_response = mlo::one_step()});
+  e.add("masker", Validate(network, mae, head),
+        {.optimizer = mlo::adamw({.lr = 1e-5, .beta2 = 0.95, .eps = 1e-12}), .data = source(3)});
+  std::ostringstream figures;
+  for (const int64_t steps : {20, 100, 200}) {
+    while (e.steps_taken() < steps) e.step();
+    std::vector<mlo::Tensors> all;
+    for (int i = 0; i < 8; ++i) all.push_back(e.hypergradient("masker"));
+    double sum = 0.0;
+    for (std::size_t i = 0; i < 8; ++i)
+      for (std::size_t j = 0; j < i; ++j) sum += cosine(all[i], all[j]) / 28.0;
+    figures << "after " << steps << " steps: mean cosine of 28 pairs " << sum << "\n";
+  }
+  WARN(figures.str());
+}
