@@ -40,7 +40,7 @@ struct Networks {
   MaskingNetwork network = nullptr;
   Head head = nullptr;
   mlo::Batch batch;
-  explicit Networks(const MlomaeShape& s, bool checkpointed) {
+  Networks(const MlomaeShape& s, bool checkpointed, int64_t micro_batches) {
     torch::manual_seed(5);
     ModelOptions o;
     o.image_size = s.image, o.patch = s.patch, o.dim = s.dim, o.depth = s.depth, o.heads = s.heads;
@@ -49,7 +49,8 @@ struct Networks {
     mae = MaskedAutoencoder(o);
     network = MaskingNetwork(MaskingNetworkOptions{.patches = o.patches(), .dim = o.dim, .zero_output = true});
     head = Head(HeadOptions{.dim = o.dim});
-    batch = mlo::Batch{torch::randn({s.batch, 3, s.image, s.image}), torch::randint(0, 10, {s.batch})};
+    const int64_t images = s.batch / micro_batches;
+    batch = mlo::Batch{torch::randn({images, 3, s.image, s.image}), torch::randint(0, 10, {images})};
   }
 };
 
@@ -58,28 +59,29 @@ struct Way {
   bool shared = true, checkpointed = false;
   mlo::Precision precision = mlo::Precision::float32;
   bool differences = false;
+  int64_t micro_batches = 1;
 };
 
-mlo::LevelOptions level(const Networks& n, mlo::Precision precision, std::unique_ptr<mlo::Method> method) {
+mlo::LevelOptions level(const Networks& n, const Way& way, std::unique_ptr<mlo::Method> method) {
   mlo::LevelOptions options;
   options.optimizer = mlo::adamw({.lr = 1e-4, .beta2 = 0.95, .eps = 1e-12});
   options.data = n.batch;
   options.best_response = std::move(method);
-  options.precision = precision;
+  options.precision = way.precision;
+  options.accumulate = way.micro_batches;
   return options;
 }
 
 Contestant outer_step(const MlomaeShape& s, const Way& way) {
-  Networks n(s, way.checkpointed);
+  Networks n(s, way.checkpointed, way.micro_batches);
   auto engine = std::make_shared<mlo::Engine>();
   const ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::sampled}};
   auto pretrain =
-      level(n, way.precision,
-            way.differences ? mlo::darts() : mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()));
+      level(n, way, way.differences ? mlo::darts() : mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()));
   pretrain.unroll = s.unroll;
   engine->add("pretrain", Reconstruct(n.mae, n.network, reconstruct), std::move(pretrain));
-  engine->add("head", Classify(n.head, n.mae), level(n, way.precision, mlo::one_step({.keep_graph = way.shared})));
-  engine->add("masker", Validate(n.network, n.mae, n.head), level(n, way.precision, nullptr));
+  engine->add("head", Classify(n.head, n.mae), level(n, way, mlo::one_step({.keep_graph = way.shared})));
+  engine->add("masker", Validate(n.network, n.mae, n.head), level(n, way, nullptr));
   Contestant c = engine_contestant(way.name, engine);
   const Work w(s);
   const double head_forwards = way.shared ? 1.0 : 2.0, again = way.checkpointed ? 1.0 : 0.0;
@@ -89,10 +91,10 @@ Contestant outer_step(const MlomaeShape& s, const Way& way) {
 }
 
 Contestant plain_step(const MlomaeShape& s) {
-  Networks n(s, false);
+  Networks n(s, false, 1);
   auto engine = std::make_shared<mlo::Engine>();
   engine->add("pretrain", Reconstruct(n.mae, nullptr, {.masking = {.ratio = 0.75, .selection = Selection::uniform}}),
-              level(n, mlo::Precision::float32, nullptr));
+              level(n, {"mae"}, nullptr));
   Contestant c = engine_contestant("mae", engine);
   c.flop = 3.0 * Work(s).reconstruction;
   return c;
@@ -119,6 +121,15 @@ Case mlomae_case(const MlomaeShape& s) {
                   .shared = false,
                   .checkpointed = true,
                   .precision = Precision::bfloat16},
+                  Way{.name = "mlo-mae in 4 micro-batches", .shared = false, .micro_batches = 4},
+                  Way{.name = "mlo-mae differences, in 4 micro-batches",
+                  .shared = false,
+                  .differences = true,
+                  .micro_batches = 4},
+                  Way{.name = "mlo-mae bfloat16 in 4 micro-batches",
+                  .shared = false,
+                  .precision = Precision::bfloat16,
+                  .micro_batches = 4},
                   Way{.name = "mlo-mae bfloat16", .precision = Precision::bfloat16},
                   Way{.name = "mlo-mae bfloat16 not shared", .shared = false, .precision = Precision::bfloat16}})
               if (wanted(way.name)) all.push_back(outer_step(s, way));

@@ -10,7 +10,7 @@
 namespace mlo {
 
 /// The mean over micro-batches, entry by entry; an undefined entry counts as zero. A single part is passed on as it is.
-/// Sums are made out of place: what autograd returned may share memory with other gradients.
+/// Parts are never written: what autograd returned may share memory with other gradients.
 class Mean {
  public:
   Mean(std::size_t entries, std::size_t parts) : mean_(entries), parts_(parts) {}
@@ -23,8 +23,13 @@ class Mean {
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < mean_.size(); ++i) {
       if (!part[i].defined()) continue;
-      const at::Tensor share = part[i] / static_cast<double>(parts_);
-      mean_[i] = mean_[i].defined() ? mean_[i] + share : share;
+      at::Tensor share = part[i] / static_cast<double>(parts_);
+      part[i].reset();
+      if (mean_[i].defined()) {
+        mean_[i].add_(share);
+      } else {
+        mean_[i] = std::move(share);
+      }
     }
   }
 

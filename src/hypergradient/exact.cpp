@@ -12,14 +12,16 @@ namespace {
 class ExactLinearization final : public Linearization {
  public:
   ExactLinearization(Probe& probe, const Tensors& targets)
-      : probe_(probe), targets_(targets), graphs_(probe.gradient_graphs(targets)) {}
+      : probe_(probe), targets_(targets), graphs_(probe.record().draws.size()) {}
 
   Tensors product(const Tensors& v, Wrt wrt, bool last) override {
     const Tensors inputs = product_inputs(probe_, targets_, wrt);
     const bool retain = !last || probe_.record().shared;
 
     Mean mean(inputs.size(), graphs_.size());
-    for (const Tensors& graph : graphs_) {
+    for (std::size_t m = 0; m < graphs_.size(); ++m) {
+      Tensors& graph = graphs_[m];
+      if (graph.empty()) graph = probe_.gradient_graph(m, targets_);
       Tensors outputs, directions;
       for (std::size_t i = 0; i < graph.size(); ++i) {
         if (!graph[i].defined() || !graph[i].requires_grad()) continue;  // unused, or linear: no second derivative
@@ -28,6 +30,7 @@ class ExactLinearization final : public Linearization {
       }
       if (outputs.empty() || inputs.empty()) continue;
       mean.add(backward(outputs, inputs, directions, retain));
+      if (last) graph.clear();  // a single product holds one micro-batch's graph at a time
     }
     return mean.take();
   }
@@ -49,7 +52,7 @@ class ExactLinearization final : public Linearization {
 
   Probe& probe_;
   const Tensors& targets_;
-  const std::vector<Tensors> graphs_;  // by micro-batch
+  std::vector<Tensors> graphs_;  // by micro-batch, from the first product to the last
 };
 
 class ExactOracle final : public Oracle {

@@ -102,23 +102,16 @@ Tensors Probe::gradient(const Tensors& wrt) {
   return mean.take();
 }
 
-std::vector<Tensors> Probe::gradient_graphs(const Tensors& targets) {
+Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
   Body& body = *body_;
   body.levels.set_gradients_for(body.level.parameters, targets);
-  if (!body.record.kept.empty()) return body.record.kept;
-  std::vector<Tensors> graphs;
+  if (!body.record.kept.empty()) return body.record.kept[micro_batch];
   const SecondOrderGuard attention(body.second_order && body.level.guarded_attention);
   const at::AutoGradMode with_gradients(true);
-  for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
-    body.prepare_evaluation();
-    const Evaluation evaluation = evaluate(body.level, body.draw(m), /*replay=*/true);
-    if (!evaluation.loss.requires_grad()) {
-      graphs.emplace_back(body.level.parameters.size());
-      continue;
-    }
-    graphs.push_back(differentiate(body.level, evaluation.loss, body.level.parameters, /*create_graph=*/true));
-  }
-  return graphs;
+  body.prepare_evaluation();
+  const Evaluation evaluation = evaluate(body.level, body.draw(micro_batch), /*replay=*/true);
+  if (!evaluation.loss.requires_grad()) return Tensors(body.level.parameters.size());
+  return differentiate(body.level, evaluation.loss, body.level.parameters, /*create_graph=*/true);
 }
 
 Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {

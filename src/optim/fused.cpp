@@ -28,6 +28,12 @@ bool all_fit(const torch::optim::Optimizer& optimizer) {
                      [](const auto& group) { return std::all_of(group.params().begin(), group.params().end(), fits); });
 }
 
+template <class Options>
+bool any_amsgrad(const torch::optim::Optimizer& optimizer) {
+  return std::any_of(optimizer.param_groups().begin(), optimizer.param_groups().end(),
+                     [](const auto& group) { return static_cast<const Options&>(group.options()).amsgrad(); });
+}
+
 // The lists a kernel takes: of one device and element type, and at the same step.
 struct Lists {
   Tensors parameters, gradients, first, second, steps;
@@ -75,10 +81,8 @@ void adam_step(torch::optim::Optimizer& optimizer, Kernel&& kernel) {
 }  // namespace
 
 at::Tensor FusedAdam::step(LossClosure closure) {
-  const bool plain = std::none_of(param_groups().begin(), param_groups().end(), [](const auto& group) {
-    return static_cast<const torch::optim::AdamOptions&>(group.options()).amsgrad();
-  });
-  if (closure || !plain || !all_fit(*this)) return torch::optim::Adam::step(std::move(closure));
+  if (closure || any_amsgrad<torch::optim::AdamOptions>(*this) || !all_fit(*this))
+    return torch::optim::Adam::step(std::move(closure));
   const at::NoGradGuard no_grad;
   adam_step<torch::optim::AdamOptions, torch::optim::AdamParamState>(*this, [](const torch::optim::AdamOptions& o, Lists& l) {
     at::_fused_adam_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()),
@@ -88,10 +92,8 @@ at::Tensor FusedAdam::step(LossClosure closure) {
 }
 
 at::Tensor FusedAdamW::step(LossClosure closure) {
-  const bool plain = std::none_of(param_groups().begin(), param_groups().end(), [](const auto& group) {
-    return static_cast<const torch::optim::AdamWOptions&>(group.options()).amsgrad();
-  });
-  if (closure || !plain || !all_fit(*this)) return torch::optim::AdamW::step(std::move(closure));
+  if (closure || any_amsgrad<torch::optim::AdamWOptions>(*this) || !all_fit(*this))
+    return torch::optim::AdamW::step(std::move(closure));
   const at::NoGradGuard no_grad;
   adam_step<torch::optim::AdamWOptions, torch::optim::AdamWParamState>(*this, [](const torch::optim::AdamWOptions& o, Lists& l) {
     at::_fused_adamw_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()),

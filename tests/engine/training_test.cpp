@@ -190,6 +190,36 @@ TEST_CASE("Accumulation is the mean over the micro-batches, in step and hypergra
   }
 }
 
+TEST_CASE("A single product holds the graph of one micro-batch at a time, several hold all", "[engine][training][accumulate]") {
+  const auto most_alive = [](std::unique_ptr<mlo::Method> method) {
+    const at::Tensor x = leaf({0.1, 0.2, 0.3}), y = leaf({0.5, -0.4, 0.3});
+    std::vector<c10::weak_intrusive_ptr<c10::TensorImpl>> made;  // what the graph of each evaluation saves
+    std::ptrdiff_t most = 0;
+    Engine engine;
+    engine.add("low",
+               Lambda(x,
+                      [&](const Batch& batch) {
+                        const at::Tensor rows = batch[0].clone();
+                        made.emplace_back(rows.getIntrusivePtr());
+                        most =
+                            std::max(most, std::count_if(made.begin(), made.end(), [](const auto& r) { return !r.expired(); }));
+                        return at::softplus(at::matmul(rows, x * y)).mean() + 0.5 * x.square().sum();
+                      }),
+               {.optimizer = mlo::sgd({.lr = 0.1}),
+                .data = Batch{at::ones({2, 3}, at::kDouble)},
+                .best_response = std::move(method),
+                .accumulate = 4});
+    engine.add("up", Lambda(y, [=](const Batch&) { return x.square().sum(); }), {.optimizer = mlo::sgd({.lr = 0.1})});
+    engine.build();
+    most = 0;
+    engine.step();
+    return most;
+  };
+  CHECK(most_alive(mlo::one_step({.keep_graph = false})) == 1);
+  CHECK(most_alive(mlo::one_step()) == 4);
+  CHECK(most_alive(mlo::cg({.max_iterations = 3, .tolerance = 1e-14})) == 4);
+}
+
 TEST_CASE("The loss reported is the mean over the micro-batches", "[engine][training][accumulate]") {
   const at::Tensor x = leaf(0.0);
   Engine engine;

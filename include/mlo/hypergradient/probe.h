@@ -38,9 +38,9 @@ class Probe {
 
   /// ∂L_k/∂t for each t of `wrt`, mean over the micro-batches; an unused t gives an undefined tensor. First order.
   Tensors gradient(const Tensors& wrt);
-  /// For each micro-batch ∇_θ L_k with its graph, to be differentiated once more with respect to θ_k and `targets`. The
-  /// graphs of the step itself where they were kept, else made by evaluating the loss again. Undefined: not used.
-  std::vector<Tensors> gradient_graphs(const Tensors& targets);
+  /// ∇_θ L_k of one micro-batch with its graph, to be differentiated once more with respect to θ_k and `targets`: the graph
+  /// of the step itself where it was kept, else made by evaluating the loss again. Undefined: not used.
+  Tensors gradient_graph(std::size_t micro_batch, const Tensors& targets);
   /// ∂(∇_θ L·v)/∂t for each t of `wrt` by dual numbers (see reverse_over_forward_oracle), mean over the micro-batches: one
   /// forward and one backward each. Throws UnsupportedError naming an operation that this is not right for.
   Tensors forward_mode_product(const Tensors& v, const Tensors& wrt);
