@@ -27,9 +27,7 @@ for method in mlo-mae mae; do
     rm -rf "$run"
     "$mlomae" pretrain --preset demo --method $method --data "$data" --out "$run" "$@"
   fi
-  for kind in linear-probe knn; do
-    [ -e "$run/evaluation/$kind.json" ] || "$mlomae" evaluate $kind "$run"
-  done
+  [ -e "$run/evaluation/knn.json" ] || "$mlomae" evaluate linear-probe,knn "$run"
 done
 "$mlomae" report "$out/mlo-mae" "$out/mae" -o "$out/report.html" --title "MLO-MAE and MAE on Fashion-MNIST"
 say "open $out/report.html"

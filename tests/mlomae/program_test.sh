@@ -31,6 +31,8 @@ for method in mlo-mae mae u-mae blo-mae fixed; do
 done
 for kind in linear-probe knn finetune scratch; do "$mlomae" evaluate $kind mlo-mae --json >$kind.json; done
 grep -q '"kind":"scratch"' scratch.json || fail "$(cat scratch.json)"
+"$mlomae" evaluate linear-probe,knn mlo-mae --json | sed 's/,"seconds":[^,]*//' >both.json
+cat linear-probe.json knn.json | sed 's/,"seconds":[^,]*//' | cmp - both.json || fail "two evaluations at once differ from one by one: $(cat both.json)"
 "$mlomae" evaluate knn mae >/dev/null
 "$mlomae" report mlo-mae mae u-mae blo-mae fixed -o report.html >/dev/null
 grep -q '</html>' report.html || fail "no report"

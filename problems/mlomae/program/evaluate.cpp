@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include <unistd.h>
 
@@ -22,7 +23,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string kind;
+  std::vector<std::string> kinds;
   std::filesystem::path run;
   SettingChoices choices;
   bool json = false;
@@ -41,29 +42,40 @@ Progress progress(const char* what) {
   };
 }
 
-std::vector<Score> by_features(const std::string& kind, const Settings& settings, const Dataset& dataset, const Models& models) {
+// Of all test images and the training images, and how long they took.
+struct BothFeatures {
+  Features train, test;
+  double seconds = 0.0;
+};
+
+BothFeatures both_features(const Settings& settings, const Dataset& dataset, const Models& models) {
   const auto start = std::chrono::steady_clock::now();
+  const int64_t batch = settings.evaluation.batch;
+  BothFeatures f;
+  f.train = features(models.mae, *dataset.train, {}, dataset.plain(), batch, progress("features of training images"));
+  f.test = features(models.mae, *dataset.test, {}, dataset.plain(), batch, progress("features of test images"));
+  f.seconds = seconds_since(start);
+  return f;
+}
+
+std::vector<Score> by_features(const std::string& kind, const Settings& settings, const Dataset& dataset, const BothFeatures& f) {
   const Settings::Evaluation& s = settings.evaluation;
-  const Features train =
-      features(models.mae, *dataset.train, {}, dataset.plain(), s.batch, progress("features of training images"));
-  const Features test = features(models.mae, *dataset.test, {}, dataset.plain(), s.batch, progress("features of test images"));
   const auto classes = static_cast<int64_t>(dataset.train->classes().size());
-  const double shared = seconds_since(start);
   std::vector<Score> scores;
   for (const std::string feature : {"class", "mean"}) {
     const auto begin = std::chrono::steady_clock::now();
-    Score score{.kind = kind, .feature = feature, .images = test.labels.size(0)};
+    Score score{.kind = kind, .feature = feature, .images = f.test.labels.size(0)};
     if (kind == "knn") {
-      score.accuracy = knn_accuracy(train.of(feature), train.labels, test.of(feature), test.labels, classes,
+      score.accuracy = knn_accuracy(f.train.of(feature), f.train.labels, f.test.of(feature), f.test.labels, classes,
                                     {.neighbours = s.neighbours, .temperature = s.temperature});
       score.settings = {{"neighbours", s.neighbours}, {"temperature", s.temperature}};
     } else {
-      const LinearProbe probe = linear_probe(train.of(feature), train.labels, test.of(feature), test.labels, classes,
+      const LinearProbe probe = linear_probe(f.train.of(feature), f.train.labels, f.test.of(feature), f.test.labels, classes,
                                              {.seed = static_cast<uint64_t>(s.seed)});
       score.accuracy = probe.accuracy;
       score.settings = {{"strength", probe.strength}, {"training_loss", probe.training_loss}};
     }
-    score.seconds = shared + seconds_since(begin);
+    score.seconds = f.seconds + seconds_since(begin);
     scores.push_back(std::move(score));
   }
   return scores;
@@ -95,19 +107,7 @@ std::vector<Score> by_training(const std::string& kind, const Settings& settings
                         {"weight_decay", options.weight_decay}}}};
 }
 
-int evaluate(const Arguments& arguments) {
-  const RunDirectory directory{arguments.run};
-  const Settings settings = arguments.choices.settings(directory.settings());
-  prepare(settings);
-  const Dataset dataset = open_dataset(settings);
-  if (!dataset.test)
-    throw mlo::ConfigError(settings.data.path + " has no test images; add a folder test/ or val/, or set data.test_fraction");
-  const bool scratch = arguments.kind == "scratch";
-  const Models models = scratch ? make_models(settings, dataset) : directory.read_models(settings, dataset);
-  const std::vector<Score> scores = arguments.kind == "knn" || arguments.kind == "linear-probe"
-                                        ? by_features(arguments.kind, settings, dataset, models)
-                                        : by_training(arguments.kind, settings, dataset, models);
-  write_scores(arguments.run, scores);
+void print(const Arguments& arguments, const std::vector<Score>& scores) {
   for (const Score& score : scores) {
     if (arguments.json) {
       Json line = {{"run", arguments.run.string()}};
@@ -122,6 +122,29 @@ int evaluate(const Arguments& arguments) {
                   100 * score.accuracy, 100 * score.standard_error(), static_cast<long long>(score.images), score.seconds);
     }
   }
+  std::fflush(stdout);
+}
+
+int evaluate(const Arguments& arguments) {
+  const RunDirectory directory{arguments.run};
+  const Settings settings = arguments.choices.settings(directory.settings());
+  prepare(settings);
+  const Dataset dataset = open_dataset(settings);
+  if (!dataset.test)
+    throw mlo::ConfigError(settings.data.path + " has no test images; add a folder test/ or val/, or set data.test_fraction");
+  std::optional<BothFeatures> shared;
+  for (const std::string& kind : arguments.kinds) {
+    std::vector<Score> scores;
+    if (kind == "knn" || kind == "linear-probe") {
+      if (!shared) shared = both_features(settings, dataset, directory.read_models(settings, dataset));
+      scores = by_features(kind, settings, dataset, *shared);
+    } else {
+      scores = by_training(kind, settings, dataset,
+                           kind == "scratch" ? make_models(settings, dataset) : directory.read_models(settings, dataset));
+    }
+    write_scores(arguments.run, scores);
+    print(arguments, scores);
+  }
   return 0;
 }
 
@@ -131,9 +154,12 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   CLI::App* command = app.add_subcommand("evaluate", "judge a run's encoder on the test images; results go to RUN/evaluation/");
   const auto arguments = std::make_shared<Arguments>();
   command
-      ->add_option("kind", arguments->kind,
-                   "linear-probe, knn, finetune, or scratch: the same training as finetune from fresh weights")
+      ->add_option("kind", arguments->kinds,
+                   "linear-probe, knn, finetune, or scratch: the same training as finetune from fresh weights; or several, "
+                   "separated by commas")
       ->required()
+      ->expected(1)
+      ->delimiter(',')
       ->check(CLI::IsMember({"linear-probe", "knn", "finetune", "scratch"}));
   command->add_option("run", arguments->run, "directory of the run")->required();
   arguments->choices.add_to(*command, /*with_method=*/false);
