@@ -104,6 +104,7 @@ refused "leave the other options out" pretrain "${tiny[@]}" --out mae --resume
 refused "no multiple of pretrain.unroll" pretrain "${tiny[@]}" --set run.reconstruction_steps=7 --out bad
 refused "only" pretrain "${tiny[@]}" --set masker.batch=400 --out bad
 refused "no CUDA device\|expected cpu" pretrain "${tiny[@]}" --device cuda:7 --out bad
+refused "x not in" evaluate knn,x mae
 refused "there is no preset" config --preset huge
 for i in $(seq 12); do printf 'not an image' >images/left/broken$i.jpg; done
 refused "broken.*\.jpg" pretrain "${tiny[@]}" --set run.reconstruction_steps=8 --out bad

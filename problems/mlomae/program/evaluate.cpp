@@ -23,7 +23,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::vector<std::string> kinds;
+  std::string kinds;
   std::filesystem::path run;
   SettingChoices choices;
   bool json = false;
@@ -133,7 +133,7 @@ int evaluate(const Arguments& arguments) {
   if (!dataset.test)
     throw mlo::ConfigError(settings.data.path + " has no test images; add a folder test/ or val/, or set data.test_fraction");
   std::optional<BothFeatures> shared;
-  for (const std::string& kind : arguments.kinds) {
+  for (const std::string& kind : CLI::detail::split(arguments.kinds, ',')) {
     std::vector<Score> scores;
     if (kind == "knn" || kind == "linear-probe") {
       if (!shared) shared = both_features(settings, dataset, directory.read_models(settings, dataset));
@@ -154,13 +154,18 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   CLI::App* command = app.add_subcommand("evaluate", "judge a run's encoder on the test images; results go to RUN/evaluation/");
   const auto arguments = std::make_shared<Arguments>();
   command
-      ->add_option("kind", arguments->kinds,
+      ->add_option("kinds", arguments->kinds,
                    "linear-probe, knn, finetune, or scratch: the same training as finetune from fresh weights; or several, "
                    "separated by commas")
       ->required()
-      ->expected(1)
-      ->delimiter(',')
-      ->check(CLI::IsMember({"linear-probe", "knn", "finetune", "scratch"}));
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const CLI::IsMember known({"linear-probe", "knn", "finetune", "scratch"});
+            for (const std::string& kind : CLI::detail::split(text, ','))
+              if (const std::string problem = known(kind); !problem.empty()) return problem;
+            return std::string();
+          },
+          "KIND[,KIND]"));
   command->add_option("run", arguments->run, "directory of the run")->required();
   arguments->choices.add_to(*command, /*with_method=*/false);
   command->add_flag("--json", arguments->json, "print each result as a JSON object");
