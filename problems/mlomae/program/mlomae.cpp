@@ -18,9 +18,11 @@ int main(int argc, char** argv) {
   mlomae::add_masks(app, chosen);
   mlomae::add_weights(app, chosen);
   mlomae::add_config(app, chosen);
-  CLI11_PARSE(app, argc, argv);
   try {
+    app.parse(argc, argv);
     return chosen();
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;  // 0: --help, --version
   } catch (const mlo::Error& error) {
     std::fprintf(stderr, "mlomae: %s\n", error.what());
     return 2;
