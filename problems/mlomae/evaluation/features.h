@@ -1,7 +1,7 @@
 #pragma once
 
+#include "mlomae/data/dataset.h"
 #include "mlomae/models/masked_autoencoder.h"
-#include "mlomae/training/dataset.h"
 
 #include <functional>
 #include <string>

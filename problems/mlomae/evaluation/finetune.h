@@ -1,8 +1,8 @@
 #pragma once
 
+#include "mlomae/data/dataset.h"
 #include "mlomae/models/head.h"
 #include "mlomae/models/masked_autoencoder.h"
-#include "mlomae/training/dataset.h"
 
 #include <mlo/callback.h>
 #include <mlo/optim/optimizers.h>

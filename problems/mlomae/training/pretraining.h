@@ -1,11 +1,11 @@
 #pragma once
 
+#include "mlomae/data/dataset.h"
 #include "mlomae/levels/masking.h"
 #include "mlomae/levels/reconstruct.h"
 #include "mlomae/models/head.h"
 #include "mlomae/models/masked_autoencoder.h"
 #include "mlomae/models/masking_network.h"
-#include "mlomae/training/dataset.h"
 
 #include <mlo/engine.h>
 

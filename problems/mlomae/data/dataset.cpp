@@ -1,4 +1,4 @@
-#include "mlomae/training/dataset.h"
+#include "mlomae/data/dataset.h"
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
