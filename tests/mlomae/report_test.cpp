@@ -28,12 +28,12 @@ Snapshot snapshot(int64_t step, bool with_probability = true) {
 }
 
 void make_run(const std::filesystem::path& path, const std::string& method, int seed, double accuracy,
-              const std::string& lr = "0.001", const std::string& name = "a run") {
+              const std::string& lr = "0.001", const std::string& name = "a run", const std::string& data = "toy") {
   std::filesystem::create_directories(path / "masks");
   write_bytes(path / "config.json", R"({"run": {"seed": )" + std::to_string(seed) + R"(, "method": ")" + method +
                                         R"("}, "pretrain": {"lr": )" + lr + "}}");
   nlohmann::ordered_json info = {
-      {"name", name},      {"method", method},           {"data", "toy"},          {"seed", seed},
+      {"name", name},      {"method", method},           {"data", data},           {"seed", seed},
       {"steps", 4},        {"reconstruction_steps", 8},  {"seconds", 60.0 + seed}, {"images_per_second", 100.0},
       {"peak_mib", 500.0}, {"versions", {{"mlo", "1"}}}, {"threads", 1},           {"processor", "P"}};
   write_bytes(path / "run.json", info.dump());
@@ -107,11 +107,56 @@ TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "
   CHECK(groups[0].scores.at("linear-probe class").mean == Approx(0.55));
   CHECK(groups[0].scores.at("linear-probe class").deviation == Approx(std::sqrt(0.005)));
   CHECK(groups[1].scores.at("linear-probe class").deviation == Approx(std::sqrt(0.7 * 0.3 / 400)));
+  CHECK(groups[0].differing.empty());  // what most have is not mentioned
   REQUIRE(groups[2].differing.size() == 1);
   CHECK(groups[2].differing[0] == std::pair<std::string, std::string>("pretrain.lr", "0.01"));
   const nlohmann::ordered_json json = report_as_json(runs);
   CHECK(json[0]["scores"]["linear-probe class"]["runs"] == 2);
   CHECK(json[0]["seconds"]["mean"] == Approx(60.5));
+}
+
+TEST_CASE("Where no value is the common one, every run's is named", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.5);
+  make_run(folder / "b", "mae", 0, 0.5, "0.01");
+  const std::vector<Group> groups = grouped({read_run(folder / "a"), read_run(folder / "b")});
+  REQUIRE(groups.size() == 2);
+  CHECK(groups[0].differing == std::vector<std::pair<std::string, std::string>>{{"pretrain.lr", "0.001"}});
+  CHECK(groups[1].differing == std::vector<std::pair<std::string, std::string>>{{"pretrain.lr", "0.01"}});
+}
+
+TEST_CASE("Data sets are compared each within itself", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.5);
+  make_run(folder / "b", "mlo-mae", 0, 0.6);
+  make_run(folder / "c", "mae", 0, 0.9, "0.01", "c", "other");
+  make_run(folder / "d", "mae", 0, 0.8, "0.02", "d", "other");
+  std::vector<Run> runs;
+  for (const char* name : {"a", "b", "c", "d"}) runs.push_back(read_run(folder / name));
+  const std::vector<Group> groups = grouped(runs);
+  REQUIRE(groups.size() == 4);
+  CHECK(groups[0].differing.empty());
+  CHECK(groups[2].differing.size() == 1);
+  write_report(runs, folder / "r.html", "t");
+  const std::string html = read_bytes(folder / "r.html");
+  CHECK_THAT(html, Contains("4 runs on toy, other") && Contains("<td class=\"best\">60.0") &&
+                       Contains("<td class=\"best\">90.0") && !Contains("<td class=\"best\">50.0") && Contains("<h3>toy</h3>") &&
+                       Contains("<h3>other</h3>") && Contains("mae, pretrain.lr 0.01 on other"));
+}
+
+TEST_CASE("A run that is going on has no time yet, and does not count as none", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.5);
+  make_run(folder / "b", "mae", 1, 0.5);
+  nlohmann::ordered_json info = nlohmann::ordered_json::parse(read_bytes(folder / "b/run.json"));
+  info["seconds"] = 0.0;
+  info.erase("images_per_second");
+  write_bytes(folder / "b/run.json", info.dump());
+  const std::vector<Group> groups = grouped({read_run(folder / "a"), read_run(folder / "b")});
+  CHECK(groups.at(0).seconds.runs == 1);
+  CHECK(groups.at(0).seconds.mean == Approx(60.0));
+  write_report({read_run(folder / "b")}, folder / "r.html", "t");
+  CHECK_THAT(read_bytes(folder / "r.html"), Contains("<td>–</td><td>–</td><td>–</td></tr>"));
 }
 
 TEST_CASE("The page is whole, needs nothing else, and takes no orders from names", "[mlomae][report]") {

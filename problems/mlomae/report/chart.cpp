@@ -9,7 +9,7 @@
 namespace mlomae {
 namespace {
 
-constexpr double kWidth = 460, kHeight = 250, kLeft = 52, kRight = 12, kTop = 30, kBottom = 34;
+constexpr double kWidth = 460, kHeight = 250, kLeft = 52, kRight = 18, kTop = 30, kBottom = 34;
 
 std::string number(double value, const char* format = "%.4g") {
   std::array<char, 32> text = {};

@@ -7,7 +7,7 @@ namespace mlomae {
 
 struct Line {
   std::string name;
-  int colour = 0;  ///< of the palette, CSS class "c0" … "c7"
+  int colour = 0;  ///< of the palette, CSS class "c0", "c1", …
   std::vector<std::pair<double, double>> points;
 };
 /// Lines over the reconstruction steps as inline SVG in the page's colours. Lines of more than 60 points are smoothed

@@ -95,14 +95,20 @@ class Page {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
         "content=\"width=device-width,initial-scale=1\"><title>" +
         escaped(title) + "</title><style>" + kStyle;
-    for (int i = 0; i < 8; ++i) {
-      const std::string n = std::to_string(i);
-      html_ += "polyline.c" + n + "{stroke:var(--c" + n + ")}circle.c" + n + "{fill:var(--c" + n + ")}i.c" + n +
-               "{background:var(--c" + n + ")}\n";
+    for (int i = 0; i < kColours; ++i) {
+      const std::string n = std::to_string(i), colour = "var(--c" + std::to_string(i % 8) + ")";
+      html_ += "polyline.c" + n + "{stroke:" + colour + (i < 8 ? "" : ";stroke-dasharray:5 3") + "}circle.c" + n +
+               "{fill:" + colour + "}i.c" + n +
+               "{background:" + (i < 8 ? colour : "repeating-linear-gradient(90deg," + colour + " 0 4px,transparent 4px 6px)") +
+               "}\n";
     }
     html_ += "</style></head><body><h1>" + escaped(title) + "</h1>";
-    for (std::size_t g = 0; g < groups_.size(); ++g)
-      for (const std::size_t run : groups_[g].runs) colour_[run] = static_cast<int>(g % 8);
+    std::map<std::string, int> of_data;
+    for (const Group& group : groups_) {
+      const int colour = of_data[group.data]++;
+      if (colour == 0) data_.push_back(group.data);
+      colour_.push_back(colour % kColours);
+    }
   }
 
   std::string finish() {
@@ -115,16 +121,23 @@ class Page {
   }
 
  private:
+  static constexpr int kColours = 16;  // eight, then the same dashed
+
   std::string label(const Group& group) const {
     std::string text = group.method;
     for (const auto& [key, value] : group.differing) text += ", " + key + " " + value;
     return text;
   }
 
+  // Of a group among those of all data.
+  std::string full_label(const Group& group) const {
+    return label(group) + (data_.size() > 1 ? " on " + group.data : std::string());
+  }
+
   void intro() {
     const Json& info = runs_.front().info;
-    html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) + (runs_.size() == 1 ? " run" : " runs") + " on " +
-             escaped(runs_.front().data());
+    html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) + (runs_.size() == 1 ? " run" : " runs") + " on ";
+    for (std::size_t i = 0; i < data_.size(); ++i) html_ += (i == 0 ? "" : ", ") + escaped(data_[i]);
     if (info.contains("processor")) html_ += " · " + escaped(info.value("processor", ""));
     if (info.contains("threads"))
       html_ += " · " + escaped(info["threads"].dump()) + (info["threads"] == 1 ? " thread" : " threads");
@@ -136,16 +149,14 @@ class Page {
 
   void table() {
     std::vector<std::string> columns;
-    std::map<std::string, double> best;
+    std::map<std::string, std::map<std::string, std::vector<double>>> means;  // of a score, by data
     for (const Group& group : groups_)
       for (const auto& [name, s] : group.scores) {
-        if (!best.contains(name)) columns.push_back(name);
-        best[name] = std::max(best[name], s.mean);
+        if (!means.contains(name)) columns.push_back(name);
+        means[name][group.data].push_back(s.mean);
       }
     html_ += "<h2>Runs</h2><div class=\"wide\"><table><thead><tr><th>method</th>";
-    if (std::any_of(groups_.begin(), groups_.end(), [&](const Group& g) { return g.data != groups_.front().data; }))
-      html_ += "<th class=\"left\">data</th>";
-    const bool data_column = html_.ends_with("data</th>");
+    if (data_.size() > 1) html_ += "<th class=\"left\">data</th>";
     html_ += "<th>seeds</th>";
     for (const std::string& c : columns) html_ += "<th>" + escaped(c) + ", %</th>";
     html_ += "<th>minutes</th><th>images/s</th><th>peak MiB</th></tr></thead><tbody>";
@@ -153,7 +164,7 @@ class Page {
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       const Group& group = groups_[g];
       html_ += "<tr><td>" + swatch(g) + escaped(label(group)) + "</td>";
-      if (data_column) html_ += "<td class=\"left\">" + escaped(group.data) + "</td>";
+      if (data_.size() > 1) html_ += "<td class=\"left\">" + escaped(group.data) + "</td>";
       html_ += "<td>" + std::to_string(group.runs.size()) + "</td>";
       for (const std::string& c : columns) {
         const auto found = group.scores.find(c);
@@ -163,23 +174,29 @@ class Page {
         }
         const Spread& s = found->second;
         alone |= s.runs < 2;
-        html_ += std::string("<td") + (s.mean == best[c] && groups_.size() > 1 ? " class=\"best\"" : "") + ">" +
-                 formatted("%.1f", 100 * s.mean) +
+        const std::vector<double>& rivals = means[c][group.data];
+        const bool best = rivals.size() > 1 && s.mean == *std::max_element(rivals.begin(), rivals.end());
+        html_ += std::string("<td") + (best ? " class=\"best\"" : "") + ">" + formatted("%.1f", 100 * s.mean) +
                  (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.deviation) + ")" : " ± " + formatted("%.1f", 100 * s.deviation)) +
                  "</td>";
       }
-      html_ += "<td>" + formatted("%.1f", group.seconds.mean / 60) + "</td><td>" +
-               formatted("%.0f", group.images_per_second.mean) + "</td><td>" + formatted("%.0f", group.peak_mib.mean) +
-               "</td></tr>";
+      html_ +=
+          ended(group.seconds, "%.1f", 60) + ended(group.images_per_second, "%.0f") + ended(group.peak_mib, "%.0f") + "</tr>";
     }
     html_ += "</tbody></table></div><p class=\"soft\">Accuracy on the test images. ± is the standard deviation over seeds";
     if (alone)
       html_ += "; a number in brackets is the standard error of one run's accuracy, from the number of test images alone";
-    html_ += ". Minutes, images a second and peak memory of pretraining; images are those of the reconstruction level.</p>";
+    html_ +=
+        ". Minutes, images a second and peak memory of pretraining; images are those of the reconstruction level."
+        " Settings are named where they differ from what most runs on these data have.</p>";
   }
 
-  static std::string swatch(std::size_t group) {
-    return "<i class=\"c" + std::to_string(group % 8) +
+  static std::string ended(const Spread& s, const char* format, double unit = 1.0) {
+    return "<td>" + (s.runs == 0 ? "–" : formatted(format, s.mean / unit)) + "</td>";
+  }
+
+  std::string swatch(std::size_t group) const {
+    return "<i class=\"c" + std::to_string(colour_[group]) +
            "\" style=\"display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.5rem\"></i>";
   }
 
@@ -192,23 +209,32 @@ class Page {
                                                           {"pretrain.probability_mean", "Masking probability: mean"},
                                                           {"pretrain.probability_deviation", "Masking probability: deviation"},
                                                           {"pretrain.position_deviation", "Masking probability: by position"}};
-    html_ += "<h2>Training</h2><div class=\"legend\">";
-    for (std::size_t g = 0; g < groups_.size(); ++g)
-      html_ += "<span><i class=\"c" + std::to_string(g % 8) + "\"></i>" + escaped(label(groups_[g])) + "</span>";
-    html_ += "</div><div class=\"charts\">";
-    for (const auto& [key, title] : wanted) {
-      std::vector<Line> lines;
-      for (std::size_t r = 0; r < runs_.size(); ++r) {
-        const auto found = runs_[r].series.find(key);
-        if (found == runs_[r].series.end()) continue;
-        Line line{runs_[r].name(), colour_.at(r), {}};
-        for (const auto& [step, value] : found->second) line.points.emplace_back(static_cast<double>(step), value);
-        lines.push_back(std::move(line));
+    html_ += "<h2>Training</h2>";
+    for (const std::string& data : data_) {
+      if (data_.size() > 1) html_ += "<h3>" + escaped(data) + "</h3>";
+      html_ += "<div class=\"legend\">";
+      for (std::size_t g = 0; g < groups_.size(); ++g)
+        if (groups_[g].data == data)
+          html_ += "<span><i class=\"c" + std::to_string(colour_[g]) + "\"></i>" + escaped(label(groups_[g])) + "</span>";
+      html_ += "</div><div class=\"charts\">";
+      for (const auto& [key, title] : wanted) {
+        std::vector<Line> lines;
+        for (std::size_t g = 0; g < groups_.size(); ++g) {
+          if (groups_[g].data != data) continue;
+          for (const std::size_t r : groups_[g].runs) {
+            const auto found = runs_[r].series.find(key);
+            if (found == runs_[r].series.end()) continue;
+            Line line{runs_[r].name(), colour_[g], {}};
+            for (const auto& [step, value] : found->second) line.points.emplace_back(static_cast<double>(step), value);
+            lines.push_back(std::move(line));
+          }
+        }
+        html_ += chart(title, lines);
       }
-      html_ += chart(title, lines);
+      html_ += "</div>";
     }
     html_ +=
-        "</div><p class=\"soft\">Over reconstruction steps. Lines of many points are smoothed over 3 % of them; the faint ones "
+        "<p class=\"soft\">Over reconstruction steps. Lines of many points are smoothed over 3 % of them; the faint ones "
         "are not.</p>";
   }
 
@@ -237,7 +263,7 @@ class Page {
       html_ += "<figure class=\"rate\">" +
                img(heat_map((s.position_rate - lowest) / std::max(highest - lowest, 1e-6), s.images.size(2)),
                    "masking rate by position") +
-               "<figcaption>" + swatch(g) + escaped(label(groups_[g])) + "<br>" +
+               "<figcaption>" + swatch(g) + escaped(full_label(groups_[g])) + "<br>" +
                formatted("%.2f", s.position_rate.min().item<double>()) + " … " +
                formatted("%.2f", s.position_rate.max().item<double>()) + "</figcaption></figure>";
     }
@@ -250,7 +276,7 @@ class Page {
       const std::size_t count = run->snapshots.size(), columns = std::min<std::size_t>(count, 8);
       for (std::size_t i = 0; i < columns; ++i)
         all.push_back(read_snapshot(run->snapshots[columns == 1 ? 0 : i * (count - 1) / (columns - 1)]));
-      html_ += "<h3>" + swatch(g) + escaped(label(groups_[g])) +
+      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) +
                "</h3><div class=\"wide\"><table class=\"masks\"><thead><tr><th></th>";
       for (const Snapshot& s : all) html_ += "<th>" + std::to_string(s.step) + "</th>";
       html_ += "</tr></thead><tbody>";
@@ -271,7 +297,7 @@ class Page {
         for (int64_t i = 0; i < s.images.size(0); ++i) html_ += "<td>" + img(of(i), name) + "</td>";
         html_ += "</tr>";
       };
-      html_ += "<h3>" + swatch(g) + escaped(label(groups_[g])) + "</h3><div class=\"wide\"><table class=\"masks\"><tbody>";
+      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) + "</h3><div class=\"wide\"><table class=\"masks\"><tbody>";
       row("image", [&](int64_t i) { return picture(s.images[i]); });
       row("masked", [&](int64_t i) { return masked_picture(s.images[i], s.masked[i]); });
       row("reconstruction", [&](int64_t i) { return picture(s.reconstruction[i]); });
@@ -295,7 +321,7 @@ class Page {
     html_ += "<h2>Settings</h2>";
     for (const Group& group : groups_) {
       const Run& run = runs_[group.runs.front()];
-      html_ += "<details><summary>" + escaped(label(group)) + "</summary>";
+      html_ += "<details><summary>" + escaped(full_label(group)) + "</summary>";
       if (run.info.contains("command")) html_ += "<p><code>" + escaped(run.info.value("command", "")) + "</code></p>";
       html_ += "<div class=\"wide\"><table><tbody>";
       for (const auto& [key, value] : flat(run.config))
@@ -306,39 +332,46 @@ class Page {
 
   const std::vector<Run>& runs_;
   const std::vector<Group> groups_;
-  std::map<std::size_t, int> colour_;
+  std::vector<std::string> data_;  // the data sets, in the order of the groups
+  std::vector<int> colour_;        // of each group, counted within its data
   std::string html_;
 };
 
 }  // namespace
 
 std::vector<Group> grouped(const std::vector<Run>& runs) {
-  std::vector<std::map<std::string, std::string>> settings;
-  std::set<std::string> differing;
-  for (const Run& run : runs) settings.push_back(flat(run.config));
-  for (const auto& one : settings)
-    for (const auto& [key, value] : one) {
+  using Setting = std::pair<std::string, std::string>;
+  std::vector<std::vector<Setting>> settings;  // of each run, those that tell runs apart
+  std::map<std::string, int64_t> runs_of;      // by data
+  std::map<std::string, std::map<Setting, int64_t>> runs_with;
+  for (const Run& run : runs) {
+    ++runs_of[run.data()];
+    std::vector<Setting>& own = settings.emplace_back();
+    for (const auto& [key, value] : flat(run.config)) {
       if (!tells_runs_apart(key)) continue;
-      for (const auto& other : settings)
-        if (const auto found = other.find(key); found == other.end() || found->second != value) differing.insert(key);
+      own.emplace_back(key, value);
+      ++runs_with[run.data()][own.back()];
     }
+  }
 
   std::vector<Group> groups;
   for (std::size_t r = 0; r < runs.size(); ++r) {
-    Group group{.data = runs[r].data(),
-                .method = runs[r].method(),
-                .runs = {},
-                .differing = {},
-                .scores = {},
-                .seconds = {},
-                .images_per_second = {},
-                .peak_mib = {}};
-    for (const std::string& key : differing)
-      if (const auto found = settings[r].find(key); found != settings[r].end()) group.differing.emplace_back(key, found->second);
+    const std::string data = runs[r].data(), method = runs[r].method();
     auto same = std::find_if(groups.begin(), groups.end(), [&](const Group& g) {
-      return g.data == group.data && g.method == group.method && g.differing == group.differing;
+      return g.data == data && g.method == method && settings[g.runs.front()] == settings[r];
     });
-    if (same == groups.end()) same = groups.insert(groups.end(), std::move(group));
+    if (same == groups.end()) {
+      same = groups.insert(groups.end(), Group{.data = data,
+                                               .method = method,
+                                               .runs = {},
+                                               .differing = {},
+                                               .scores = {},
+                                               .seconds = {},
+                                               .images_per_second = {},
+                                               .peak_mib = {}});
+      for (const Setting& setting : settings[r])
+        if (2 * runs_with[data][setting] <= runs_of[data]) same->differing.push_back(setting);
+    }
     same->runs.push_back(r);
   }
   for (Group& group : groups) {
@@ -350,6 +383,7 @@ std::vector<Group> grouped(const std::vector<Run>& runs) {
         accuracies[score_name(score)].push_back(score.accuracy);
         errors[score_name(score)] = score.standard_error();
       }
+      if (!runs[r].info.contains("images_per_second")) continue;  // it is going on
       seconds.push_back(runs[r].info.value("seconds", 0.0));
       rates.push_back(runs[r].info.value("images_per_second", 0.0));
       peaks.push_back(runs[r].info.value("peak_mib", 0.0));

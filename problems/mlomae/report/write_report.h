@@ -19,10 +19,9 @@ struct Spread {
 struct Group {
   std::string data, method;
   std::vector<std::size_t> runs;
-  std::vector<std::pair<std::string, std::string>>
-      differing;                         ///< settings that are not the same in all groups, with their values
-  std::map<std::string, Spread> scores;  ///< "linear-probe class", …: accuracy
-  Spread seconds, images_per_second, peak_mib;
+  std::vector<std::pair<std::string, std::string>> differing;  ///< settings that most runs on these data do not have
+  std::map<std::string, Spread> scores;                        ///< "linear-probe class", …: accuracy
+  Spread seconds, images_per_second, peak_mib;                 ///< of the runs that have ended
 };
 std::vector<Group> grouped(const std::vector<Run>& runs);
 
