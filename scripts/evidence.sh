@@ -4,7 +4,7 @@
 # The data sets run side by side, on one thread each: about four hours on two cores.
 #
 # usage: scripts/evidence.sh [STAGE...]       all stages, in this order, if none is given
-#   main       mae, mlo-mae, u-mae, fixed, blo-mae
+#   main       mae, mlo-mae, u-mae, fixed, blo-mae; and mae after a single step, which is an encoder as it was initialized
 #   ablations  one setting changed: of mae to tune it, of mlo-mae; on the last of the data sets, seed 0
 #   finetune   fine-tuning of mae and mlo-mae, and training from scratch
 #   report     the table and the report of what is there
@@ -56,11 +56,12 @@ evaluate() {
 main_of() {
   local set=$1 seed method
   for seed in $seeds; do
-    for method in mae mlo-mae u-mae fixed blo-mae; do
+    for method in mae mlo-mae u-mae fixed blo-mae untrained; do
+      local own=(--method "$method")
       # fixed: the paper's way of masking by a network that is never trained (at random, by rank).
-      local own=()
-      if [ "$method" = fixed ]; then own=(--set mask.selection=rank --set mask.zero_output=false); fi
-      pretrain "$out/$set-$method-$seed" "$set" --method "$method" --seed "$seed" "${own[@]}"
+      if [ "$method" = fixed ]; then own+=(--set mask.selection=rank --set mask.zero_output=false); fi
+      if [ "$method" = untrained ]; then own=(--method mae --set run.reconstruction_steps=1); fi
+      pretrain "$out/$set-$method-$seed" "$set" --seed "$seed" "${own[@]}"
       evaluate linear-probe,knn "$out/$set-$method-$seed"
     done
   done
