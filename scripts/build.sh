@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # For the other scripts to source, in the repository root: build PRESET [TARGET] sets up what is missing, configures, builds.
 # Gives $jobs, the number of processes to run in parallel.
 

@@ -126,12 +126,12 @@ fi
 # --- LibTorch --------------------------------------------------------------------------------------------------------------------
 
 given_torch() { # prints the LibTorch that the caller's environment names, as cmake/FindMloTorch.cmake looks for it
-  local roots root
+  local roots root folder
   IFS=':;' read -ra roots <<<"${Torch_DIR:+$Torch_DIR/../../..:$Torch_DIR:}${Torch_ROOT:-}:${CMAKE_PREFIX_PATH:-}"
   for root in "${roots[@]}"; do
     [ -n "$root" ] || continue
-    for root in "$root" "$root"/torch "$root"/lib/python3*/site-packages/torch; do
-      if has_file "$root"/lib/libtorch_cpu.*; then printf '%s\n' "$root"; return 0; fi
+    for folder in "$root" "$root"/torch "$root"/lib/python3*/site-packages/torch; do
+      if has_file "$folder"/lib/libtorch_cpu.*; then printf '%s\n' "$folder"; return 0; fi
     done
   done
   return 1
