@@ -24,9 +24,10 @@ mlomae=${MLO_EVIDENCE_PROGRAM:-build/release/bin/mlomae}
 export OMP_NUM_THREADS=1
 mkdir -p "$out"
 
-# The sizes: training images (0: all), reconstruction steps, epochs of fine-tuning.
+# The sizes: training images (0: all), reconstruction steps, epochs of fine-tuning; a larger patch that divides the image.
 declare -A data=([fashion]=/usr/share/datasets/fashion-mnist [cifar10]=${MLO_CIFAR10:-}) images=([fashion]=10000 [cifar10]=0) \
-  steps=([fashion]=600 [cifar10]=1000) epochs=([fashion]=10 [cifar10]=3)
+  steps=([fashion]=600 [cifar10]=1000) epochs=([fashion]=10 [cifar10]=3) \
+  patch=([fashion]=7 [cifar10]=8)
 sets=()
 for set in cifar10 fashion; do
   if [ -d "${data[$set]}" ]; then sets+=("$set"); else say "$set is left out: no folder '${data[$set]}'"; fi
@@ -89,10 +90,11 @@ ablate() {
 
 ablations() {
   local set=${sets[-1]}
-  ablate "$set" mae pretrain.lr=5e-4 pretrain.lr=2e-3 mask.ratio=0.5 mask.ratio=0.9 model.patch=2 &
+  ablate "$set" mae pretrain.lr=5e-4 pretrain.lr=2e-3 mask.ratio=0.5 mask.ratio=0.9 model.patch=2 model.patch="${patch[$set]}" &
   local of_mae=$!
-  ablate "$set" mlo-mae masker.lr=1e-4 masker.lr=1e-3 mask.selection=rank mask.weights=normalized mask.weights=straight-through \
-    mask.input=coupled pretrain.best_response=betty pretrain.unroll=1 pretrain.unroll=5 mask.ratio=0.5 mask.ratio=0.9 model.patch=2
+  ablate "$set" mlo-mae masker.lr=1e-4 masker.lr=1e-3 head.lr=1e-2 mask.selection=rank mask.weights=normalized mask.weights=straight-through \
+    mask.input=coupled pretrain.best_response=betty pretrain.unroll=1 pretrain.unroll=5 mask.ratio=0.5 mask.ratio=0.9 model.patch=2 \
+    model.patch="${patch[$set]}"
   wait "$of_mae"
 }
 
