@@ -96,11 +96,10 @@ class Page {
         "content=\"width=device-width,initial-scale=1\"><title>" +
         escaped(title) + "</title><style>" + kStyle;
     for (int i = 0; i < kColours; ++i) {
-      const std::string n = std::to_string(i), colour = "var(--c" + std::to_string(i % 8) + ")";
-      html_ += "polyline.c" + n + "{stroke:" + colour + (i < 8 ? "" : ";stroke-dasharray:5 3") + "}circle.c" + n +
-               "{fill:" + colour + "}i.c" + n +
-               "{background:" + (i < 8 ? colour : "repeating-linear-gradient(90deg," + colour + " 0 4px,transparent 4px 6px)") +
-               "}\n";
+      const std::string n = std::to_string(i), colour = "var(--c" + std::to_string(i % kPalette) + ")";
+      html_ += "polyline.c" + n + "{stroke:" + colour + (i < kPalette ? "" : ";stroke-dasharray:5 3") + "}circle.c" + n +
+               "{fill:" + colour + "}i.c" + n + "{background:" +
+               (i < kPalette ? colour : "repeating-linear-gradient(90deg," + colour + " 0 4px,transparent 4px 6px)") + "}\n";
     }
     html_ += "</style></head><body><h1>" + escaped(title) + "</h1>";
     std::map<std::string, int> of_data;
@@ -121,7 +120,7 @@ class Page {
   }
 
  private:
-  static constexpr int kColours = 16;  // eight, then the same dashed
+  static constexpr int kPalette = 8, kColours = 2 * kPalette;  // of kStyle; the second time dashed
 
   std::string label(const Group& group) const {
     std::string text = group.method;
@@ -361,14 +360,9 @@ std::vector<Group> grouped(const std::vector<Run>& runs) {
       return g.data == data && g.method == method && settings[g.runs.front()] == settings[r];
     });
     if (same == groups.end()) {
-      same = groups.insert(groups.end(), Group{.data = data,
-                                               .method = method,
-                                               .runs = {},
-                                               .differing = {},
-                                               .scores = {},
-                                               .seconds = {},
-                                               .images_per_second = {},
-                                               .peak_mib = {}});
+      same = groups.insert(groups.end(), Group());
+      same->data = data;
+      same->method = method;
       for (const Setting& setting : settings[r])
         if (2 * runs_with[data][setting] <= runs_of[data]) same->differing.push_back(setting);
     }
