@@ -52,7 +52,7 @@ cmp imported.txt original.txt || fail "an imported model is judged otherwise tha
 grep -q masker dry.txt || fail "$(cat dry.txt)"
 
 # --- Killed in the middle, and resumed: the same bits as a run that was left alone.
-long=(--set run.reconstruction_steps=400 --set run.validate_every=400 --set run.snapshot_every=400)
+long=(--set run.reconstruction_steps=400 --set run.validate_every=400 --set run.snapshot_every=400 --set run.log_every=4)
 "$mlomae" pretrain "${tiny[@]}" "${long[@]}" --out whole >/dev/null
 "$mlomae" pretrain "${tiny[@]}" "${long[@]}" --out killed >/dev/null 2>&1 &
 process=$!
@@ -70,6 +70,16 @@ grep -q -- '--resume' error.txt || fail "$(cat error.txt)"
 for file in checkpoint.mlo mae.safetensors masking_network.safetensors head.safetensors; do
   cmp whole/$file killed/$file || fail "$file of the resumed run differs"
 done
+# Its time is that of both parts: of the killed one to the step that was saved, by the log.
+sed -n 's/.*"event":"\(start\|step\)".*"step":\([0-9]*\).*/\1 \2 &/p' killed/log.jsonl | sed 's/{.*"seconds":\([0-9.e-]*\).*/\1/; s/{.*//' >times.txt
+awk -v all="$(sed -n 's/.*"seconds": \([0-9.]*\).*/\1/p' killed/run.json)" '
+  $1 == "start" { starts++; from = $2; next }
+  { time[starts, $2] = last = $3 }
+  END {
+    while (from > 0 && !((1, from) in time)) from--
+    exit !(starts == 2 && from > 0 && all > time[1, from] + last && all < time[1, from] + last + 5)
+  }' times.txt ||
+  fail "seconds of a killed and resumed run: $(grep seconds killed/run.json) $(cat times.txt)"
 "$mlomae" pretrain "${tiny[@]}" "${long[@]}" --seed 1 --out other >/dev/null
 if cmp -s whole/mae.safetensors other/mae.safetensors; then fail "another seed gave the same weights"; fi
 
@@ -108,8 +118,9 @@ refused "x not in" evaluate knn,x mae
 refused "there is no preset" config --preset huge
 for i in $(seq 12); do printf 'not an image' >images/left/broken$i.jpg; done
 refused "broken.*\.jpg" pretrain "${tiny[@]}" --set run.reconstruction_steps=8 --out bad
-"$mlomae" pretrain "${tiny[@]}" --set run.reconstruction_steps=8 --set data.on_bad_image=skip --out skipped >/dev/null 2>warning.txt
+"$mlomae" pretrain "${tiny[@]}" --set run.reconstruction_steps=8 --set data.on_bad_image=skip --out skipped/ >/dev/null 2>warning.txt
 grep -q "left out.*broken1.jpg" warning.txt || fail "$(cat warning.txt)"
+grep -q '"name": "skipped"' skipped/run.json || fail "a slash took the run's name: $(grep name skipped/run.json)"
 rm -rf images/left/broken* bad  # a run may meet such an image late
 mkdir images/empty
 refused "empty" pretrain "${tiny[@]}" --out bad

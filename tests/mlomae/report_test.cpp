@@ -127,10 +127,10 @@ TEST_CASE("Where no value is the common one, every run's is named", "[mlomae][re
 
 TEST_CASE("Data sets are compared each within itself", "[mlomae][report]") {
   const TemporaryFolder folder;
-  make_run(folder / "a", "mae", 0, 0.5);
-  make_run(folder / "b", "mlo-mae", 0, 0.6);
-  make_run(folder / "c", "mae", 0, 0.9, "0.01", "c", "other");
-  make_run(folder / "d", "mae", 0, 0.8, "0.02", "d", "other");
+  make_run(folder / "a", "mae", 0, 0.5, "0.001", "the first");
+  make_run(folder / "b", "mlo-mae", 0, 0.6, "0.001", "the second");
+  make_run(folder / "c", "mae", 0, 0.9, "0.01", "the third", "other");
+  make_run(folder / "d", "mae", 0, 0.8, "0.02", "the fourth", "other");
   std::vector<Run> runs;
   for (const char* name : {"a", "b", "c", "d"}) runs.push_back(read_run(folder / name));
   const std::vector<Group> groups = grouped(runs);
@@ -142,6 +142,11 @@ TEST_CASE("Data sets are compared each within itself", "[mlomae][report]") {
   CHECK_THAT(html, Contains("4 runs on toy, other") && Contains("<td class=\"best\">60.0") &&
                        Contains("<td class=\"best\">90.0") && !Contains("<td class=\"best\">50.0") && Contains("<h3>toy</h3>") &&
                        Contains("<h3>other</h3>") && Contains("mae, pretrain.lr 0.01 on other"));
+  const std::size_t training = html.find("<h2>Training</h2>"), other = html.find("<h3>other</h3>", training);
+  CHECK_THAT(html.substr(training, other - training),
+             Contains("the first:") && Contains("the second:") && !Contains("the third:") && !Contains("the fourth:"));
+  CHECK_THAT(html.substr(other, html.find("<h2>", other) - other),
+             !Contains("the first:") && !Contains("the second:") && Contains("the third:") && Contains("the fourth:"));
 }
 
 TEST_CASE("A run that is going on has no time yet, and does not count as none", "[mlomae][report]") {

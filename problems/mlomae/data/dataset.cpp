@@ -120,6 +120,11 @@ void check_count(const std::string& level, std::size_t images, int64_t batch, co
 
 }  // namespace
 
+std::string folder_name(const fs::path& folder) {
+  const fs::path whole = fs::absolute(folder).lexically_normal();
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+}
+
 std::shared_ptr<const mlo::ImageSet> subset(std::shared_ptr<const mlo::ImageSet> images, std::vector<int64_t> rows) {
   return std::make_shared<Subset>(std::move(images), std::move(rows));
 }
@@ -152,8 +157,7 @@ Dataset open_dataset(const Settings& settings, const OnBadImage& on_bad_image) {
     if (fs::is_directory(folder / inside)) folder /= inside;
 
   Dataset data;
-  data.name = fs::absolute(folder).lexically_normal().filename().string();
-  if (data.name.empty()) data.name = fs::absolute(folder).lexically_normal().parent_path().filename().string();
+  data.name = folder_name(folder);
   data.format = s.format == "auto" ? format_of(folder) : s.format;
   open(s, folder, on_bad_image, data);
   if (s.channels != 0 && s.channels != data.train->channels())

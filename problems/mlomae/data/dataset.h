@@ -6,6 +6,7 @@
 #include <mlo/data/augment.h>
 #include <mlo/data/images.h>
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -32,6 +33,9 @@ using OnBadImage = std::function<void(const std::string& message)>;
 /// of each image that is left out under data.on_bad_image = skip.
 Dataset open_dataset(
     const Settings& settings, const OnBadImage& on_bad_image = [](const std::string&) {});
+
+/// What a folder is called: the last name of its path, also of "runs/" and ".".
+std::string folder_name(const std::filesystem::path& folder);
 
 /// Some rows of a set, as a set.
 std::shared_ptr<const mlo::ImageSet> subset(std::shared_ptr<const mlo::ImageSet> images, std::vector<int64_t> rows);

@@ -80,8 +80,7 @@ at::Tensor MaskedAutoencoderImpl::embed(const at::Tensor& images) {
       images.size(3) != options_.image_size)
     throw mlo::ConfigError("images of shape " + c10::str(images.sizes()) + " for a model of " +
                            std::to_string(options_.channels) + " × " + std::to_string(options_.image_size) + " × " +
-                           std::to_string(options_.image_size) +
-                           " pixels; set data.size and data.channels, or the model's, to match");
+                           std::to_string(options_.image_size) + " pixels; set model.image_size and data.channels to match");
   const int64_t p = options_.patch, side = options_.side();
   const at::Tensor patches = images.view({images.size(0), options_.channels, side, p, side, p})
                                  .permute({0, 2, 4, 1, 3, 5})

@@ -149,11 +149,12 @@ int pretrain(const Arguments& arguments) {
   }
   const bool goes_on = arguments.resume && std::filesystem::exists(directory.checkpoint());
   if (goes_on) engine->load(directory.checkpoint());
+  const int64_t before = engine->steps_taken();
 
   if (!arguments.resume) directory.write_settings(settings);
   Json record = arguments.resume && std::filesystem::exists(directory.record()) ? directory.read_record() : Json::object();
   if (!goes_on) {
-    record = {{"name", std::filesystem::absolute(arguments.out).lexically_normal().filename().string()},
+    record = {{"name", folder_name(arguments.out)},
               {"method", settings.run.method},
               {"preset", arguments.choices.preset},
               {"data", dataset.name},
@@ -176,8 +177,12 @@ int pretrain(const Arguments& arguments) {
               {"deviation", dataset.deviation},
               {"parameters", parameter_counts(models)},
               {"seconds", 0.0}};
-    directory.write_record(record);
+  } else {
+    // A part that was killed has left its time in the log only.
+    record["seconds"] = record.value("seconds", 0.0) + directory.logged_seconds(record.value("steps_taken", int64_t{0}), before);
+    record["steps_taken"] = before;
   }
+  directory.write_record(record);
 
   const int64_t images_a_step = settings.pretrain.batch * settings.pretrain.accumulate * length.steps_each;
   engine->add(mlo::progress_bar(stderr, {.a_step = static_cast<double>(images_a_step), .unit = "images"}));
@@ -186,7 +191,6 @@ int pretrain(const Arguments& arguments) {
   engine->add(mlo::tensorboard(directory.tensorboard(), settings.run.log_every));
   engine->add(snapshots(settings, dataset, models, directory.masks(), directory.tensorboard()));
 
-  const int64_t before = engine->steps_taken();
   running = engine.get();
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);

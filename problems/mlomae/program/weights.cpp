@@ -75,7 +75,7 @@ void add_import(CLI::App& app, Action& chosen) {
       const RunDirectory directory{arguments->out};
       directory.create();
       directory.write_settings(settings);
-      directory.write_record({{"name", arguments->out.filename().string()},
+      directory.write_record({{"name", folder_name(arguments->out)},
                               {"method", "imported"},
                               {"data", dataset.name},
                               {"seed", 0},

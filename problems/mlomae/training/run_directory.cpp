@@ -53,6 +53,18 @@ Json RunDirectory::read_record() const {
   return json;
 }
 
+double RunDirectory::logged_seconds(int64_t after, int64_t upto) const {
+  double seconds = 0.0;
+  std::ifstream in(log());
+  for (std::string line; std::getline(in, line);) {
+    const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!entry.is_object() || entry.value("event", "") != "step") continue;  // half a line of a killed run
+    const auto step = entry.value("step", int64_t{0});
+    if (step > after && step <= upto) seconds = entry.value("seconds", 0.0);
+  }
+  return seconds;
+}
+
 void RunDirectory::write_settings(const Settings& settings) const { write_text(config(), to_json(settings).dump(2) + "\n"); }
 void RunDirectory::write_record(const Json& json) const { write_text(record(), json.dump(2) + "\n"); }
 

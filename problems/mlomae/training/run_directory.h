@@ -29,6 +29,9 @@ struct RunDirectory {
   /// Of an earlier run. Throw mlo::ConfigError or mlo::Error naming the file.
   Settings settings() const;
   nlohmann::ordered_json read_record() const;
+  /// By the log, how long the steps after `after` up to `upto` took when they were taken last, in seconds: for a part of a run
+  /// that was killed before it could write its record. To the last line that was logged of it.
+  double logged_seconds(int64_t after, int64_t upto) const;
 
   void write_settings(const Settings& settings) const;
   void write_record(const nlohmann::ordered_json& record) const;
