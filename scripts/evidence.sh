@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs what docs/mlomae.md reports: every method with equal numbers of reconstruction steps, model micro, three seeds, judged by linear
 # probe, k-nearest neighbours and fine-tuning; and ablations. Takes up where it was stopped: finished runs are kept, cut off ones resumed.
-# The data sets run side by side, on one thread each: about four hours on two cores.
+# The data sets run side by side, on one thread each: four to six hours on two cores.
 #
 # usage: scripts/evidence.sh [STAGE...]       all stages, in this order, if none is given
 #   main       mae, mlo-mae, u-mae, fixed, blo-mae; and mae after a single step, which is an encoder as it was initialized
