@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what is missing, builds the program mlomae, and trains a masked autoencoder on Fashion-MNIST twice: with masks learned from a
 # classifier's validation loss (MLO-MAE), and with random ones (MAE), for equal numbers of reconstruction steps. Judges both by a linear
-# probe and nearest neighbours, and puts everything into one page, out/mlomae/report.html. Under five minutes of training on two cores.
+# probe and nearest neighbours, and puts everything into one page, out/mlomae/report.html. Four to six minutes of training on two cores.
 # Stopped and called again it goes on where it was.
 #
 # usage: scripts/demo.sh [settings of mlomae pretrain, for both runs: --seed 1, --set mask.ratio=0.5, …]
