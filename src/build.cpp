@@ -3,6 +3,7 @@
 #include "engine_body.h"
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 #include <cmath>
@@ -160,7 +161,7 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
     const double again = value(level, draws, untouched);
     const double room = level.parameters.front().is_cpu() ? 0.0 : 1e-5 * std::abs(first);
     if (std::abs(again - first) > room)
-      throw LossError(where(level) + ": the loss changes on replay: " + c10::str(first) + ", then " + c10::str(again) +
+      throw LossError(where(level) + ": the loss changes on replay: " + number(first) + ", then " + number(again) +
                       " with the same parameters, buffers, batch and random state. Draw random numbers only from LibTorch's "
                       "default generators, keep no state between calls, wrap discrete choices in mlo::replayed");
     // A value that depends on a level without a graph to it would silently lose a term.

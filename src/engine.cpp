@@ -6,17 +6,13 @@
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/presets.h"
+#include "text.h"
 
 #include <cmath>
 #include <limits>
 #include <unordered_map>
 
 namespace mlo {
-namespace {
-
-std::string number(double value) { return c10::str(value); }
-
-}  // namespace
 
 void LevelOptions::validate(const std::string& level) const {
   const auto fail = [&level](const std::string& what) { throw ConfigError("level '" + level + "': LevelOptions::" + what); };

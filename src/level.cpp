@@ -7,6 +7,7 @@
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
 #include "random.h"
+#include "text.h"
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
@@ -38,7 +39,7 @@ void check_loss(const Level& level, const at::Tensor& loss) {
                     " at precision bfloat16; convert what the network returns to float32 before it is summed up, as in "
                     "network(x).to(torch::kFloat)");
   if (const double value = value_of(loss); !std::isfinite(value))
-    throw NonFiniteError(where(level) + ": the loss is " + std::to_string(value) +
+    throw NonFiniteError(where(level) + ": the loss is " + number(value) +
                          "; lower the learning rate, clip the gradient or check the data");
 }
 

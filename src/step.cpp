@@ -5,6 +5,7 @@
 #include "mean.h"
 #include "mlo/error.h"
 #include "profile.h"
+#include "text.h"
 
 #include <cmath>
 #include <utility>
@@ -175,14 +176,14 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
       if (!all_finite({gradient[i]}))
         throw NonFiniteError(where(level) + ": the " + (level.sweep ? "hypergradient" : "gradient") + " of parameter '" +
                              level.parameter_names[i] + "' is not finite, at a finite loss of " +
-                             std::to_string(level.last_loss.item<double>()) +
+                             number(level.last_loss.item<double>()) +
                              "; look for a square root, logarithm or division at zero, or clip");
   }
   if (level.sweep && level.rule && level.counters.steps % 100 == 0) {
     const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
     if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
-      warn("eps of " + level.name, "level '" + level.name + "': the hypergradient's root mean square is " + c10::str(rms) +
-           ", below ten times the optimizer's eps = " + c10::str(level.rule->epsilon()) +
+      warn("eps of " + level.name, "level '" + level.name + "': the hypergradient's root mean square is " + number(rms) +
+           ", below ten times the optimizer's eps = " + number(level.rule->epsilon()) +
            ", so its steps shrink with it; give this level's optimizer a smaller eps");
   }
   double clip = 1.0;
@@ -199,7 +200,7 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   if (level.options.schedule) {
     const double factor = level.options.schedule(level.counters.steps);
     if (!(factor >= 0.0) || !std::isfinite(factor))
-      throw ConfigError(where(level) + ": the schedule gave the factor " + c10::str(factor) + "; it must be finite and >= 0");
+      throw ConfigError(where(level) + ": the schedule gave the factor " + number(factor) + "; it must be finite and >= 0");
     auto& groups = level.optimizer->param_groups();
     for (std::size_t i = 0; i < groups.size(); ++i) groups[i].options().set_lr(level.base_learning_rates[i] * factor);
   }
