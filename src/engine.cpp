@@ -168,12 +168,14 @@ State Engine::state() const {
   body_->build();
   return body_->state();
 }
-void Engine::load_state(const State& state) {
+void Engine::load_state(const State& state, const LoadOptions& options) {
   body_->build();
-  body_->load_state(state);
+  body_->load_state(state, options);
 }
 void Engine::save(const std::filesystem::path& file) const { write_checkpoint(file, state(), body_->options.checkpoint_sink); }
-void Engine::load(const std::filesystem::path& file) { load_state(read_checkpoint(file)); }
+void Engine::load(const std::filesystem::path& file, const LoadOptions& options) {
+  load_state(read_checkpoint(file), options);
+}
 
 void Engine::Body::warn(const std::string& what, const std::string& text) {
   if (!warned.insert(what).second) return;

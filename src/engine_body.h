@@ -6,14 +6,15 @@
 
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
 
 namespace mlo {
 
-/// The engine proper. Its functions are in engine.cpp (running), build.cpp (checks and plan), step.cpp (one step) and
-/// engine_state.cpp (saving).
+/// The engine proper. Its functions are in engine.cpp (running), build.cpp (checks and plan), step.cpp (one step),
+/// engine_state.cpp (saving) and settings.cpp (what a resumed run is compared by).
 struct Engine::Body {
   explicit Body(Engine& engine, EngineOptions the_options) : self(engine), options(std::move(the_options)) {}
 
@@ -68,12 +69,20 @@ struct Engine::Body {
   /// Says it if nothing of this name has been said before.
   void warn(const std::string& what, const std::string& text);
 
+  // settings.cpp
+  /// What shapes the run besides its state, by name; see LoadOptions. `saved`: with the schedules at the steps of that state.
+  std::map<std::string, std::string> settings(const State* saved = nullptr) const;
+  /// Names of the settings in which the saved run differs, all of them allowed; throws CheckpointError if one is not.
+  std::set<std::string> changes(const State& saved, const LoadOptions& options) const;
+
   // engine_state.cpp
   State state() const;
-  void load_state(const State& state);
+  void load_state(const State& state, const LoadOptions& options);
   void check_state(const State& state) const;
-  void apply_state(const State& state);
-  void apply_reads(const State& state);
+  /// `changed`: settings of which this engine's own value counts.
+  void apply_state(const State& state, const std::set<std::string>& changed = {});
+  void apply_data(Level& level, const State& state, bool changed);
+  void apply_reads(const State& state, const std::set<std::string>& changed);
 };
 
 /// Lets the library's own parts (check_hypergradient) past the engine's public face.

@@ -3,6 +3,7 @@
 #include "engine_body.h"
 #include "mlo/error.h"
 #include "optim/fused.h"
+#include "optim/settings.h"
 
 #include <torch/csrc/api/include/torch/serialize.h>
 
@@ -13,7 +14,7 @@
 namespace mlo {
 namespace {
 
-constexpr int64_t kStateVersion = 1;
+constexpr int64_t kStateVersion = 2;  // 1: without settings, with the seed as "engine/seed"
 
 // The archive that LibTorch's own optimizers write, with the parameters called by their position where LibTorch takes
 // their addresses: so the same state gives the same bytes in every process.
@@ -69,13 +70,50 @@ at::Tensor saved_optimizer(torch::optim::Optimizer& optimizer) {
   return tensor;
 }
 
-void load_optimizer(torch::optim::Optimizer& optimizer, const at::Tensor& saved) {
+void read_archive(torch::optim::Optimizer& optimizer, const at::Tensor& saved) {
   const at::Tensor bytes = saved.contiguous();
   std::istringstream stream(std::string(static_cast<const char*>(bytes.const_data_ptr()), static_cast<std::size_t>(bytes.numel())));
   torch::serialize::InputArchive archive;
   archive.load_from(stream);
-  optimizer.state().clear();  // load leaves what the archive does not have: moments from before the first step
   optimizer.load(archive);
+}
+
+// The options as they are before `read_archive` brings the saved ones.
+std::vector<std::unique_ptr<torch::optim::OptimizerOptions>> options_of(const torch::optim::Optimizer& optimizer) {
+  std::vector<std::unique_ptr<torch::optim::OptimizerOptions>> all;
+  for (const auto& group : optimizer.param_groups()) all.push_back(group.options().clone());
+  return all;
+}
+
+bool names_below(const std::set<std::string>& names, const std::string& prefix) {
+  const auto first = names.lower_bound(prefix);
+  return first != names.end() && first->compare(0, prefix.size(), prefix) == 0;
+}
+
+void load_optimizer(Level& level, const State& state, const std::string& prefix, const std::set<std::string>& changed) {
+  torch::optim::Optimizer& optimizer = *level.optimizer;
+  const std::string setting = level.name + ".optimizer";
+  const bool anew = changed.count(setting) != 0 || changed.count(setting + ".groups") != 0;
+  const bool own_options = anew || names_below(changed, setting + ".") || changed.count(level.name + ".schedule") != 0;
+  auto options = own_options ? options_of(optimizer) : decltype(options_of(optimizer)){};
+  optimizer.state().clear();  // load leaves what the archive does not have: moments from before the first step
+  if (const at::Tensor& saved = state.tensor(prefix + "optimizer"); !anew) {
+    try {
+      read_archive(optimizer, saved);
+    } catch (const std::exception&) {  // LibTorch's words are of archives and assertions
+      throw CheckpointError("'" + prefix + "optimizer' is no state that " + detail::class_name(optimizer) + " with these " +
+                            std::to_string(optimizer.param_groups().size()) +
+                            " parameter groups can read: it is of another class or grouping, or damaged; resume with the "
+                            "optimizer that the checkpoint was made with");
+    }
+  }
+  if (!own_options) return;
+  const int64_t steps = level.counters.steps;
+  for (std::size_t g = 0; g < options.size(); ++g) {
+    if (level.options.schedule && steps > 0)
+      options[g]->set_lr(level.base_learning_rates[g] * level.options.schedule(steps - 1));
+    optimizer.param_groups()[g].set_options(std::move(options[g]));
+  }
 }
 
 std::string prefix_of(const Level& level) { return "level/" + level.name + "/"; }
@@ -95,6 +133,7 @@ void set_all(State& state, const std::string& prefix, const State& part) {
 
 void check_tensor(const State& state, const std::string& key, const at::Tensor& like) {
   const at::Tensor& saved = state.tensor(key);
+  if (!saved.defined()) throw CheckpointError("the checkpoint holds '" + key + "' undefined; take another checkpoint");
   if (saved.sizes() == like.sizes() && saved.scalar_type() == like.scalar_type()) return;
   throw CheckpointError("the checkpoint holds '" + key + "' as " +
                         c10::str(c10::toString(saved.scalar_type()), saved.sizes(), ", this engine has ",
@@ -107,8 +146,8 @@ void check_tensor(const State& state, const std::string& key, const at::Tensor& 
 State Engine::Body::state() const {
   State state;
   state.set("engine/version", kStateVersion);
-  state.set("engine/seed", static_cast<int64_t>(options.seed));
   state.set("engine/steps", steps);
+  for (auto& [name, value] : settings()) state.set("settings/" + name, value);
   std::string names;
   for (const auto& level : levels.all) names += level->name + "\n";
   state.set("engine/levels", names);
@@ -148,9 +187,9 @@ State Engine::Body::state() const {
 }
 
 void Engine::Body::check_state(const State& state) const {
-  if (state.integer("engine/version") > kStateVersion)
-    throw CheckpointError("the checkpoint's state is of version " + std::to_string(state.integer("engine/version")) +
-                          ", this library knows up to " + std::to_string(kStateVersion) + "; use a newer mlo");
+  if (const int64_t version = state.integer("engine/version"); version < 1 || version > kStateVersion)
+    throw CheckpointError("the checkpoint's state is of version " + std::to_string(version) + ", this library knows 1 to " +
+                          std::to_string(kStateVersion) + "; use a newer mlo");
   std::string names;
   for (const auto& level : levels.all) names += level->name + "\n";
   if (state.text("engine/levels") != names) {
@@ -167,6 +206,9 @@ void Engine::Body::check_state(const State& state) const {
                           std::to_string(levels.buffers.size()) + "; build the engine with the models it was saved from");
   for (std::size_t i = 0; i < levels.buffers.size(); ++i) check_tensor(state, buffer_key(i), levels.buffers[i]);
   for (const auto& level : levels.all) {
+    if (const int64_t taken = state.integer(prefix_of(*level) + "steps"); taken < 0)
+      throw CheckpointError("'" + prefix_of(*level) + "steps' is " + std::to_string(taken) +
+                            " in the state, expected at least 0; take another checkpoint");
     const int64_t saved = state.integer(prefix_of(*level) + "parameters");
     if (saved != static_cast<int64_t>(level->parameters.size()))
       throw CheckpointError("the checkpoint holds " + std::to_string(saved) + " parameters of level '" + level->name +
@@ -176,9 +218,10 @@ void Engine::Body::check_state(const State& state) const {
   }
 }
 
-void Engine::Body::apply_reads(const State& state) {
+void Engine::Body::apply_reads(const State& state, const std::set<std::string>& changed) {
   bool same = true;
   for (auto& node : graph.nodes) {
+    if (changed.count(node.name + ".reads") != 0 || changed.count(node.name + ".constant") != 0) continue;
     std::vector<std::size_t> reads;
     std::istringstream names(state.text("level/" + node.name + "/reads"));
     for (std::string name; std::getline(names, name);) reads.push_back(levels.find(name).index);
@@ -188,19 +231,49 @@ void Engine::Body::apply_reads(const State& state) {
   if (!same) plan();
 }
 
-void Engine::Body::load_state(const State& incoming) {
+void Engine::Body::load_state(const State& incoming, const LoadOptions& load) {
   const Exclusive exclusive(*this);
   check_state(incoming);
+  const std::set<std::string> changed = changes(incoming, load);
   const State before = state();
+  const uint64_t seed = options.seed;
+  const auto words = [](const std::exception& error) {
+    const auto* of_libtorch = dynamic_cast<const c10::Error*>(&error);
+    return std::string(of_libtorch ? of_libtorch->what_without_backtrace() : error.what());
+  };
   try {
-    apply_state(incoming);
+    apply_state(incoming, changed);
   } catch (const std::exception& error) {
-    apply_state(before);
-    throw CheckpointError(std::string("the checkpoint could not be applied, the engine is as it was: ") + error.what());
+    options.seed = seed;
+    try {
+      apply_state(before);
+    } catch (const std::exception& second) {
+      throw CheckpointError("the checkpoint could not be applied: " + words(error) +
+                            "; nor could the engine be put back as it was: " + words(second) + "; build it anew");
+    }
+    throw CheckpointError("the checkpoint could not be applied, the engine is as it was: " + words(error));
   }
 }
 
-void Engine::Body::apply_state(const State& state) {
+// `changed`: the position of other data is taken over where it fits.
+void Engine::Body::apply_data(Level& level, const State& state, bool changed) {
+  BatchSource* source = level.options.data.source();
+  State own;
+  if (source && changed && level.pending.empty()) source->save(own, "");
+  if (source && changed && !level.pending.empty()) own = *level.unread;
+  level.pending.clear();
+  level.unread.reset();
+  if (!source) return;
+  try {
+    source->load(state, prefix_of(level) + "data/");
+  } catch (const CheckpointError&) {
+    if (!changed) throw;
+    source->load(own, "");
+    level.epoch = source->epoch();
+  }
+}
+
+void Engine::Body::apply_state(const State& state, const std::set<std::string>& changed) {
   const at::NoGradGuard no_grad;
   begin_cycle();
   for (std::size_t i = 0; i < levels.buffers.size(); ++i) levels.buffers[i].copy_(state.tensor(buffer_key(i)));
@@ -208,7 +281,6 @@ void Engine::Body::apply_state(const State& state) {
     const std::string prefix = prefix_of(*level);
     level->values.about_to_change();
     for (std::size_t i = 0; i < level->parameters.size(); ++i) level->parameters[i].copy_(state.tensor(parameter_key(*level, i)));
-    load_optimizer(*level->optimizer, state.tensor(prefix + "optimizer"));
     Counters counters = level->counters;
     counters.steps = state.integer(prefix + "steps");
     counters.forwards = state.integer(prefix + "forwards");
@@ -217,21 +289,21 @@ void Engine::Body::apply_state(const State& state) {
     counters.hessian_products = state.integer(prefix + "hessian_products");
     counters.mixed_products = state.integer(prefix + "mixed_products");
     level->counters = counters;
+    load_optimizer(*level, state, prefix, changed);
     level->batches = state.integer(prefix + "batches");
     level->epoch = state.integer(prefix + "epoch");
     level->last_loss = at::scalar_tensor(state.real(prefix + "loss"), at::kDouble);
     level->last_metrics.clear();
-    level->pending.clear();
-    level->unread.reset();
-    if (level->options.data.source()) level->options.data.source()->load(state, prefix + "data/");
-    level->options.best_response->load(state, prefix + "method/");
+    apply_data(*level, state, changed.count(level->name + ".data") != 0);
+    if (changed.count(level->name + ".method") == 0) level->options.best_response->load(state, prefix + "method/");
   }
-  options.seed = static_cast<uint64_t>(state.integer("engine/seed"));
+  if (state.has("engine/seed")) options.seed = static_cast<uint64_t>(state.integer("engine/seed"));
   steps = state.integer("engine/steps");
-  has_best = state.integer("early_stopping/has_best") != 0;
-  best = state.real("early_stopping/best");
-  validations_without_improvement = state.integer("early_stopping/without_improvement");
-  apply_reads(state);
+  const bool anew = changed.count("engine.early_stopping") != 0;
+  has_best = !anew && state.integer("early_stopping/has_best") != 0;
+  best = anew ? 0.0 : state.real("early_stopping/best");
+  validations_without_improvement = anew ? 0 : state.integer("early_stopping/without_improvement");
+  apply_reads(state, changed);
 }
 
 }  // namespace mlo

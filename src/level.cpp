@@ -6,6 +6,7 @@
 #include "hypergradient/dual_numbers.h"
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
+#include "optim/settings.h"
 #include "random.h"
 #include "text.h"
 
@@ -81,6 +82,7 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
   optimizer = options.optimizer(parameters);
   if (!optimizer) throw ConfigError("level '" + name + "': the optimizer factory returned nothing");
   for (auto& group : optimizer->param_groups()) base_learning_rates.push_back(group.options().get_lr());
+  optimizer_settings = detail::settings_of(*optimizer);
   rule = UpdateRule::of(*optimizer, parameters, why_no_rule);
 }
 

@@ -7,6 +7,7 @@
 #include "values.h"
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -37,6 +38,7 @@ class Level {
 
   std::shared_ptr<torch::optim::Optimizer> optimizer;
   std::vector<double> base_learning_rates;
+  std::map<std::string, std::string> optimizer_settings;  // as given: "" for the class, ".lr" and the like
   std::unique_ptr<UpdateRule> rule;  // null if the optimizer is not known
   std::string why_no_rule;
 

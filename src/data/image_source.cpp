@@ -1,7 +1,9 @@
 #include "mlo/data/image_source.h"
 
+#include "data/fingerprint.h"
 #include "mlo/error.h"
 #include "random.h"
+#include "text.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/empty.h>
@@ -31,6 +33,20 @@ std::vector<at::Tensor> prepared(const ImageSet& set, const int64_t* rows, int64
     labels.mutable_data_ptr<int64_t>()[i] = set.label(rows[i]);
   }
   return {std::move(images), std::move(labels)};
+}
+
+std::string text_of(const Augmentation& a) {
+  std::string text = "size " + std::to_string(a.size);
+  if (a.crop_padding > 0) text += ", crop_padding " + std::to_string(a.crop_padding);
+  if (const auto& crop = a.resized_crop)
+    text += ", resized_crop " + number(crop->smallest_area) + " to " + number(crop->largest_area) + " by " +
+            number(crop->narrowest) + " to " + number(crop->widest);
+  if (a.flip) text += ", flip";
+  text += ", mean";
+  for (const double value : a.mean) text += " " + number(value);
+  text += ", deviation";
+  for (const double value : a.deviation) text += " " + number(value);
+  return text;
 }
 
 /// Batches are numbered from the first of the first epoch; what a batch holds follows from the key and its number alone. Workers
@@ -64,6 +80,17 @@ class ImageSource final : public BatchSource {
   void seed(uint64_t key) override {
     if (options_.seed != 0) return;
     restart(key, 0);
+  }
+
+  std::string fingerprint() const override {
+    detail::Checksum rows;
+    rows.add(rows_.data(), rows_.size() * sizeof(int64_t));
+    std::string text = std::to_string(rows_.size()) + " rows (" + rows.text() + ") of [" + images_->fingerprint() +
+                       "], in batches of " + std::to_string(options_.batch_size);
+    if (!options_.drop_last) text += " with the last";
+    if (options_.shuffle) text += ", shuffled";
+    if (options_.seed != 0) text += ", seed " + std::to_string(options_.seed);
+    return text + ", augmentation " + text_of(options_.augmentation);
   }
 
   void save(State& state, const std::string& prefix) const override {

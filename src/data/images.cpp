@@ -1,5 +1,6 @@
 #include "mlo/data/images.h"
 
+#include "data/fingerprint.h"
 #include "mlo/data/idx.h"
 #include "mlo/error.h"
 #include "random.h"
@@ -8,15 +9,27 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/randperm.h>
+#include <c10/util/StringUtil.h>
 
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <mutex>
 
 namespace mlo {
 namespace {
 
 namespace fs = std::filesystem;
+
+std::string labels_and_classes(const ImageSet& images) {
+  detail::Checksum labels, names;
+  for (int64_t i = 0; i < images.size(); ++i) {
+    const int64_t label = images.label(i);
+    labels.add(&label, sizeof(label));
+  }
+  for (const std::string& name : images.classes()) names.add(name);
+  return "labels " + labels.text() + ", " + std::to_string(images.classes().size()) + " classes " + names.text();
+}
 
 class TensorImages final : public ImageSet {
  public:
@@ -27,10 +40,20 @@ class TensorImages final : public ImageSet {
   const std::vector<std::string>& classes() const override { return classes_; }
   int64_t label(int64_t i) const override { return labels_.const_data_ptr<int64_t>()[i]; }
   at::Tensor image(int64_t i) const override { return images_[i]; }
+  std::string fingerprint() const override {
+    std::call_once(summed_up_, [this] {
+      detail::Checksum sum;
+      sum.add(images_);
+      fingerprint_ = c10::str("images ", images_.sizes(), " ", sum.text(), ", ", labels_and_classes(*this));
+    });
+    return fingerprint_;
+  }
 
  private:
   at::Tensor images_, labels_;
   std::vector<std::string> classes_;
+  mutable std::once_flag summed_up_;
+  mutable std::string fingerprint_;
 };
 
 std::vector<uint8_t> whole_file(const fs::path& file, const std::string& kind) {
@@ -89,6 +112,14 @@ void read_cifar(const fs::path& file, const Cifar& format, std::vector<at::Tenso
 }
 
 }  // namespace
+
+std::string ImageSet::fingerprint() const {
+  constexpr int64_t kLooks = 16;
+  const int64_t looks = std::min(kLooks, size());
+  detail::Checksum sum;
+  for (int64_t i = 0; i < looks; ++i) sum.add(image(looks > 1 ? i * (size() - 1) / (looks - 1) : 0));
+  return std::to_string(size()) + " images " + sum.text() + ", " + labels_and_classes(*this);
+}
 
 std::shared_ptr<const ImageSet> tensor_images(at::Tensor images, at::Tensor labels, std::vector<std::string> classes) {
   if (!images.defined() || images.dim() != 4 || images.scalar_type() != at::kByte ||

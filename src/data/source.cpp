@@ -1,5 +1,6 @@
 #include "mlo/data/source.h"
 
+#include "data/fingerprint.h"
 #include "mlo/error.h"
 #include "random.h"
 
@@ -7,8 +8,10 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/narrow.h>
 #include <ATen/ops/randperm.h>
+#include <c10/util/Type.h>
 
 #include <algorithm>
+#include <typeinfo>
 
 namespace mlo {
 namespace {
@@ -25,6 +28,7 @@ class TensorSource final : public BatchSource {
         rows_an_epoch_(options.drop_last ? rows - rows % batch_size_ : rows),
         shuffle_(options.shuffle && batch_size_ < rows),
         own_seed_(options.seed != 0),
+        seed_(options.seed),
         key_(options.seed) {}
 
   Batch next() override {
@@ -54,6 +58,16 @@ class TensorSource final : public BatchSource {
     if (own_seed_) return;
     key_ = key;
     orders_.clear();
+  }
+
+  std::string fingerprint() const override {
+    std::string text;
+    for (const at::Tensor& tensor : all_.tensors()) text += (text.empty() ? "" : ", ") + detail::fingerprint(tensor);
+    if (batch_size_ == rows_) return text;
+    text += ", in batches of " + std::to_string(batch_size_);
+    if (rows_an_epoch_ != rows_) text += " without the last " + std::to_string(rows_ - rows_an_epoch_);
+    if (shuffle_) text += own_seed_ ? ", shuffled from seed " + std::to_string(seed_) : std::string(", shuffled");
+    return text;
   }
 
   void save(State& state, const std::string& prefix) const override {
@@ -103,6 +117,7 @@ class TensorSource final : public BatchSource {
   int64_t rows_an_epoch_;
   bool shuffle_;
   bool own_seed_;
+  uint64_t seed_;
   uint64_t key_;
   int64_t epoch_ = 0;
   int64_t position_ = 0;            // row of the epoch at which the next batch begins
@@ -123,6 +138,15 @@ class Zip final : public BatchSource {
   }
 
   int64_t epoch() const override { return sources_.front()->epoch(); }
+
+  std::string fingerprint() const override {
+    std::string text;
+    for (const auto& source : sources_) {
+      const std::string own = source->fingerprint();
+      text += (text.empty() ? "" : " beside ") + (own.empty() ? c10::demangle(typeid(*source).name()) : own);
+    }
+    return text;
+  }
 
   // A stream for each: with one for all, sources of as many rows would be in step.
   void seed(uint64_t key) override {

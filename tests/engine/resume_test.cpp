@@ -45,9 +45,7 @@ TEST_CASE("A run saved at any step and resumed is the same run bit for bit", "[e
     for (const int64_t astray : {0, 3}) {
       INFO("into an engine that has taken " << astray << " steps");
       ResumeProblem problem;
-      auto options = ResumeProblem::options();
-      options.seed = astray > 0 ? 77 : options.seed;
-      Engine engine(options);
+      Engine engine(ResumeProblem::options());
       problem.add_to(engine);
       for (int64_t i = 0; i < astray; ++i) engine.step();
       Log rest;
@@ -118,7 +116,7 @@ TEST_CASE("What a resume could forget would be seen", "[engine][resume]") {
       REQUIRE(fresh.has(key));
       other = fresh.values().at(key);
     }
-    engine.load_state(with(middle, key, other));
+    engine.load_state(with(middle, key, other), {.allow_changed = {"net.schedule"}});  // which is at another step then
     engine.run();
     CHECK(difference(engine.state(), end) != "");
   }

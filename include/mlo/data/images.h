@@ -21,6 +21,9 @@ class ImageSet {
   virtual int64_t label(int64_t i) const = 0;                   ///< 0 … classes().size() − 1
   /// uint8 [channels, height, width]; sizes may differ between images. Throws mlo::Error naming the file.
   virtual at::Tensor image(int64_t i) const = 0;
+  /// A text that differs where images, labels or classes do, as far as can be seen at little cost: see BatchSource::fingerprint.
+  /// By default from the labels, the names of the classes and 16 images at even distances.
+  virtual std::string fingerprint() const;
 };
 
 /// uint8 [N, C, H, W] and int64 [N] in memory. Classes without a name are called by their number.

@@ -24,6 +24,10 @@ class BatchSource {
   /// Called once, before the first batch, with the key of the stream this source draws from. A source with a seed of its
   /// own ignores it.
   virtual void seed(uint64_t /*key*/) {}
+  /// A text, for people too, that differs where the stream would: rows, shapes, types, batches, order and a checksum of what is
+  /// handed out, or of a part of it. A resumed run is compared by it (`LoadOptions`), and it is asked for at each save. Empty: the
+  /// class is all that is compared.
+  virtual std::string fingerprint() const { return {}; }
   /// Under keys that begin with `prefix` ("level/head/data/").
   virtual void save(State& state, const std::string& prefix) const = 0;
   /// Throws CheckpointError, with the source as before, for the state of a source of other rows, batches or order.
