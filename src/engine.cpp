@@ -55,6 +55,7 @@ const char* to_string(RunSummary::Reason reason) {
 std::atomic<const void*> Exclusive::active = nullptr;
 
 Exclusive::Exclusive(Engine::Body& body) : levels_(body.levels) {
+  body.check_usable();
   const void* nobody = nullptr;
   outermost_ = active.compare_exchange_strong(nobody, &body);
   if (!outermost_ && nobody != &body)
@@ -165,6 +166,7 @@ int64_t Engine::steps_taken() const { return body_->steps; }
 const EngineOptions& Engine::options() const { return body_->options; }
 
 State Engine::state() const {
+  body_->check_usable();
   body_->build();
   return body_->state();
 }
@@ -175,6 +177,18 @@ void Engine::load_state(const State& state, const LoadOptions& options) {
 void Engine::save(const std::filesystem::path& file) const { write_checkpoint(file, state(), body_->options.checkpoint_sink); }
 void Engine::load(const std::filesystem::path& file, const LoadOptions& options) {
   load_state(read_checkpoint(file), options);
+}
+
+void Engine::Body::check_usable() const {
+  if (!broken) return;
+  std::string why = "of an unknown exception";
+  try {
+    std::rethrow_exception(broken);
+  } catch (const std::exception& error) {
+    why = error.what();
+  } catch (...) {
+  }
+  throw Error("this engine cannot go on: it could not be put back as it was (" + why + "); make a new one, and load a checkpoint");
 }
 
 void Engine::Body::warn(const std::string& what, const std::string& text) {

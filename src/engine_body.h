@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <map>
 #include <set>
 #include <string>
@@ -26,6 +27,7 @@ struct Engine::Body {
   bool built = false;
   std::vector<std::shared_ptr<Callback>> callbacks;
   std::set<std::string> warned;
+  std::exception_ptr broken;  // why its state could not be put back; nothing may go on from there
 
   int64_t steps = 0;  // of the first top level
   std::atomic<bool> stop_requested = false;
@@ -62,6 +64,7 @@ struct Engine::Body {
   void step();
 
   // engine.cpp
+  void check_usable() const;
   RunSummary run();
   std::map<std::string, double> validate();
   bool judge(const std::map<std::string, double>& metrics);

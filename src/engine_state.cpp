@@ -248,6 +248,7 @@ void Engine::Body::load_state(const State& incoming, const LoadOptions& load) {
     try {
       apply_state(before);
     } catch (const std::exception& second) {
+      broken = std::current_exception();
       throw CheckpointError("the checkpoint could not be applied: " + words(error) +
                             "; nor could the engine be put back as it was: " + words(second) + "; build it anew");
     }

@@ -3,9 +3,11 @@
 #include "mlo/hypergradient/check.h"
 
 #include "engine_body.h"
-#include "hypergradient/sweep.h"
+#include "hypergradient/differences.h"
 #include "mlo/error.h"
+#include "text.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace mlo {
@@ -19,76 +21,162 @@ Comparison compare(const std::vector<double>& g, const std::vector<double>& r) {
     rr += r[i] * r[i];
     gr += g[i] * r[i];
   }
-  if (gg == 0.0 && rr == 0.0) return {0.0, 1.0};
-  return {std::sqrt(difference / (rr > 0.0 ? rr : gg)), gg > 0.0 && rr > 0.0 ? gr / std::sqrt(gg * rr) : 0.0};
+  Comparison result{.cosine = 1.0, .norm = std::sqrt(gg), .reference_norm = std::sqrt(rr), .worst = {}};
+  if (gg == 0.0 && rr == 0.0) return result;
+  result.relative_error = std::sqrt(difference / (rr > 0.0 ? rr : gg));
+  result.cosine = gg > 0.0 && rr > 0.0 ? gr / std::sqrt(gg * rr) : 0.0;
+  return result;
 }
 
-Comparison compare(const Tensors& g, const Tensors& r) {
+std::vector<int64_t> unraveled(int64_t element, at::IntArrayRef sizes) {
+  std::vector<int64_t> index(sizes.size());
+  for (std::size_t d = sizes.size(); d-- > 0; element /= sizes[d]) index[d] = element % sizes[d];
+  return index;
+}
+
+// Of tensors that automatic differentiation gives, element by element.
+Comparison compare(const Tensors& g, const Tensors& r, const std::vector<std::string>& names) {
   std::vector<double> flat[2];
   for (int side = 0; side < 2; ++side)
     for (const auto& tensor : side == 0 ? g : r) {
       const at::Tensor line = tensor.detach().to(at::kDouble).cpu().contiguous().view({-1});
       flat[side].insert(flat[side].end(), line.const_data_ptr<double>(), line.const_data_ptr<double>() + line.numel());
     }
-  return compare(flat[0], flat[1]);
+  Comparison result = compare(flat[0], flat[1]);
+  double largest = 0.0;
+  std::size_t at = 0;
+  for (std::size_t t = 0; t < g.size(); ++t)
+    for (int64_t i = 0; i < g[t].numel(); ++i, ++at) {
+      const double apart = std::abs(flat[0][at] - flat[1][at]);
+      if (apart <= largest) continue;
+      largest = apart;
+      result.worst = {names[t], unraveled(i, g[t].sizes()), flat[0][at], flat[1][at]};
+    }
+  return result;
 }
 
-// Puts the engine back as it was, whatever happens in between.
-class Unchanged {
- public:
-  explicit Unchanged(Engine::Body& body) : body_(body), state_(body.state()) {}
-  ~Unchanged() { again(); }
-  void again() const { body_.apply_state(state_); }
+double root_mean_square(const at::Tensor& tensor) {
+  return norm({tensor.detach()}) / std::sqrt(static_cast<double>(std::max<int64_t>(tensor.numel(), 1)));
+}
 
- private:
-  Engine::Body& body_;
-  const State state_;
-};
-
-// How the lower levels' steps are taken again at a shifted point.
-enum class Response { steps_taken, solved_anew };
-
-class Differences {
- public:
-  Differences(Engine::Body& body, Level& level, const Unchanged& start, const CheckOptions& options)
-      : body_(body), level_(level), start_(start), options_(options) {}
-
-  // [L(θ + ρd) − L(θ − ρd)] / 2ρ, the levels below responding.
-  double along(const Tensors& direction, double rho, Response response) const {
-    return (loss_at(direction, rho, response) - loss_at(direction, -rho, response)) / (2.0 * rho);
+Direction random_direction(const Level& level, const std::vector<double>& sizes, std::vector<std::size_t> parameters, uint64_t key) {
+  Direction direction;
+  direction.shift.resize(level.parameters.size());
+  seed_generators(key);
+  double squares = 0.0, count = 0.0;
+  for (const std::size_t t : parameters) {
+    direction.shift[t] = zeros_like({level.parameters[t]}).front().normal_().mul_(sizes[t]);
+    squares += sizes[t] * sizes[t] * static_cast<double>(level.parameters[t].numel());
+    count += static_cast<double>(level.parameters[t].numel());
   }
+  direction.unit = count > 0.0 ? std::sqrt(squares / count) : 1.0;
+  direction.parameters = std::move(parameters);
+  return direction;
+}
 
- private:
-  double loss_at(const Tensors& direction, double shift, Response response) const {
-    start_.again();
-    const at::NoGradGuard no_grad;
-    level_.values.about_to_change();
-    for (std::size_t i = 0; i < direction.size(); ++i)
-      level_.parameters[i].add_(direction[i].to(level_.parameters[i].scalar_type()), shift);
-    if (response == Response::steps_taken) {
-      body_.advance_below(level_);
-    } else {
-      solve_below();
+Direction coordinate(const Level& level, const std::vector<double>& sizes, std::size_t parameter, int64_t element) {
+  Direction direction;
+  direction.shift.resize(level.parameters.size());
+  direction.shift[parameter] = zeros_like({level.parameters[parameter]}).front();
+  const double value = level.parameters[parameter].detach().reshape({-1})[element].item<double>();
+  direction.unit = std::max(std::abs(value), std::min(sizes[parameter], 1.0));
+  direction.shift[parameter].view({-1})[element].fill_(direction.unit);
+  direction.parameters = {parameter};
+  direction.coordinate = element;
+  return direction;
+}
+
+// What a step is relative to: a tensor near zero says nothing about how far the loss is smooth, so no size is below 1.
+std::vector<double> sizes_of(const Level& level) {
+  std::vector<double> sizes;
+  for (const auto& parameter : level.parameters) sizes.push_back(std::max(root_mean_square(parameter), 1.0));
+  return sizes;
+}
+
+// But small numbers may be small because they mean something (a learning rate): a tensor's own size it is, where steps of that size
+// give better differences, or others.
+void look_at_small_tensors(const Level& level, std::vector<double>& sizes, Differences& differences, uint64_t seed) {
+  std::vector<double> own;
+  for (const auto& parameter : level.parameters) own.push_back(root_mean_square(parameter));
+  for (std::size_t t = 0; t < sizes.size(); ++t) {
+    if (own[t] == 0.0 || own[t] > 0.1) continue;
+    const auto along = [&](const std::vector<double>& relative_to) {
+      return differences.attempt(random_direction(level, relative_to, {t}, stream_key(seed, level.stream, -7, static_cast<int64_t>(t))));
+    };
+    const Differences::Derivative far = along(sizes), near = along(own);
+    if (near.error < far.error || std::abs(far.value - near.value) > 2.0 * (far.error + near.error)) sizes[t] = own[t];
+  }
+}
+
+// `budget` directions, shared out evenly among the tensors, or among groups of them where there are more tensors.
+std::vector<Direction> directions_of(const Level& level, const std::vector<double>& sizes, int64_t budget, uint64_t seed) {
+  struct Block {
+    std::vector<std::size_t> parameters;
+    int64_t elements = 0, share = 0;
+  };
+  std::vector<Block> blocks(std::min(level.parameters.size(), static_cast<std::size_t>(budget)));
+  for (std::size_t t = 0; t < level.parameters.size(); ++t) {
+    Block& block = blocks[t % blocks.size()];
+    block.parameters.push_back(t);
+    block.elements += level.parameters[t].numel();
+  }
+  for (bool shared = true; shared && budget > 0;) {
+    shared = false;
+    for (Block& block : blocks)
+      if (budget > 0 && block.share < block.elements) {
+        ++block.share;
+        --budget;
+        shared = true;
+      }
+  }
+  std::vector<Direction> result;
+  for (const Block& block : blocks)
+    for (int64_t i = 0; i < block.share; ++i) {
+      if (block.parameters.size() == 1 && block.share == block.elements) {
+        result.push_back(coordinate(level, sizes, block.parameters[0], i));
+        continue;
+      }
+      const auto number = static_cast<int64_t>(result.size());
+      result.push_back(random_direction(level, sizes, block.parameters, stream_key(seed, level.stream, -5, number)));
+      result.back().weight = 1.0 / std::sqrt(static_cast<double>(block.share));
     }
-    double loss = 0.0;
-    std::vector<Draw> draws = body_.draw(level_);
-    for (Draw& draw : draws) loss += evaluate(level_, draw, /*replay=*/false).loss.item<double>();
-    return loss / static_cast<double>(draws.size());
-  }
+  return result;
+}
 
-  // Each responding level takes many own steps, the ones that are read first; none waits for another.
-  void solve_below() const {
-    const auto order = level_.sweep ? level_.sweep->order() : std::vector<std::size_t>{};
-    for (auto k = order.rbegin(); k != order.rend(); ++k)
-      for (int64_t i = 0; i < options_.resolve_steps; ++i)
-        body_.apply(body_.levels[*k], body_.total_gradient(body_.levels[*k], nullptr), nullptr);
+Comparison compare(const Level& level, const Tensors& g, const std::vector<Direction>& directions, Differences& differences) {
+  std::vector<double> ours, theirs;
+  double error = 0.0, largest = 0.0;
+  std::optional<Comparison::Coordinate> worst;
+  for (const Direction& direction : directions) {
+    const double value = dot(g, direction.shift) / direction.unit;
+    const Differences::Derivative derivative = differences.along(direction);
+    ours.push_back(direction.weight * value);
+    theirs.push_back(direction.weight * derivative.value);
+    error += direction.weight * direction.weight * derivative.error * derivative.error;
+    const double apart = direction.weight * std::abs(value - derivative.value);
+    if (apart <= largest) continue;
+    largest = apart;
+    worst = {"", {}, value, derivative.value};
+    for (const std::size_t t : direction.parameters)
+      worst->parameter += (worst->parameter.empty() ? "" : ", ") + level.parameter_names[t];
+    if (direction.coordinate >= 0)
+      worst->index = unraveled(direction.coordinate, level.parameters[direction.parameters[0]].sizes());
   }
+  Comparison result = compare(ours, theirs);
+  result.worst = std::move(worst);
+  const double size = result.reference_norm > 0.0 ? result.reference_norm : result.norm;
+  if (size > 0.0) result.uncertainty = std::sqrt(error) / size;
+  return result;
+}
 
-  Engine::Body& body_;
-  Level& level_;
-  const Unchanged& start_;
-  const CheckOptions& options_;
-};
+void compare_with_levels_solved_anew(CheckReport& report, const Tensors& g, const std::vector<Direction>& directions,
+                                     Differences& differences, const Level& level) {
+  report.resolved = compare(level, g, directions, differences);
+  report.solved = differences.solved();
+  double missing = 0.0;
+  for (const auto& each : report.solved) missing = std::max(missing, each.missing);
+  report.resolved->uncertainty += missing;
+}
 
 // The problem's own derivatives against automatic differentiation, on the first batch and a random direction.
 CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t seed) {
@@ -97,9 +185,12 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
   std::vector<char> wanted(body.levels.size(), 0);
   wanted[level.index] = 1;
   Tensors wrt = level.parameters;
+  std::vector<std::string> names = level.parameter_names;
   for (const std::size_t j : body.graph.nodes[level.index].reads) {
+    const Level& read = body.levels[j];
     wanted[j] = 1;
-    wrt.insert(wrt.end(), body.levels[j].parameters.begin(), body.levels[j].parameters.end());
+    wrt.insert(wrt.end(), read.parameters.begin(), read.parameters.end());
+    for (const auto& name : read.parameter_names) names.push_back(name + " of level '" + read.name + "'");
   }
   Draw draw = body.draw(level).front();
   seed_generators(stream_key(seed, level.stream, -4, 0));
@@ -122,9 +213,9 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
     if (inner.defined()) product = torch::autograd::grad({inner}, wrt, {}, true, false, /*allow_unused=*/true);
   }
   const at::NoGradGuard no_grad;
-  result.product = compare(widened(known_product(level, draw, v, wrt), wrt), widened(product, wrt));
+  result.product = compare(widened(known_product(level, draw, v, wrt), wrt), widened(product, wrt), names);
   Tensors own;
-  if (known_gradient(level, draw, /*replay=*/true, wrt, own)) result.gradient = compare(widened(own, wrt), widened(gradient, wrt));
+  if (known_gradient(level, draw, /*replay=*/true, wrt, own)) result.gradient = compare(widened(own, wrt), widened(gradient, wrt), names);
   return result;
 }
 
@@ -133,7 +224,7 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
 void CheckOptions::validate() const {
   if (directions < 1) throw ConfigError("CheckOptions: directions = " + std::to_string(directions) + "; it must be >= 1");
   if (!(radius >= 0.0) || !std::isfinite(radius))
-    throw ConfigError("CheckOptions: radius = " + c10::str(radius) + "; it must be positive, or 0 for the default of the dtype");
+    throw ConfigError("CheckOptions: radius = " + number(radius) + "; it must be positive, or 0 for the default of the dtype");
   if (resolve_steps < 0)
     throw ConfigError("CheckOptions: resolve_steps = " + std::to_string(resolve_steps) + "; it must be >= 0 (0: not compared)");
 }
@@ -144,67 +235,57 @@ CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
   Engine::Body& body = EngineAccess::body(engine);
   const Exclusive exclusive(body);
   Level& level = options.level.empty() ? body.levels[body.tops.back()] : body.levels.find(options.level);
-  const Unchanged start(body);
-
-  CheckReport report;
-  report.level = level.name;
-  const int64_t count = numel(level.parameters);
-  report.exact_directions = count <= options.directions;
-  report.directions = report.exact_directions ? count : options.directions;
+  StateGuard start(body);
 
   body.begin_cycle();
   body.advance_below(level);
   const Tensors g = widened(body.total_gradient(level, nullptr), level.parameters);
+  if (!all_finite(g))
+    throw NonFiniteError("check_hypergradient: the hypergradient of level '" + level.name + "' is not finite; look for a square root, "
+                         "logarithm or division at zero");
+  start.restore();
 
-  bool all_double = true;
-  for (const auto& parameter : level.parameters) all_double &= parameter.scalar_type() == at::kDouble;
-  const double relative = options.radius > 0.0 ? options.radius : (all_double ? 1e-5 : 1e-2);
-  const double size = norm(level.parameters);
-  const double rho = relative * (size > 0.0 ? size / std::sqrt(static_cast<double>(count)) : 1.0);
+  CheckReport report;
+  report.level = level.name;
+  std::vector<double> sizes = sizes_of(level);
+  std::vector<std::size_t> all(level.parameters.size());
+  for (std::size_t t = 0; t < all.size(); ++t) all[t] = t;
+  const Direction everywhere = random_direction(level, sizes, all, stream_key(options.seed, level.stream, -6, 0));
+  const auto add_cost = [&report](const Differences& differences) {
+    report.evaluations += differences.evaluations();
+    report.own_steps += differences.own_steps();
+  };
 
-  const Differences differences(body, level, start, options);
-  std::vector<double> ours, taken, resolved;
-  for (int64_t i = 0; i < report.directions; ++i) {
-    Tensors direction = zeros_like(level.parameters);
-    if (report.exact_directions) {
-      int64_t coordinate = i;
-      for (auto& tensor : direction) {
-        if (coordinate < tensor.numel()) {
-          tensor.view({-1})[coordinate].fill_(1.0);
-          break;
-        }
-        coordinate -= tensor.numel();
-      }
-    } else {
-      seed_generators(stream_key(options.seed, level.stream, -5, i));
-      for (auto& tensor : direction) tensor.normal_();
-    }
-    ours.push_back(dot(g, direction));
-    taken.push_back(differences.along(direction, rho, Response::steps_taken));
-    if (options.resolve_steps > 0) resolved.push_back(differences.along(direction, rho, Response::solved_anew));
+  std::vector<Direction> directions;
+  {
+    Differences differences(body, level, start, options, Response::steps_taken, everywhere);
+    if (options.radius == 0.0) look_at_small_tensors(level, sizes, differences, options.seed);
+    start.restore();  // the values of parameters that nothing has shifted
+    directions = directions_of(level, sizes, options.directions, options.seed);
+    report.directions = static_cast<int64_t>(directions.size());
+    report.exact_directions = report.directions == numel(level.parameters);
+    report.steps_taken = compare(level, g, directions, differences);
+    add_cost(differences);
   }
-  report.steps_taken = compare(ours, taken);
-  if (options.resolve_steps > 0) report.resolved = compare(ours, resolved);
+  if (options.resolve_steps > 0) {
+    try {
+      Differences differences(body, level, start, options, Response::solved_anew, everywhere);
+      compare_with_levels_solved_anew(report, g, directions, differences, level);
+      add_cost(differences);
+    } catch (const CheckpointError&) {
+      throw;
+    } catch (const Error& error) {
+      report.resolve_failure = error.what();
+    } catch (const c10::Error& error) {
+      report.resolve_failure = error.what_without_backtrace();
+    }
+  }
 
-  start.again();
+  start.restore();
   for (const auto& each : body.levels.all)
     if (each->analytic) report.analytic.push_back(check_analytic(body, *each, options.seed));
+  start.finish();
   return report;
-}
-
-std::string CheckReport::to_string() const {
-  const auto line = [](const Comparison& comparison) {
-    return c10::str("relative error ", comparison.relative_error, ", cosine ", comparison.cosine);
-  };
-  std::string text = "hypergradient of level '" + level + "' in " + std::to_string(directions) +
-                     (exact_directions ? " coordinates\n" : " random directions\n");
-  text += "  against the steps taken:     " + line(steps_taken) + "\n";
-  if (resolved) text += "  against levels solved anew:  " + line(*resolved) + "\n";
-  for (const auto& each : analytic) {
-    text += "  analytic product of '" + each.level + "':  " + line(each.product) + "\n";
-    if (each.gradient) text += "  analytic gradient of '" + each.level + "': " + line(*each.gradient) + "\n";
-  }
-  return text;
 }
 
 }  // namespace mlo
