@@ -88,6 +88,13 @@ class FunctionalUpdate {
 
   double rate = 1;  ///< factor on the learning rates, from a schedule
 
+  /// Holds the moments as they are: autograd goes back no further.
+  void detach() {
+    for (Tensors* moments : {&m_, &v_})
+      for (auto& each : *moments)
+        if (each.defined()) each = each.detach();
+  }
+
   Tensors operator()(const Tensors& theta, const Tensors& gradients) {
     Tensors result = theta;
     for (size_t i = 0; i < theta.size(); ++i) {
