@@ -23,8 +23,6 @@ class Draws {
   uint64_t key_, count_ = 0;
 };
 
-std::string size_of(const at::Tensor& image) { return std::to_string(image.size(2)) + " x " + std::to_string(image.size(1)); }
-
 at::Tensor part(const at::Tensor& image, int64_t top, int64_t left, int64_t height, int64_t width) {
   return image.narrow(1, top, height).narrow(2, left, width);
 }
@@ -91,14 +89,12 @@ void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t
   int64_t top = 0, left = 0;
   if (augmentation.resized_crop) {
     pixels = resized_crop(image, *augmentation.resized_crop, size, draws);
-  } else if (augmentation.crop_padding > 0) {
-    if (image.size(1) != size || image.size(2) != size)
-      throw Error("an image of " + size_of(image) + " pixels cannot be padded and cropped to " + std::to_string(size) +
-                  "; expected images of that size: use a resized crop, or none");
-    top = draws.below(2 * augmentation.crop_padding + 1) - augmentation.crop_padding;
-    left = draws.below(2 * augmentation.crop_padding + 1) - augmentation.crop_padding;
-  } else if (image.size(1) != size || image.size(2) != size) {
-    pixels = fitted(image, size);
+  } else {
+    if (image.size(1) != size || image.size(2) != size) pixels = fitted(image, size);
+    if (augmentation.crop_padding > 0) {
+      top = draws.below(2 * augmentation.crop_padding + 1) - augmentation.crop_padding;
+      left = draws.below(2 * augmentation.crop_padding + 1) - augmentation.crop_padding;
+    }
   }
   pixels = pixels.contiguous();
 

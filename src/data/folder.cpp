@@ -1,68 +1,13 @@
-#include "data/fingerprint.h"
+#include "mlo/data/image_files.h"
 #include "mlo/data/images.h"
 #include "mlo/error.h"
 
 #include <algorithm>
-#include <fstream>
-#include <mutex>
 
 namespace mlo {
 namespace {
 
 namespace fs = std::filesystem;
-
-class FolderImages final : public ImageSet {
- public:
-  FolderImages(int64_t channels, std::vector<std::string> classes, std::vector<fs::path> files, std::vector<int64_t> labels)
-      : channels_(channels), classes_(std::move(classes)), files_(std::move(files)), labels_(std::move(labels)) {}
-  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
-  int64_t channels() const override { return channels_; }
-  const std::vector<std::string>& classes() const override { return classes_; }
-  int64_t label(int64_t i) const override { return labels_[static_cast<std::size_t>(i)]; }
-  at::Tensor image(int64_t i) const override { return read_image(files_[static_cast<std::size_t>(i)], channels_); }
-
-  /// Of every file its class, name and size; of 64 at even distances what begins them.
-  std::string fingerprint() const override {
-    std::call_once(summed_up_, [this] {
-      detail::Checksum sum;
-      for (std::size_t i = 0; i < files_.size(); ++i) {
-        sum.add(classes_[static_cast<std::size_t>(labels_[i])]);
-        sum.add(files_[i].filename().string());
-        std::error_code error;
-        const auto bytes = static_cast<uint64_t>(fs::file_size(files_[i], error));  // of what is no file: an error's number
-        sum.add(&bytes, sizeof(bytes));
-      }
-      const std::size_t looks = std::min<std::size_t>(64, files_.size());
-      std::vector<char> bytes(std::size_t{1} << 16);
-      for (std::size_t i = 0; i < looks; ++i) {
-        const fs::path& file = files_[looks > 1 ? i * (files_.size() - 1) / (looks - 1) : 0];
-        std::error_code error;
-        if (!fs::is_regular_file(file, error)) continue;  // a pipe would never end
-        std::ifstream in(file, std::ios::binary);
-        in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-        sum.add(bytes.data(), static_cast<std::size_t>(in.gcount()));
-      }
-      fingerprint_ = std::to_string(files_.size()) + " files " + sum.text() + ", " + std::to_string(classes_.size()) +
-                     " classes, " + std::to_string(channels_) + " channels";
-    });
-    return fingerprint_;
-  }
-
- private:
-  int64_t channels_;
-  std::vector<std::string> classes_;
-  std::vector<fs::path> files_;
-  std::vector<int64_t> labels_;
-  mutable std::once_flag summed_up_;
-  mutable std::string fingerprint_;
-};
-
-bool is_image(const fs::path& file) {
-  std::string extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
-}
 
 bool hidden(const fs::path& path) { return path.filename().string().starts_with("."); }
 
@@ -95,7 +40,7 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
     classes.push_back(inside.filename().string());
     const std::size_t before = files.size();
     for (const fs::path& file :
-         entries(inside, [](const fs::directory_entry& e) { return !e.is_directory() && is_image(e.path()); })) {
+         entries(inside, [](const fs::directory_entry& e) { return !e.is_directory() && named_as_image(e.path()); })) {
       if (options.on_bad_image) {
         try {
           read_image(file, options.channels);
@@ -112,7 +57,7 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
   }
   if (classes.empty())
     throw Error("folder '" + folder.string() + "' holds no folders; expected one folder a class, with JPEG or PNG images in it");
-  return std::make_shared<FolderImages>(options.channels, std::move(classes), std::move(files), std::move(labels));
+  return file_images(std::move(files), std::move(labels), std::move(classes), options.channels);
 }
 
 }  // namespace mlo

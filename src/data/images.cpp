@@ -182,17 +182,16 @@ Split split_by_class(const ImageSet& images, double held_out, uint64_t seed) {
   for (std::size_t c = 0; c < rows.size(); ++c) {
     const auto count = static_cast<int64_t>(rows[c].size());
     if (count == 0) continue;
-    const int64_t out = std::llround(held_out * static_cast<double>(count));
-    if (out == 0 || out == count)
-      throw ConfigError("class '" + images.classes()[c] + "' has " + std::to_string(count) + " images, of which a part of " +
-                        std::to_string(held_out) + " is " + std::to_string(out) +
-                        "; both parts need an image of each class: give more, or another part");
+    const int64_t out = count == 1 ? 0 : std::clamp<int64_t>(std::llround(held_out * static_cast<double>(count)), 1, count - 1);
     auto generator = at::detail::createCPUGenerator(stream_key(seed, 0, static_cast<int64_t>(c), 0));
     const at::Tensor order = at::randperm(count, generator, at::kLong);
     const auto* place = order.const_data_ptr<int64_t>();
     for (int64_t i = 0; i < count; ++i)
       (i < out ? split.held_out : split.train).push_back(rows[c][static_cast<std::size_t>(place[i])]);
   }
+  if (split.held_out.empty() || split.train.empty())
+    throw ConfigError("split_by_class: " + std::to_string(images.size()) + " images of " +
+                      std::to_string(images.classes().size()) + " classes cannot be divided, expected a class with two or more");
   std::sort(split.train.begin(), split.train.end());
   std::sort(split.held_out.begin(), split.held_out.end());
   return split;

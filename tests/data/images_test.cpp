@@ -1,13 +1,17 @@
 #include "io/files.h"
 
 #include <mlo/data/augment.h>
+#include <mlo/data/image_files.h>
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 
 #include <torch/torch.h>
 
+#include <array>
 #include <random>
 #include <sstream>
+
+#include <sys/stat.h>
 
 #include "catch.h"
 
@@ -64,6 +68,8 @@ TEST_CASE("JPEG and PNG files of every kind are read as PIL reads them", "[image
     const auto file = folder / f.name;
     write_bytes(file, f.file);
     // Decoders of JPEG may round differently; grey and back through CMYK adds to it.
+    const mlo::ImageSize size = mlo::image_size(file);
+    CHECK((size.width == f.colour.size(2) && size.height == f.colour.size(1)));
     const int64_t tolerance = f.name == "cmyk.jpg" ? 3 : f.name.ends_with(".jpg") ? 2 : 0;
     for (const int64_t channels : {3, 1}) {
       const at::Tensor image = mlo::read_image(file, channels), expected = channels == 3 ? f.colour : f.grey;
@@ -71,6 +77,24 @@ TEST_CASE("JPEG and PNG files of every kind are read as PIL reads them", "[image
       CHECK((image.to(at::kInt) - expected.to(at::kInt)).abs().max().item<int64_t>() <= tolerance);
     }
   }
+}
+
+TEST_CASE("An image's size is read from its header, and files are known by their names", "[images]") {
+  const TemporaryFolder folder;
+  std::vector<uint8_t> bytes = mlo::encode_png(noise(3, 40, 70));
+  bytes.resize(40);  // no pixels left
+  write_bytes(folder / "cut.png", std::string(bytes.begin(), bytes.end()));
+  CHECK(mlo::image_size(folder / "cut.png") == mlo::ImageSize{.width = 70, .height = 40});
+  // A thumbnail in a segment before the frame is not the image.
+  const std::string thumbnail("\xFF\xD8\xFF\xC0\0\x0B\x08\0\x05\0\x05\x01\x01\x11\0", 15);
+  const auto head = std::string("\xFF\xD8\xFF\xE1\0\x11", 6) + thumbnail;
+  write_bytes(folder / "cut.jpg", head + std::string("\xFF\xC2\0\x0B\x08\x01\x02\x03\x04\x01\x01\x11\0", 13));
+  CHECK(mlo::image_size(folder / "cut.jpg") == mlo::ImageSize{.width = 0x304, .height = 0x102});
+  for (const char* name : {"a.jpg", "a.JPEG", "a.jpe", "a.jfif", "a.b.PNG"}) CHECK(mlo::named_as_image(name));
+  for (const char* name : {"a.webp", "jpg", ".png", "a.jpg.txt", ""}) CHECK_FALSE(mlo::named_as_image(name));
+  CHECK_THROWS_WITH(mlo::file_images({"a.png"}, {1}, {"one"}), Contains("label 1"));
+  CHECK_THROWS_WITH(mlo::file_images({"a.png"}, {}, {"one"}), Contains("0 labels for 1 files"));
+  CHECK(mlo::file_images({folder / "cut.png"}, {0}, {"one"}, 1)->channels() == 1);
 }
 
 TEST_CASE("A PNG that was written is read back to the bit", "[images]") {
@@ -93,6 +117,10 @@ TEST_CASE("What is no image is named, and no damage ends the process", "[images]
   CHECK_THAT(refusal([&] { mlo::read_image(file); }), Contains("neither JPEG nor PNG"));
   CHECK_THAT(refusal([&] { mlo::read_image(folder / "none.png"); }), Contains("cannot be opened"));
   CHECK_THROWS_AS(mlo::read_image(file, 2), mlo::ConfigError);
+  CHECK_THAT(refusal([&] { mlo::image_size(file); }), Contains(file.string()) && Contains("neither JPEG nor PNG"));
+  CHECK_THAT(refusal([&] { mlo::image_size(folder / "none.png"); }), Contains("cannot be opened"));
+  REQUIRE(::mkfifo((folder / "pipe.png").c_str(), 0600) == 0);
+  CHECK_THAT(refusal([&] { mlo::image_size(folder / "pipe.png"); }), Contains("no regular file"));
 
   std::mt19937_64 random(7);
   int refused = 0, read = 0;
@@ -216,8 +244,20 @@ TEST_CASE("A split takes the same part of each class, by the seed", "[images]") 
   all.insert(all.end(), split.held_out.begin(), split.held_out.end());
   std::sort(all.begin(), all.end());
   for (int64_t i = 0; i < 100; ++i) CHECK(all[static_cast<std::size_t>(i)] == i);
-  CHECK_THROWS_WITH(mlo::split_by_class(*set, 0.01, 5), Contains("class '1'"));
   CHECK_THROWS_AS(mlo::split_by_class(*set, 1.0, 5), mlo::ConfigError);
+
+  // However small a class or a part is, both have an image of it; the only one of a class is for training.
+  const auto rare = mlo::tensor_images(torch::zeros({8, 1, 2, 2}, at::kByte), torch::tensor({0, 0, 0, 0, 0, 1, 1, 2}));
+  for (const double part : {0.01, 0.2, 0.99}) {
+    std::array<int, 3> train = {}, out = {};
+    const mlo::Split parts = mlo::split_by_class(*rare, part, 5);
+    for (const int64_t row : parts.train) ++train[static_cast<std::size_t>(rare->label(row))];
+    for (const int64_t row : parts.held_out) ++out[static_cast<std::size_t>(rare->label(row))];
+    CHECK(train == std::array<int, 3>{part == 0.99 ? 1 : 4, 1, 1});
+    CHECK(out == std::array<int, 3>{part == 0.99 ? 4 : 1, 1, 0});
+  }
+  const auto single = mlo::tensor_images(torch::zeros({2, 1, 2, 2}, at::kByte), torch::tensor({0, 1}));
+  CHECK_THROWS_WITH(mlo::split_by_class(*single, 0.5, 5), Contains("2 images of 2 classes"));
   CHECK_THROWS_WITH(mlo::tensor_images(torch::zeros({2, 1, 2, 2}, at::kByte), torch::tensor({0, 3}), {"a", "b"}),
                     Contains("from 0 to 3"));
 }
@@ -270,8 +310,12 @@ TEST_CASE("Padded crops and flips move pixels and nothing else", "[augment]") {
     REQUIRE(matches == 1);
   }
   CHECK(seen.size() == 50);  // each of 5 x 5 places, both ways
-  at::Tensor out = torch::empty({3, 8, 8});
-  CHECK_THROWS_WITH(mlo::augment(noise(3, 9, 8), a, 1, out.data_ptr<float>()), Contains("8 x 9"));
+  // An image of another size is fitted first.
+  const at::Tensor other = noise(3, 16, 16), fitted = mlo::resize_bicubic(other, 8, 8);
+  at::Tensor out = torch::empty({3, 8, 8}), expected = torch::empty({3, 8, 8});
+  mlo::augment(other, a, 1, out.data_ptr<float>());
+  mlo::augment(fitted, a, 1, expected.data_ptr<float>());
+  CHECK(at::equal(out, expected));
 }
 
 TEST_CASE("Resized crops keep to area and ratio, others are fitted", "[augment]") {

@@ -41,7 +41,7 @@ struct ImageFolderOptions {
   /// of each. Not given: images are read when they are asked for, and one that cannot be is an error.
   std::function<void(const std::string& message)> on_bad_image = {};
 };
-/// One folder a class, JPEG and PNG files in it (.jpg, .jpeg, .png; others are not looked at); classes in the order of their
+/// One folder a class, JPEG and PNG files in it (by `named_as_image`; others are not looked at); classes in the order of their
 /// names.
 std::shared_ptr<const ImageSet> folder_images(const std::filesystem::path& folder, ImageFolderOptions options = {});
 
@@ -51,8 +51,8 @@ at::Tensor read_image(const std::filesystem::path& file, int64_t channels = 3);
 std::vector<uint8_t> encode_png(const at::Tensor& image);
 void write_png(const std::filesystem::path& file, const at::Tensor& image);
 
-/// Row numbers of two parts, each class divided alike; `held_out` is the fraction of the second. Ascending. Throws
-/// mlo::ConfigError for a class so small that a part would have none of it.
+/// Row numbers of two parts, ascending. A fraction `held_out` of each class is in the second, at least one image and not all; the
+/// only image of a class is in the first. Throws mlo::ConfigError where a part would be empty.
 struct Split {
   std::vector<int64_t> train, held_out;
 };
