@@ -1,7 +1,6 @@
 #include "mlo/data/image_files.h"
 
 #include "data/fingerprint.h"
-#include "data/image_file.h"
 #include "mlo/error.h"
 
 #include <algorithm>
@@ -124,9 +123,11 @@ ImageSize image_size(const fs::path& file) {
   std::error_code error;
   if (!fs::is_regular_file(file, error))
     throw Error("image '" + file.string() + "' cannot be opened: it is no regular file; check its name, or remove it");
-  if (const auto size = by_header(file); size && size->width > 0 && size->height > 0 && size->width <= kMostPixels / size->height)
+  // A header that cannot be right is left to what reads the whole file and says what is wrong with it.
+  constexpr int64_t kMost = int64_t{1} << 28;
+  if (const auto size = by_header(file); size && size->width > 0 && size->height > 0 && size->width <= kMost / size->height)
     return *size;
-  const at::Tensor image = read_image(file);  // throws what is wrong with the file
+  const at::Tensor image = read_image(file);
   return {.width = image.size(2), .height = image.size(1)};
 }
 

@@ -1,5 +1,8 @@
 #include "mlomae/config/fields.h"
 
+#include <array>
+#include <charconv>
+
 namespace mlomae {
 namespace {
 
@@ -7,12 +10,16 @@ using Fields = std::vector<Field>;
 
 void data(Fields& all, Settings::Data& s) {
   all.push_back({"data.path", &s.path, "folder with the images"});
-  all.push_back({"data.format",
-                 &s.format,
-                 "cifar10, cifar100: the official binary files; idx: MNIST's files; folder: train/CLASS/*.jpg and "
-                 "test/CLASS/*.jpg (or val), or "
-                 "just CLASS/*.jpg; auto: what the folder holds",
-                 {"auto", "cifar10", "cifar100", "idx", "folder"}});
+  all.push_back(
+      {"data.unlabelled", &s.unlabelled,
+       "folder with images for the reconstruction level alone, at any depth, in place of those of data.path; empty: none"});
+  all.push_back(
+      {"data.format",
+       &s.format,
+       "cifar10, cifar100: the official binary files; idx: MNIST's files; folder: train/CLASS/*.jpg and "
+       "test/CLASS/*.jpg (or val, valid, validation), or just CLASS/*.jpg, or *.jpg without labels (mae, u-mae, fixed); "
+       "auto: what the folder holds",
+       {"auto", "cifar10", "cifar100", "idx", "folder"}});
   all.push_back({"data.channels", &s.channels, "1: grey, 3: colour; 0: as the data set has it (folder: 3)"});
   all.push_back({"data.on_bad_image",
                  &s.on_bad_image,
@@ -21,8 +28,9 @@ void data(Fields& all, Settings::Data& s) {
   all.push_back(
       {"data.held_out", &s.held_out, "part of the training images, of each class, that the masking network is trained on"});
   all.push_back({"data.split_seed", &s.split_seed, "which images are held out"});
-  all.push_back({"data.test_fraction", &s.test_fraction, "part kept for testing where the data set comes without a test part"});
-  all.push_back({"data.limit", &s.limit, "use only so many training images, each class alike; 0: all"});
+  all.push_back({"data.test_fraction", &s.test_fraction,
+                 "part of the images, of each class, kept for testing where the data set comes without a test part; 0: none"});
+  all.push_back({"data.limit", &s.limit, "use only so many training images of data.path, each class alike; 0: all"});
   all.push_back({"data.pretrain_on",
                  &s.pretrain_on,
                  "train: without the held-out images (the paper); all: with them (the authors' code)",
@@ -48,8 +56,9 @@ void augmentation(Fields& all, Settings::Augmentation& s) {
 
 void model(Fields& all, Settings::Model& s) {
   all.push_back({"model.size", &s.size, "width and depth of encoder and decoder", {"micro", "tiny", "small", "base", "large"}});
-  all.push_back({"model.image_size", &s.image_size,
-                 "side of the network's input in pixels; 0: as the data have it (folders of images: 224)"});
+  all.push_back(
+      {"model.image_size", &s.image_size,
+       "side of the network's input in pixels, to which other images are resized and cropped; 0: as all the images have it"});
   all.push_back({"model.patch", &s.patch, "side of a patch in pixels"});
   all.push_back({"model.dim", &s.dim, "width of the encoder; this and the next five: 0 is the size's"});
   all.push_back({"model.depth", &s.depth, "blocks of the encoder"});
@@ -169,6 +178,11 @@ std::vector<Field> fields(Settings& settings) {
   run(all, settings);
   evaluation(all, settings.evaluation);
   return all;
+}
+
+std::string number(double value) {
+  std::array<char, 32> text = {};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
 }
 
 }  // namespace mlomae

@@ -19,4 +19,7 @@ struct Field {
 /// Every field of the settings, section by section. The pointers are good as long as `settings` stays where it is.
 std::vector<Field> fields(Settings& settings);
 
+/// A number for a message: the fewest digits that are read back as the same one.
+std::string number(double value);
+
 }  // namespace mlomae

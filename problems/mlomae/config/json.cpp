@@ -49,14 +49,15 @@ std::string listed(const std::vector<std::string>& words) {
 
 void assign(const Field& field, const Json& json, const std::string& origin) {
   const auto refuse = [&](const std::string& expected) {
-    throw mlo::ConfigError(origin + field.key + " = " + json.dump() + ": expected " + expected + " (" + field.about + ")");
+    throw mlo::ConfigError(origin + field.key + " = " + json.dump(-1, ' ', false, Json::error_handler_t::replace) +
+                           ": expected " + expected + " (" + field.about + ")");
   };
   if (auto* flag = std::get_if<bool*>(&field.value)) {
     if (!json.is_boolean()) refuse("true or false");
     **flag = json.get<bool>();
   } else if (auto* integer = std::get_if<int64_t*>(&field.value)) {
     const bool whole =
-        json.is_number_integer() ||
+        (json.is_number_integer() && !(json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) ||
         (json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() && std::abs(json.get<double>()) < 1e15);
     if (!whole) refuse("a whole number");
     **integer = json.get<int64_t>();

@@ -3,18 +3,24 @@
 #include "mlomae/config/fields.h"
 
 #include <mlo/error.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <string_view>
+#include <cmath>
+#include <filesystem>
 
 namespace mlomae {
 namespace {
 
-template <class Number>
-std::string number(Number value) {
-  std::string text = std::to_string(value);
-  if constexpr (std::is_floating_point_v<Number>) text.erase(std::max(text.find_last_not_of('0'), text.find('.') + 1) + 1);
-  return text;
+std::string number(int64_t value) { return std::to_string(value); }
+using mlomae::number;
+
+bool is_utf8(const std::string& text) {
+  try {
+    return !nlohmann::json(text).dump().empty();
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
 }
 
 class Checks {
@@ -29,32 +35,67 @@ class Checks {
         refuse(field.key, "'" + value + "'", "one of those that `mlomae config` lists");
     }
   }
+  // A run's settings are kept as JSON, which has neither.
+  void can_be_kept() const {
+    for (const Field& field : fields_) {
+      if (auto* real = std::get_if<double*>(&field.value); real && !std::isfinite(**real)) refuse(field.key, "a finite number");
+      if (auto* text = std::get_if<std::string*>(&field.value); text && !is_utf8(**text))
+        refuse(field.key, "'" + **text + "'", "UTF-8; rename it, or give a link to it that has such a name");
+    }
+  }
+  // So that products of these and of numbers of images are integers.
+  void countable() const {
+    for (const std::string level : {"pretrain.", "head.", "masker."}) {
+      at_most(level + "accumulate", 65536);
+      if (level != "masker.") at_most(level + "unroll", 65536);
+    }
+    at_most("run.reconstruction_steps", 1e12);
+    at_most("run.epochs", 1e9);
+    at_most("run.threads", 1024);
+    at_most("run.snapshot_images", 1000);
+    at_most("data.workers", 256);
+    at_most("model.image_size", 16384);
+    at_most("augmentation.padding", 16384);
+    at_most("evaluation.finetune_epochs", 1e6);
+  }
   void at_least(const std::string& key, double least) const {
-    const double value = get(key);
-    if (!(value >= least)) refuse(key, number(value), "at least " + number(least));
+    if (!(get(key) >= least)) refuse(key, "at least " + written(key, least));
+  }
+  void at_most(const std::string& key, double most) const {
+    if (!(get(key) <= most)) refuse(key, "at most " + written(key, most));
   }
   void above(const std::string& key, double bound) const {
-    const double value = get(key);
-    if (!(value > bound)) refuse(key, number(value), "more than " + number(bound));
+    if (!(get(key) > bound)) refuse(key, "more than " + written(key, bound));
   }
   // [least, bound)
   void within(const std::string& key, double least, double bound) const {
     const double value = get(key);
     if (!(value >= least && value < bound))
-      refuse(key, number(value), "at least " + number(least) + " and less than " + number(bound));
+      refuse(key, "at least " + written(key, least) + " and less than " + written(key, bound));
   }
   [[noreturn]] static void refuse(const std::string& key, const std::string& given, const std::string& expected) {
     throw mlo::ConfigError(key + " = " + given + ": expected " + expected);
   }
 
  private:
-  double get(const std::string& key) const {
-    for (const Field& field : fields_) {
-      if (field.key != key) continue;
-      if (auto* integer = std::get_if<int64_t*>(&field.value)) return static_cast<double>(**integer);
-      return *std::get<double*>(field.value);
-    }
+  const Field& field(const std::string& key) const {
+    for (const Field& field : fields_)
+      if (field.key == key) return field;
     throw std::logic_error("no setting " + key);
+  }
+  double get(const std::string& key) const {
+    const auto& value = field(key).value;
+    if (auto* integer = std::get_if<int64_t*>(&value)) return static_cast<double>(**integer);
+    return *std::get<double*>(value);
+  }
+  // A bound, as a number of the setting's kind.
+  std::string written(const std::string& key, double bound) const {
+    return std::holds_alternative<int64_t*>(field(key).value) ? number(static_cast<int64_t>(bound)) : number(bound);
+  }
+  [[noreturn]] void refuse(const std::string& key, const std::string& expected) const {
+    const auto& value = field(key).value;
+    if (auto* integer = std::get_if<int64_t*>(&value)) refuse(key, number(**integer), expected);
+    refuse(key, number(*std::get<double*>(value)), expected);
   }
 
   Settings copy_;
@@ -63,9 +104,19 @@ class Checks {
 
 }  // namespace
 
+void Settings::make_absolute() {
+  for (std::string* folder : {&data.path, &data.unlabelled}) {
+    std::error_code error;  // where the working folder is gone, the path stays as it is
+    const std::filesystem::path whole = std::filesystem::absolute(*folder, error).lexically_normal();
+    if (!folder->empty() && !error) *folder = whole.has_filename() ? whole.string() : whole.parent_path().string();
+  }
+}
+
 void Settings::validate() const {
   const Checks check(*this);
   check.choices();
+  check.can_be_kept();
+  check.countable();
 
   check.within("data.held_out", 0.0, 1.0);
   check.within("data.test_fraction", 0.0, 1.0);

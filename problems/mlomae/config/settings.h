@@ -24,7 +24,7 @@ struct LevelSettings {
 /// The complete settings of a run. Every field has a key, "section.name", under which JSON files, `--set` and messages know it.
 struct Settings {
   struct Data {
-    std::string path, format = "auto", on_bad_image = "error", normalize = "data", pretrain_on = "train";
+    std::string path, unlabelled, format = "auto", on_bad_image = "error", normalize = "data", pretrain_on = "train";
     double held_out = 0.2, test_fraction = 0.1;
     int64_t split_seed = 0, limit = 0, channels = 0, workers = 1, prefetch = 2;
   } data;
@@ -75,6 +75,9 @@ struct Settings {
            finetune_label_smoothing = 0.0, finetune_dropout = 0.1;
     int64_t seed = 0;
   } evaluation;
+
+  /// Folders as seen from the root: they are found again from another working folder.
+  void make_absolute();
 
   /// Throws mlo::ConfigError naming key, value and what would do. What depends on the data is checked when they are opened.
   void validate() const;

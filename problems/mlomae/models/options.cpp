@@ -19,7 +19,7 @@ constexpr std::array<Size, 5> kSizes = {{{"micro", 96, 4, 3, 64, 2, 2},
                                          {"large", 1024, 24, 16, 512, 8, 16}}};
 
 void require(bool right, const std::string& given, const std::string& expected) {
-  if (!right) throw mlo::ConfigError("model: " + given + "; " + expected);
+  if (!right) throw mlo::ConfigError("model." + given + "; " + expected);
 }
 
 std::string is(const char* field, int64_t value) { return std::string(field) + " = " + std::to_string(value); }

@@ -7,6 +7,8 @@
 #include <torch/torch.h>
 #include <CLI/CLI.hpp>
 
+#include <cstdio>
+
 namespace mlomae {
 
 void SettingChoices::add_to(CLI::App& command, bool with_method) {
@@ -37,8 +39,15 @@ Settings SettingChoices::settings(const Settings& fallback) const {
   if (seed >= 0) s.run.seed = seed;
   if (threads >= 0) s.run.threads = threads;
   for (const std::string& assignment : assignments) apply_assignment(s, assignment);
+  s.make_absolute();
   s.validate();
   return s;
+}
+
+Dataset opened(const Settings& settings) {
+  Dataset dataset = open_dataset(settings);
+  for (const std::string& notice : dataset.notices) std::fprintf(stderr, "note: %s\n", notice.c_str());
+  return dataset;
 }
 
 void prepare(const Settings& settings) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "mlomae/config/settings.h"
+#include "mlomae/data/dataset.h"
 
 #include <filesystem>
 #include <string>
@@ -24,6 +25,9 @@ struct SettingChoices {
   /// The preset (the one given, else `fallback`), then the files, the short forms and the assignments, in this order; validated.
   Settings settings(const Settings& fallback) const;
 };
+
+/// open_dataset, and what it has to say on stderr.
+Dataset opened(const Settings& settings);
 
 /// Threads and device as the settings say. Throws mlo::ConfigError for a CUDA device that is not there.
 void prepare(const Settings& settings);

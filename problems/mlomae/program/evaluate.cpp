@@ -129,9 +129,8 @@ int evaluate(const Arguments& arguments) {
   const RunDirectory directory{arguments.run};
   const Settings settings = arguments.choices.settings(directory.settings());
   prepare(settings);
-  const Dataset dataset = open_dataset(settings);
-  if (!dataset.test)
-    throw mlo::ConfigError(settings.data.path + " has no test images; add a folder test/ or val/, or set data.test_fraction");
+  const Dataset dataset = arguments.choices.any() ? opened(settings) : open_dataset(settings);
+  dataset.require_test();
   std::optional<BothFeatures> shared;
   for (const std::string& kind : CLI::detail::split(arguments.kinds, ',')) {
     std::vector<Score> scores;

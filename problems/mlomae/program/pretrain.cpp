@@ -59,15 +59,6 @@ Json parameter_counts(const Models& models) {
   return json;
 }
 
-Dataset opened(const Settings& settings) {
-  int64_t skipped = 0;
-  Dataset dataset = open_dataset(settings, [&](const std::string& message) {
-    if (++skipped <= 10) std::fprintf(stderr, "warning: left out: %s\n", message.c_str());
-  });
-  if (skipped > 10) std::fprintf(stderr, "warning: and %lld more\n", static_cast<long long>(skipped - 10));
-  return dataset;
-}
-
 // What the engine warns of, where no progress bar says it.
 class Warnings final : public mlo::Callback {
  public:
@@ -128,12 +119,13 @@ int pretrain(const Arguments& arguments) {
   if (arguments.resume && arguments.choices.any())
     throw mlo::ConfigError("--resume goes on with the settings in " + directory.config().string() +
                            "; leave the other options out");
-  const Settings settings = arguments.resume ? directory.settings() : arguments.choices.settings(preset("micro"));
+  Settings settings = arguments.resume ? directory.settings() : arguments.choices.settings(preset("micro"));
   prepare(settings);
   if (arguments.dry_run) return dry_run(settings, arguments.json);
   if (arguments.out.empty()) throw mlo::ConfigError("--out is missing: give the directory that the run is to be kept in");
 
   const Dataset dataset = opened(settings);
+  dataset.resolve(settings);
   const Models models = make_models(settings, dataset);
   const Length length = run_length(settings, dataset);
   if (!arguments.resume) directory.create();
@@ -175,6 +167,7 @@ int pretrain(const Arguments& arguments) {
               {"classes", dataset.train->classes().size()},
               {"mean", dataset.mean},
               {"deviation", dataset.deviation},
+              {"notices", dataset.notices},
               {"parameters", parameter_counts(models)},
               {"seconds", 0.0}};
   } else {
@@ -210,7 +203,8 @@ int pretrain(const Arguments& arguments) {
     Json line = {{"run", arguments.out.string()},  {"method", settings.run.method},
                  {"reason", record["reason"]},     {"reconstruction_steps", summary.steps * length.steps_each},
                  {"seconds", summary.seconds},     {"images_per_second", record["images_per_second"]},
-                 {"peak_mib", record["peak_mib"]}, {"losses", Json::object()}};
+                 {"peak_mib", record["peak_mib"]}, {"notices", dataset.notices},
+                 {"losses", Json::object()}};
     for (const std::string& level : engine->level_names()) line["losses"][level] = engine->loss(level);
     std::printf("%s\n", line.dump().c_str());
   } else {

@@ -65,11 +65,13 @@ void add_import(CLI::App& app, Action& chosen) {
       m.patch = found.patch, m.dim = found.dim, m.depth = found.depth, m.decoder_dim = found.decoder_dim,
       m.decoder_depth = found.decoder_depth;
       // What the file cannot say may be set.
+      if (m.image_size == 0) m.image_size = found.image_size;
       if (m.heads == 0) m.heads = found.heads;
       if (m.decoder_heads == 0) m.decoder_heads = found.decoder_heads;
       m.normalize_targets = found.normalize_targets;
       prepare(settings);
-      const Dataset dataset = open_dataset(settings);
+      const Dataset dataset = opened(settings);
+      dataset.resolve(settings);
       const Models models = make_models(settings, dataset);
       import_weights(arguments->file, models.mae);
       const RunDirectory directory{arguments->out};

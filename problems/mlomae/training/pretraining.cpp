@@ -1,5 +1,6 @@
 #include "mlomae/training/pretraining.h"
 
+#include "mlomae/config/fields.h"
 #include "mlomae/levels/classify.h"
 #include "mlomae/levels/merged.h"
 #include "mlomae/levels/validate.h"
@@ -102,14 +103,21 @@ Length run_length(const Settings& settings, const Dataset& dataset) {
   length.steps_each = learns ? settings.pretrain.unroll : 1;
   length.reconstruction_steps = settings.run.reconstruction_steps;
   if (length.reconstruction_steps == 0) {
-    const int64_t an_epoch =
-        static_cast<int64_t>(dataset.pretrain.size()) / (settings.pretrain.batch * settings.pretrain.accumulate);
-    const double all = settings.run.epochs * static_cast<double>(an_epoch);
+    // An epoch is so many whole batches; a step takes `accumulate` of them.
+    const int64_t batches = static_cast<int64_t>(dataset.pretrain.size()) / settings.pretrain.batch;
+    const double all = settings.run.epochs * static_cast<double>(batches) / static_cast<double>(settings.pretrain.accumulate);
+    if (!(all < 1e12))
+      throw mlo::ConfigError("run.epochs = " + number(settings.run.epochs) + " are " + number(all) +
+                             " steps of pretrain.batch = " + std::to_string(settings.pretrain.batch) +
+                             "; expected less than 1e12");
     // The same number for every method: whole steps of the top level.
     length.reconstruction_steps = static_cast<int64_t>(all) / settings.pretrain.unroll * settings.pretrain.unroll;
     if (length.reconstruction_steps == 0)
-      throw mlo::ConfigError("run.epochs = " + std::to_string(settings.run.epochs) + " of " + std::to_string(an_epoch) +
-                             " steps are less than one step; choose more");
+      throw mlo::ConfigError("run.epochs = " + number(settings.run.epochs) + " of " + std::to_string(dataset.pretrain.size()) +
+                             " images are less than one step of pretrain.batch × pretrain.accumulate × pretrain.unroll = " +
+                             std::to_string(settings.pretrain.batch) + " × " + std::to_string(settings.pretrain.accumulate) +
+                             " × " + std::to_string(settings.pretrain.unroll) +
+                             " images; choose more epochs, or smaller factors");
   }
   if (length.reconstruction_steps % length.steps_each != 0)
     throw mlo::ConfigError("run.reconstruction_steps = " + std::to_string(length.reconstruction_steps) +
@@ -134,8 +142,9 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
   auto engine = std::make_unique<mlo::Engine>(engine_options);
 
   const at::Device device(settings.run.device);
-  const auto batches = [&](const std::vector<int64_t>& rows, const LevelSettings& s, bool augmented) {
-    return mlo::image_source(dataset.train, rows,
+  const auto batches = [&](const std::shared_ptr<const mlo::ImageSet>& images, const std::vector<int64_t>& rows,
+                           const LevelSettings& s, bool augmented) {
+    return mlo::image_source(images, rows,
                              {.batch_size = s.batch,
                               .augmentation = augmented ? dataset.augmented(settings) : dataset.plain(),
                               .workers = settings.data.workers,
@@ -147,8 +156,8 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
                                        .uniformity = method == "u-mae" ? settings.baselines.uniformity : 0.0,
                                        .monitor = std::move(monitor)};
   const bool learns = !models.head.is_empty();
-  auto pretrain =
-      level_options(settings.pretrain, length.reconstruction_steps, learns, batches(dataset.pretrain, settings.pretrain, true));
+  auto pretrain = level_options(settings.pretrain, length.reconstruction_steps, learns,
+                                batches(dataset.pretrain_images(), dataset.pretrain, settings.pretrain, true));
   if (method == "blo-mae") {
     engine->add("pretrain", Merged(models.mae, models.head, models.network, reconstruct, settings.baselines.tradeoff),
                 std::move(pretrain));
@@ -157,10 +166,11 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
   }
   if (method == "mlo-mae")
     engine->add("head", Classify(models.head, models.mae),
-                level_options(settings.head, steps * settings.head.unroll, true, batches(dataset.head, settings.head, true)));
+                level_options(settings.head, steps * settings.head.unroll, true,
+                              batches(dataset.train, dataset.head, settings.head, true)));
   if (learns)
     engine->add("masker", Validate(models.network, models.mae, models.head),
-                level_options(settings.masker, steps, false, batches(dataset.held_out, settings.masker, false)));
+                level_options(settings.masker, steps, false, batches(dataset.train, dataset.held_out, settings.masker, false)));
   return engine;
 }
 
