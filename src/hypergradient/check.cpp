@@ -59,7 +59,8 @@ double root_mean_square(const at::Tensor& tensor) {
   return norm({tensor.detach()}) / std::sqrt(static_cast<double>(std::max<int64_t>(tensor.numel(), 1)));
 }
 
-Direction random_direction(const Level& level, const std::vector<double>& sizes, std::vector<std::size_t> parameters, uint64_t key) {
+Direction random_direction(const Level& level, const std::vector<double>& sizes, std::vector<std::size_t> parameters,
+                           uint64_t key) {
   Direction direction;
   direction.shift.resize(level.parameters.size());
   seed_generators(key);
@@ -93,18 +94,30 @@ std::vector<double> sizes_of(const Level& level) {
   return sizes;
 }
 
-// But small numbers may be small because they mean something (a learning rate): a tensor's own size it is, where steps of that size
-// give better differences, or others.
-void look_at_small_tensors(const Level& level, std::vector<double>& sizes, Differences& differences, uint64_t seed) {
-  std::vector<double> own;
-  for (const auto& parameter : level.parameters) own.push_back(root_mean_square(parameter));
+// But small numbers may be small because they mean something (a learning rate): a tensor's own size it is, where steps of that
+// size give better differences, or others.
+void look_at_small_tensors(const Level& level, std::vector<double>& sizes, Differences& differences,
+                           const CheckOptions& options) {
+  std::vector<double> own = sizes;
+  std::vector<std::vector<std::size_t>> small;  // one by one, or all at once where there are more than directions
   for (std::size_t t = 0; t < sizes.size(); ++t) {
-    if (own[t] == 0.0 || own[t] > 0.1) continue;
+    const double size = root_mean_square(level.parameters[t]);
+    if (size == 0.0 || size > 0.1) continue;
+    own[t] = size;
+    if (small.empty() || static_cast<int64_t>(sizes.size()) <= options.directions) small.emplace_back();
+    small.back().push_back(t);
+  }
+  for (const auto& tensors : small) {
     const auto along = [&](const std::vector<double>& relative_to) {
-      return differences.attempt(random_direction(level, relative_to, {t}, stream_key(seed, level.stream, -7, static_cast<int64_t>(t))));
+      const auto number = static_cast<int64_t>(tensors.front());
+      return differences.attempt(
+          random_direction(level, relative_to, tensors, stream_key(options.seed, level.stream, -7, number)));
     };
     const Differences::Derivative far = along(sizes), near = along(own);
-    if (near.error < far.error || std::abs(far.value - near.value) > 2.0 * (far.error + near.error)) sizes[t] = own[t];
+    // Of several the two directions are not the same, and only the errors compare.
+    const bool are_alike = tensors.size() > 1 || std::abs(far.value - near.value) <= 2.0 * (far.error + near.error);
+    if (near.error < far.error || !are_alike)
+      for (const std::size_t t : tensors) sizes[t] = own[t];
   }
 }
 
@@ -215,7 +228,8 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
   const at::NoGradGuard no_grad;
   result.product = compare(widened(known_product(level, draw, v, wrt), wrt), widened(product, wrt), names);
   Tensors own;
-  if (known_gradient(level, draw, /*replay=*/true, wrt, own)) result.gradient = compare(widened(own, wrt), widened(gradient, wrt), names);
+  if (known_gradient(level, draw, /*replay=*/true, wrt, own))
+    result.gradient = compare(widened(own, wrt), widened(gradient, wrt), names);
   return result;
 }
 
@@ -241,7 +255,8 @@ CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
   body.advance_below(level);
   const Tensors g = widened(body.total_gradient(level, nullptr), level.parameters);
   if (!all_finite(g))
-    throw NonFiniteError("check_hypergradient: the hypergradient of level '" + level.name + "' is not finite; look for a square root, "
+    throw NonFiniteError("check_hypergradient: the hypergradient of level '" + level.name +
+                         "' is not finite; look for a square root, "
                          "logarithm or division at zero");
   start.restore();
 
@@ -259,7 +274,7 @@ CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
   std::vector<Direction> directions;
   {
     Differences differences(body, level, start, options, Response::steps_taken, everywhere);
-    if (options.radius == 0.0) look_at_small_tensors(level, sizes, differences, options.seed);
+    if (options.radius == 0.0) look_at_small_tensors(level, sizes, differences, options);
     start.restore();  // the values of parameters that nothing has shifted
     directions = directions_of(level, sizes, options.directions, options.seed);
     report.directions = static_cast<int64_t>(directions.size());

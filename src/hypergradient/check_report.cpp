@@ -50,15 +50,18 @@ std::string next(const CheckReport& report) {
     return "the levels solved anew have not converged: more resolve_steps, or a larger learning rate below";
   const Comparison& asked = report.resolved ? *report.resolved : report.steps_taken;
   if (asked.uncertainty > kNotable)
-    return "errors below " + brief(asked.uncertainty) + " cannot be told: the derivative is small against the rounding of the loss, or the loss "
+    return "errors below " + brief(asked.uncertainty) +
+           " cannot be told: the derivative is small against the rounding of the loss, or the loss "
            "has kinks; compute in float64 (module->to(at::kDouble)), or give another radius";
   if (!is_off(asked)) return "";
   if (!report.resolved)
-    return "one_step() at unroll 1 and unrolled() differentiate the steps taken; what differentiates the optimum (cg, neumann) is to be "
+    return "one_step() at unroll 1 and unrolled() differentiate the steps taken; what differentiates the optimum (cg, neumann) "
+           "is to be "
            "compared with the levels solved anew: resolve_steps";
   if (!is_off(report.steps_taken))
     return "this is the derivative of the steps taken, which is not that of the optimum: more unroll, unrolled() or cg()";
-  return "neither the derivative of the steps nor that of the optimum: train the levels below further (unroll, warmup_steps), solve more "
+  return "neither the derivative of the steps nor that of the optimum: train the levels below further (unroll, warmup_steps), "
+         "solve more "
          "exactly (SolveSummary), and look for a detach() or a value kept between calls in their losses";
 }
 

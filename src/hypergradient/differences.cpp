@@ -42,8 +42,8 @@ void check_that_all_can_load(Engine::Body& body) {
       level->options.best_response->save(state, "method/");
       level->options.best_response->load(state, "method/");
     } catch (const CheckpointError& error) {
-      throw CheckpointError(std::string(error.what()) + "; check_hypergradient takes steps and then puts everything back, so " + what +
-                            " of level '" + level->name + "' must be able to load what it has saved");
+      throw CheckpointError(std::string(error.what()) + "; check_hypergradient takes steps and then puts everything back, so " +
+                            what + " of level '" + level->name + "' must be able to load what it has saved");
     }
   }
 }
@@ -177,8 +177,7 @@ double Differences::loss_at(const Direction& direction, double shift) {
   const at::NoGradGuard no_grad;
   level_.values.about_to_change();
   for (std::size_t i = 0; i < direction.shift.size(); ++i)
-    if (direction.shift[i].defined())
-      level_.parameters[i].add_(direction.shift[i].to(level_.parameters[i].scalar_type()), shift);
+    if (direction.shift[i].defined()) level_.parameters[i].add_(direction.shift[i].to(level_.parameters[i].scalar_type()), shift);
   if (response_ == Response::steps_taken) {
     body_.advance_below(level_);
   } else {

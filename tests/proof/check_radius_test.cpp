@@ -144,10 +144,13 @@ TEST_CASE("the check names the coordinate that is furthest apart") {
 
 TEST_CASE("the check's steps stay where the loss is defined") {
   for (const double penalty : {1e-3, 1e-6, 1e-9}) {  // a negative one has no logarithm
-    const at::Tensor w = torch::zeros({3}, at::kDouble).requires_grad_(), p = torch::full({}, penalty, at::kDouble).requires_grad_();
+    const at::Tensor w = torch::zeros({3}, at::kDouble).requires_grad_(),
+                     p = torch::full({}, penalty, at::kDouble).requires_grad_();
     struct Lower final : Problem {
       Lower(at::Tensor w, at::Tensor p) : Problem(trains(w)), w(w), p(p) {}
-      Evaluation loss(const Batch&) override { return (w - 1.0).square().sum() + p.log().square() * 0.01 * (w + 1.0).square().sum(); }
+      Evaluation loss(const Batch&) override {
+        return (w - 1.0).square().sum() + p.log().square() * 0.01 * (w + 1.0).square().sum();
+      }
       at::Tensor w, p;
     };
     struct Upper final : Problem {
@@ -163,4 +166,36 @@ TEST_CASE("the check's steps stay where the loss is defined") {
     INFO("penalty " << penalty << "\n" << report.to_string());
     CHECK(report.agrees(1e-4));
   }
+}
+
+TEST_CASE("the check of many small tensors costs what its directions cost") {
+  const at::Tensor w = torch::zeros({3}, at::kDouble).requires_grad_();
+  Tensors small;
+  torch::manual_seed(3);
+  for (int i = 0; i < 40; ++i) small.push_back((1e-2 * torch::randn({3}, at::kDouble)).requires_grad_());
+  struct Lower final : Problem {
+    Lower(at::Tensor w, Tensors small) : Problem(trains(w)), w(w), small(std::move(small)) {}
+    Evaluation loss(const Batch&) override { return (w - at::stack(small).sum(0).tanh()).square().sum(); }
+    at::Tensor w;
+    Tensors small;
+  };
+  struct Upper final : Problem {
+    static Trains all(const Tensors& small) {
+      Trains result;
+      for (std::size_t i = 0; i < small.size(); ++i) result.add("small" + std::to_string(i), small[i]);
+      return result;
+    }
+    Upper(const Tensors& small, at::Tensor w) : Problem(all(small)), w(w) {}
+    Evaluation loss(const Batch&) override { return (w - 1.0).square().sum(); }
+    at::Tensor w;
+  };
+  Engine engine;
+  engine.add("fit", Lower(w, small), {.optimizer = sgd({.lr = 0.1})});
+  engine.add("many", Upper(small, w), {.optimizer = sgd({.lr = 0.1})});
+  const CheckReport report = check_hypergradient(engine, {.directions = 4});
+  INFO(report.to_string());
+  CHECK(report.directions == 4);
+  CHECK(report.agrees(1e-4));
+  CHECK(report.evaluations < 100);
+  CHECK_THAT(report.steps_taken.worst->parameter, Contains("small") && Contains(", small"));
 }

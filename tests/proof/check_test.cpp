@@ -297,8 +297,9 @@ struct Streamed {
 
 TEST_CASE("the check refuses a source that cannot go back before it changes anything") {
   Streamed streamed(0);
-  CHECK_THROWS_WITH(check_hypergradient(streamed.engine),
-                    Catch::Matchers::StartsWith("a stream cannot go back; check_hypergradient") && Contains("the data of level 'fit'"));
+  CHECK_THROWS_WITH(
+      check_hypergradient(streamed.engine),
+      Catch::Matchers::StartsWith("a stream cannot go back; check_hypergradient") && Contains("the data of level 'fit'"));
   CHECK(streamed.w.item<double>() == 0.0);
   CHECK(streamed.stream->handed_out == 1);  // by build(), for the first step
   streamed.engine.step();

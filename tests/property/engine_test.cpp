@@ -68,7 +68,8 @@ TEST_CASE("hypergradients of random engines are autograd through the steps writt
     responding += outcome.response > 1e-6 ? 1 : 0;
   }
   if (all.size() > 1) CHECK(responding > 300);
-  if (std::getenv("MLO_PROOF_WORST")) std::cout << worst << "  hypergradients of random engines, " << responding << " with a response\n";
+  if (std::getenv("MLO_PROOF_WORST"))
+    std::cout << worst << "  hypergradients of random engines, " << responding << " with a response\n";
 }
 
 TEST_CASE("random engines end where the training written by hand ends") {

@@ -13,7 +13,7 @@ namespace mlo::testing {
 namespace {
 
 const auto kDouble = at::TensorOptions(at::kDouble);
-constexpr int64_t kOwn = 7;      // used elements of a level
+constexpr int64_t kOwn = 7;  // used elements of a level
 constexpr int64_t kFeatures = 5;
 
 at::Tensor generator_state() { return at::detail::getDefaultCPUGenerator().get_state(); }
@@ -58,7 +58,8 @@ Setup random_optimizer(Chance& chance, std::size_t parameters) {
 }
 
 struct SpecProblem final : Problem {
-  SpecProblem(std::shared_ptr<World> the_world, std::size_t k) : Problem(trained(*the_world, k)), world(std::move(the_world)), level(k) {}
+  SpecProblem(std::shared_ptr<World> the_world, std::size_t k)
+      : Problem(trained(*the_world, k)), world(std::move(the_world)), level(k) {}
   static Trains trained(const World& world, std::size_t k) {
     Trains result;
     for (std::size_t i = 0; i < world.parameters[k].size(); ++i) result.add("theta" + std::to_string(i), world.parameters[k][i]);
@@ -88,7 +89,8 @@ OptimizerFactory optimizer_of(const LevelSpec& level) {
   const Group& g = level.optimizer.groups[0];
   if (!level.fused) return [setup = level.optimizer](const Tensors& parameters) { return make_optimizer(setup, parameters); };
   if (level.optimizer.kind == Kind::sgd)
-    return sgd({.lr = g.lr, .momentum = g.momentum, .dampening = g.dampening, .weight_decay = g.weight_decay, .nesterov = g.nesterov});
+    return sgd(
+        {.lr = g.lr, .momentum = g.momentum, .dampening = g.dampening, .weight_decay = g.weight_decay, .nesterov = g.nesterov});
   const AdamOptions options{.lr = g.lr, .beta1 = g.beta1, .beta2 = g.beta2, .eps = g.eps, .weight_decay = g.weight_decay};
   return level.optimizer.kind == Kind::adam ? adam(options) : adamw(options);
 }
@@ -170,7 +172,8 @@ Spec random_spec(uint64_t seed) {
     using How = LevelSpec::How;
     level.method = chance.one_of({How::one_step_kept, How::one_step_fresh, How::unrolled, How::unrolled_kept});
     // Several steps of what stands on no other moving level: the others' derivative would not be that of the steps.
-    const bool alone = level.constant.empty() && std::all_of(level.reads.begin(), level.reads.end(), [&](std::size_t j) { return j >= lower; });
+    const bool alone =
+        level.constant.empty() && std::all_of(level.reads.begin(), level.reads.end(), [&](std::size_t j) { return j >= lower; });
     if (k < lower && (alone || (game && k == 0))) level.unroll = chance.between(1, 3);
   }
   return spec;
@@ -185,12 +188,15 @@ std::string Spec::to_string() const {
     for (const std::size_t j : level.reads) text << " " << j;
     for (const std::size_t j : level.constant) text << " constant " << j;
     const Group& g = level.optimizer.groups[0];
-    text << "; " << (level.optimizer.kind == Kind::sgd ? "SGD" : level.optimizer.kind == Kind::adam ? "Adam" : "AdamW") << " lr " << g.lr
-         << " momentum " << g.momentum << " dampening " << g.dampening << (g.nesterov ? " nesterov" : "") << " decay " << g.weight_decay << ", "
-         << level.optimizer.groups.size() << " groups" << (level.fused ? ", fused" : "") << "; unroll " << level.unroll << ", accumulate "
-         << level.accumulate << ", clip " << level.clip_norm << ", dropout " << level.dropout << ", choice " << static_cast<int>(level.choice)
-         << ", schedule " << static_cast<int>(level.schedule) << ", method " << static_cast<int>(level.method)
-         << (level.unused ? ", unused parameter" : "") << "\n";
+    text << "; "
+         << (level.optimizer.kind == Kind::sgd    ? "SGD"
+             : level.optimizer.kind == Kind::adam ? "Adam"
+                                                  : "AdamW")
+         << " lr " << g.lr << " momentum " << g.momentum << " dampening " << g.dampening << (g.nesterov ? " nesterov" : "")
+         << " decay " << g.weight_decay << ", " << level.optimizer.groups.size() << " groups" << (level.fused ? ", fused" : "")
+         << "; unroll " << level.unroll << ", accumulate " << level.accumulate << ", clip " << level.clip_norm << ", dropout "
+         << level.dropout << ", choice " << static_cast<int>(level.choice) << ", schedule " << static_cast<int>(level.schedule)
+         << ", method " << static_cast<int>(level.method) << (level.unused ? ", unused parameter" : "") << "\n";
   }
   return text.str();
 }
@@ -229,7 +235,8 @@ at::Tensor World::loss(std::size_t k, const std::vector<Tensors>& theta, const a
   const LevelSpec& level = spec.levels[k];
   Tensors lines = {theta[k][0], theta[k][1].reshape({-1})};
   for (const std::size_t j : level.reads) lines.insert(lines.end(), {theta[j][0], theta[j][1].reshape({-1})});
-  for (const std::size_t j : level.constant) lines.insert(lines.end(), {theta[j][0].detach(), theta[j][1].detach().reshape({-1})});
+  for (const std::size_t j : level.constant)
+    lines.insert(lines.end(), {theta[j][0].detach(), theta[j][1].detach().reshape({-1})});
   const at::Tensor x = at::cat(lines);
   at::Tensor features = mix_[k].mv(x).tanh();
   if (level.choice != LevelSpec::Choice::none) {
@@ -241,7 +248,8 @@ at::Tensor World::loss(std::size_t k, const std::vector<Tensors>& theta, const a
     features = features * drawn.choice;
   }
   if (level.dropout > 0.0) features = at::dropout(features, level.dropout, /*train=*/true);
-  return at::softplus(rows.mv(features) + rows.sum(1)).mean() + 0.15 * x.dot(x) + 0.2 * x.dot(turn_[k].mv(x)) + 0.02 * x.pow(4).sum();
+  return at::softplus(rows.mv(features) + rows.sum(1)).mean() + 0.15 * x.dot(x) + 0.2 * x.dot(turn_[k].mv(x)) +
+         0.02 * x.pow(4).sum();
 }
 
 std::unique_ptr<Engine> engine_of(const std::shared_ptr<World>& world, double factor) {
@@ -266,7 +274,10 @@ std::unique_ptr<Engine> engine_of(const std::shared_ptr<World>& world, double fa
 }
 
 ByHand::ByHand(const World& world)
-    : world_(world), taken_(world.spec.levels.size(), 0), batches_(world.spec.levels.size(), 0), stepped_(world.spec.levels.size(), 0) {
+    : world_(world),
+      taken_(world.spec.levels.size(), 0),
+      batches_(world.spec.levels.size(), 0),
+      stepped_(world.spec.levels.size(), 0) {
   for (std::size_t k = 0; k < world.spec.levels.size(); ++k) {
     values.push_back(clone(world.parameters[k]));
     updates_.emplace_back(world.spec.levels[k].optimizer, values[k].size());

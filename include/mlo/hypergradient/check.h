@@ -14,11 +14,12 @@ struct CheckOptions {
   std::string level = {};
   /// Directions in which differences are taken, shared out among the level's tensors: every coordinate of a tensor that has
   /// no more than its share, else that many random directions in it. Each costs at least four evaluations of the level's
-  /// loss, and before each evaluation the steps of the levels below are taken again.
+  /// loss (a few more are for its rounding and for small tensors), and before each evaluation the steps of the levels below are
+  /// taken again.
   int64_t directions = 64;
   /// Step ρ of the central differences, relative to the size of what is shifted: a coordinate's absolute value or a tensor's
-  /// root mean square, but at least 1 (a small tensor's own size only where steps of that size give better differences). 0: chosen
-  /// for each direction, where the differences' own error is smallest, from 1e-3 on (5e-2 if any level is in float32).
+  /// root mean square, but at least 1 (a small tensor's own size only where steps of that size give better differences). 0:
+  /// chosen for each direction, where the differences' own error is smallest, from 1e-3 on (5e-2 if any level is in float32).
   double radius = 0.0;
   /// Own steps of every responding level when it is solved anew; 0: that comparison is left out. It costs at least
   /// 4 · directions · resolve_steps own steps of each of them.
@@ -46,10 +47,10 @@ struct Comparison {
 
   /// Where g and r differ most.
   struct Coordinate {
-    std::string parameter;       ///< of the level; several, joined by ", ", where a direction goes through several
-    std::vector<int64_t> index;  ///< of the element; empty for a random direction in the parameter, and for a scalar
-    double value = 0.0;          ///< of g
-    double reference = 0.0;      ///< of r
+    std::string parameter;          ///< of the level; several, joined by ", ", where a direction goes through several
+    std::vector<int64_t> index;     ///< of the element; empty for a random direction in the parameter, and for a scalar
+    double value = 0.0;             ///< of g
+    double reference = 0.0;         ///< of r
     std::string to_string() const;  ///< "'weight'[2, 0]: 0.31, differences 0.3"
   };
   std::optional<Coordinate> worst;  ///< nothing if g = r
