@@ -22,6 +22,7 @@
 #include "mlo/io/tensorboard.h"
 #include "mlo/optim/optimizers.h"
 #include "mlo/optim/schedule.h"
+#include "mlo/optim/step_derivative.h"
 #include "mlo/problem.h"
 #include "mlo/replayed.h"
 #include "mlo/state.h"

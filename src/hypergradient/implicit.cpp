@@ -35,7 +35,7 @@ class Implicit final : public Method {
   }
 
   void visit(Visit& visit) override {
-    const auto probe = visit.probe(visit.steps() - 1, point_, oracle_->needs().second_order);
+    const auto probe = visit.probe(visit.steps() - 1, point_);
     const auto linearization = oracle_->linearize(*probe, visit.targets());
     const LinearSystem system(*linearization, probe->record(), probe->parameters(), visit.level());
     const Tensors z = solver_->solve(system, visit.adjoint(), summary_);

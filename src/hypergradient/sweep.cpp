@@ -2,6 +2,8 @@
 
 #include "hypergradient/sweep.h"
 
+#include "mlo/error.h"
+
 #include <algorithm>
 
 namespace mlo {
@@ -33,8 +35,9 @@ class Sweep::VisitedLevel final : public Visit {
   const StepRecord& step(std::size_t i) const override { return level_.records.at(first_ + i); }
 
   void subtract(const Tensors& products) override {
-    TORCH_CHECK_VALUE(products.size() == stop_.places.size(), "Visit::subtract at level '", level_.name, "': ",
-                      products.size(), " products for ", stop_.places.size(), " targets; give one each, in their order");
+    if (products.size() != stop_.places.size())
+      throw Error("Visit::subtract at level '" + level_.name + "': " + std::to_string(products.size()) + " products for " +
+                  std::to_string(stop_.places.size()) + " targets; give one each, in their order");
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < products.size(); ++i) {
       if (!products[i].defined()) continue;
@@ -49,8 +52,8 @@ class Sweep::VisitedLevel final : public Visit {
     }
   }
 
-  std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point, bool second_order) override {
-    return std::make_unique<Probe>(levels_, level_, step(i), point, second_order);
+  std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point) override {
+    return std::unique_ptr<Probe>(new Probe(levels_, level_, step(i), point, level_.needs.second_order));
   }
 
  private:

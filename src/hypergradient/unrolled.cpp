@@ -25,7 +25,7 @@ class Unrolled final : public Method {
     std::vector<Tensors> moments;
     for (std::size_t i = visit.steps(); i-- > 0;) {
       const Tensors g = visit.step(i).derivative->reverse(theta, moments);
-      const auto probe = visit.probe(i, EvaluationPoint::before_step, oracle_->needs().second_order);
+      const auto probe = visit.probe(i, EvaluationPoint::before_step);
       const auto linearization = oracle_->linearize(*probe, visit.targets());
       const bool first = i == 0;  // nobody asks for the adjoint of θ_0
       Tensors products = linearization->product(g, first ? Linearization::Wrt::targets : Linearization::Wrt::both,

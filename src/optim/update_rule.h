@@ -1,5 +1,6 @@
 #pragma once
 
+#include "mlo/optim/step_derivative.h"
 #include "mlo/tensors.h"
 
 #include <memory>
@@ -11,25 +12,6 @@ class Optimizer;
 }
 
 namespace mlo {
-
-/// The derivative of one optimizer step θ' = θ − U(ĝ), ĝ = c·g the (clipped) gradient, for given state before the step. One tensor a
-/// parameter throughout; a parameter without a gradient in that step was skipped by the optimizer.
-class StepDerivative {
- public:
-  virtual ~StepDerivative() = default;
-
-  /// A a with A = (∂U/∂g)ᵀ, clipping included: what the identity solver's `optimizer` scale multiplies by (design: for
-  /// Adam a diagonal, for SGD a number, with active clipping times c(I − ĝĝᵀ/‖ĝ‖²)). Zero for a skipped parameter.
-  virtual Tensors apply(const Tensors& a) const = 0;
-  /// The learning rate of each parameter at that step.
-  virtual const std::vector<double>& learning_rates() const = 0;
-
-  /// Reverse mode through the step. In: theta = θ̄', moments = adjoints of the optimizer's moments after the step (empty
-  /// before the last step is reversed: zeros). Out: returns ḡ, the adjoint of the raw gradient g; theta becomes the
-  /// direct part of θ̄ (with weight decay, without H ḡ); moments become the adjoints of the moments before the step.
-  /// Needs `trajectory` at observe.
-  virtual Tensors reverse(Tensors& theta, std::vector<Tensors>& moments) const = 0;
-};
 
 /// The formulas of one class of optimizer. Made once a level; SGD (momentum, dampening, Nesterov, weight decay), Adam and
 /// AdamW without AMSGrad are known.

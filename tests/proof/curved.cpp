@@ -61,8 +61,8 @@ class Scaled final : public Visit {
   void subtract(const Tensors& products) override { visit_.subtract(scaled(products, factor_)); }
   std::size_t steps() const override { return visit_.steps(); }
   const StepRecord& step(std::size_t i) const override { return visit_.step(i); }
-  std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point, bool second_order) override {
-    return visit_.probe(i, point, second_order);
+  std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point) override {
+    return visit_.probe(i, point);
   }
 
  private:

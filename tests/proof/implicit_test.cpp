@@ -66,7 +66,7 @@ class Estimate final : public Method {
   void visit(Visit& visit) override {
     const FiniteDifferenceOptions options{.constant = constant_, .radius = FiniteDifferenceOptions::Radius::norm};
     const Tensors v = clone(visit.adjoint());
-    const auto probe = visit.probe(visit.steps() - 1, EvaluationPoint::before_step, true);
+    const auto probe = visit.probe(visit.steps() - 1, EvaluationPoint::before_step);
     const double estimate = finite_difference_error(*probe, visit.targets(), v, options);
     Tensors gap = finite_difference_oracle(options)->linearize(*probe, visit.targets())->product(v, Linearization::Wrt::targets);
     probe->shift(0.0, v);

@@ -28,8 +28,9 @@ class Visit {
   /// trajectory.
   virtual std::size_t steps() const = 0;
   virtual const StepRecord& step(std::size_t i) const = 0;
-  /// Opens the transaction in which the level's loss at that step can be evaluated.
-  virtual std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point, bool second_order) = 0;
+  /// Opens the transaction in which the level's loss at that step can be evaluated: so that it can be differentiated twice, if
+  /// the method's `needs` says so.
+  virtual std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point) = 0;
 };
 
 /// How the levels above differentiate through a level's optimization: its best response. Derive from it for a method of

@@ -10,6 +10,7 @@ namespace mlo {
 
 class Level;
 class Levels;
+class Sweep;
 
 /// Whether products are taken where the level stood before its last step (exact for unroll 1), or where it stands now.
 enum class EvaluationPoint { before_step, after_step };
@@ -21,7 +22,6 @@ enum class EvaluationPoint { before_step, after_step };
 /// at a time.
 class Probe {
  public:
-  Probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point, bool second_order);
   ~Probe();
   Probe(const Probe&) = delete;
   Probe& operator=(const Probe&) = delete;
@@ -54,6 +54,9 @@ class Probe {
   void count_backward();
 
  private:
+  friend class Sweep;  // made by Visit::probe
+  Probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point, bool second_order);
+
   struct Body;
   std::unique_ptr<Body> body_;
 };

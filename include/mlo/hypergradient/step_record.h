@@ -1,6 +1,7 @@
 #pragma once
 
 #include "mlo/batch.h"
+#include "mlo/optim/step_derivative.h"
 #include "mlo/tensors.h"
 
 #include <cstdint>
@@ -9,8 +10,7 @@
 
 namespace mlo {
 
-class StepDerivative;
-struct FrozenValues;
+struct FrozenValues;  // the library's own: a Probe puts them into place
 
 /// One evaluation of a loss, complete enough to be repeated: the batch, the key of its random stream and the discrete
 /// choices taken (`mlo::replayed`).
