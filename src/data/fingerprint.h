@@ -13,6 +13,7 @@ class Checksum {
  public:
   void add(const void* bytes, std::size_t count);
   void add(const std::string& text);
+  void add(const char* text) { add(std::string(text)); }
   /// All bytes, wherever the tensor lies and however it is laid out in memory.
   void add(const at::Tensor& tensor);
   /// As "9f3c01aa".

@@ -85,7 +85,8 @@ class ImageSource final : public BatchSource {
   std::string fingerprint() const override {
     detail::Checksum rows;
     rows.add(rows_.data(), rows_.size() * sizeof(int64_t));
-    std::string text = std::to_string(rows_.size()) + " rows (" + rows.text() + ") of [" + images_->fingerprint() +
+    if (of_images_.empty()) of_images_ = images_->fingerprint();
+    std::string text = std::to_string(rows_.size()) + " rows (" + rows.text() + ") of [" + of_images_ +
                        "], in batches of " + std::to_string(options_.batch_size);
     if (!options_.drop_last) text += " with the last";
     if (options_.shuffle) text += ", shuffled";
@@ -208,7 +209,8 @@ class ImageSource final : public BatchSource {
   const Images images_;
   const std::vector<int64_t> rows_;
   const ImageSourceOptions options_;
-  int64_t batches_ = 0;  // an epoch
+  mutable std::string of_images_;  // their fingerprint, once it was asked for
+  int64_t batches_ = 0;            // an epoch
   uint64_t key_;
 
   std::mutex order_mutex_;

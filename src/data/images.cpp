@@ -117,7 +117,13 @@ std::string ImageSet::fingerprint() const {
   constexpr int64_t kLooks = 16;
   const int64_t looks = std::min(kLooks, size());
   detail::Checksum sum;
-  for (int64_t i = 0; i < looks; ++i) sum.add(image(looks > 1 ? i * (size() - 1) / (looks - 1) : 0));
+  for (int64_t i = 0; i < looks; ++i) {
+    try {
+      sum.add(image(looks > 1 ? i * (size() - 1) / (looks - 1) : 0));
+    } catch (const Error& error) {
+      sum.add(error.what());  // the batch that needs it says so
+    }
+  }
   return std::to_string(size()) + " images " + sum.text() + ", " + labels_and_classes(*this);
 }
 
