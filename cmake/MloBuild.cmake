@@ -1,9 +1,10 @@
-# What every target of this project is compiled with: LibTorch, CUDA or not, warnings, sanitizers, one precompiled header.
+# What every target of this project is compiled with: LibTorch, with its CUDA half or not, warnings, sanitizers, one precompiled
+# header. Nothing here is CUDA code: no toolkit is needed, and one build serves machines with and without a GPU.
 #
 #   mlo_target(target)   call it once for every library and executable; gives it C++20, warnings, sanitizers and the
 #                        precompiled header src/precompiled.h (which has torch/torch.h). Nothing of it reaches consumers.
 
-# --- LibTorch, and CUDA or not ---------------------------------------------------------------------------------------------------
+# --- LibTorch, with its CUDA half or not -----------------------------------------------------------------------------------------
 
 set(MLO_TORCH_HINTS "${PROJECT_SOURCE_DIR}/.deps/venv")
 find_package(MloTorch MODULE REQUIRED)
@@ -15,13 +16,8 @@ endif()
 set(MLO_WITH_CUDA OFF)
 set(mlo_why "MLO_CUDA=OFF")
 if(NOT MLO_CUDA STREQUAL "OFF")
-  find_package(CUDAToolkit QUIET)
   if(NOT MloTorch_CUDA_VERSION)
     set(mlo_why "this LibTorch has no CUDA libraries")
-  elseif(NOT CUDAToolkit_FOUND OR NOT CUDAToolkit_NVCC_EXECUTABLE)
-    set(mlo_why "no nvcc found")
-  elseif(NOT CUDAToolkit_VERSION_MAJOR EQUAL MloTorch_CUDA_VERSION)
-    set(mlo_why "nvcc is ${CUDAToolkit_VERSION}, LibTorch's CUDA is ${MloTorch_CUDA_VERSION}")
   else()
     # libtorch_cuda names what it loads; a LibTorch put there for CPU use lacks those libraries and would fail at the first link.
     find_library(mlo_cudnn NAMES libcudnn.so.9 cudnn NO_CACHE
@@ -38,7 +34,7 @@ if(NOT MLO_CUDA STREQUAL "OFF")
 endif()
 if(PROJECT_IS_TOP_LEVEL)
   if(MLO_WITH_CUDA)
-    message(STATUS "mlo: with CUDA ${CUDAToolkit_VERSION}")
+    message(STATUS "mlo: with LibTorch's CUDA ${MloTorch_CUDA_VERSION}")
   else()
     message(STATUS "mlo: CPU only (${mlo_why})")
   endif()

@@ -5,14 +5,13 @@
 # usage: scripts/setup.sh [--tests]
 #   --tests   also what the tests read files back with (tensorboard, safetensors) into .deps/tests; without it those tests skip
 # environment:
-#   MLO_CUDA=AUTO|ON|OFF               install what the CUDA half of LibTorch loads; AUTO: if nvcc of the wheel's major
-#                                      version is here
+#   MLO_CUDA=AUTO|ON|OFF               install what the CUDA half of LibTorch loads; AUTO: if a driver of NVIDIA's is here (no
+#                                      toolkit is needed)
 #   CMAKE_PREFIX_PATH, Torch_DIR, Torch_ROOT   where one of them holds a LibTorch, that one is used and nothing is downloaded
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 torch_version=2.11.0
-torch_cuda_major=13
 venv=.deps/venv
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -142,26 +141,17 @@ if torch=$(given_torch); then
   exit 0
 fi
 
+has_driver() {
+  has_command nvidia-smi || has_file /dev/nvidia0 /usr/lib/wsl/lib/libcuda.so.1 ||
+    { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep -q 'libcuda\.so\.1 '
+}
+
 flavour=cpu
 why=
 case ${MLO_CUDA:-AUTO} in
   OFF|off|0) why="MLO_CUDA=OFF" ;;
   ON|on|1) flavour=cuda ;;
-  AUTO|auto)
-    nvcc=
-    for candidate in "${CUDACXX:-}" nvcc "${CUDA_PATH:+$CUDA_PATH/bin/nvcc}" /usr/local/cuda/bin/nvcc; do
-      if [ -n "$candidate" ] && has_command "$candidate"; then nvcc=$candidate; break; fi
-    done
-    if [ -z "$nvcc" ]; then
-      why="no nvcc"
-    else
-      nvcc_version=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
-      if [ "${nvcc_version%%.*}" = "$torch_cuda_major" ]; then
-        flavour=cuda
-      else
-        why="nvcc is $nvcc_version, the wheel's CUDA is $torch_cuda_major"
-      fi
-    fi ;;
+  AUTO|auto) if has_driver; then flavour=cuda; else why="no driver of NVIDIA's"; fi ;;
   *) stop "MLO_CUDA is '${MLO_CUDA}'; it must be AUTO, ON or OFF" ;;
 esac
 
