@@ -13,6 +13,14 @@
 #include <unordered_map>
 
 namespace mlo {
+namespace {
+
+bool is_folder(const std::filesystem::path& path) {
+  std::error_code unknown;
+  return std::filesystem::is_directory(path, unknown);
+}
+
+}  // namespace
 
 void LevelOptions::validate(const std::string& level) const {
   const auto fail = [&level](const std::string& what) { throw ConfigError("level '" + level + "': LevelOptions::" + what); };
@@ -31,7 +39,7 @@ void EngineOptions::validate() const {
   if (checkpoint_every < 0) fail("checkpoint_every = " + std::to_string(checkpoint_every) + "; it must be >= 0 (0: at the end)");
   if (!(seconds > 0.0)) fail("seconds = " + number(seconds) + "; it must be positive");
   if (checkpoint_every > 0 && checkpoint.empty()) fail("checkpoint_every is set but checkpoint names no file");
-  if (const auto folder = checkpoint.parent_path(); !folder.empty() && !std::filesystem::is_directory(folder))
+  if (const auto folder = checkpoint.parent_path(); !folder.empty() && !is_folder(folder))
     fail("checkpoint is '" + checkpoint.string() + "', and there is no folder '" + folder.string() + "'; create it first");
   if (!checkpoint_sink) fail("checkpoint_sink is empty; leave it at mlo::atomic_file");
   if (early_stopping.patience < 1)

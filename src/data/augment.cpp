@@ -1,5 +1,6 @@
 #include "mlo/data/augment.h"
 
+#include "data/resize.h"
 #include "mlo/error.h"
 #include "random.h"
 
@@ -47,13 +48,13 @@ at::Tensor resized_crop(const at::Tensor& image, const RandomResizedCrop& crop, 
 }
 
 at::Tensor fitted(const at::Tensor& image, int64_t size) {
-  const int64_t height = image.size(1), width = image.size(2), shorter = std::min(height, width);
-  const at::Tensor resized =
-      resize_bicubic(image, std::max(size, size * height / shorter), std::max(size, size * width / shorter));
-  const auto middle = [&](int64_t dim) {
-    return static_cast<int64_t>(std::nearbyint(static_cast<double>(resized.size(dim) - size) / 2.0));
+  const int64_t shorter = std::min(image.size(1), image.size(2));
+  const auto whole = [&](int64_t dim) { return std::max(size, size * image.size(dim) / shorter); };
+  const auto middle = [&](int64_t side) {
+    return Range{static_cast<int64_t>(std::nearbyint(static_cast<double>(side - size) / 2.0)), size};
   };
-  return part(resized, middle(1), middle(2), size, size);
+  const int64_t height = whole(1), width = whole(2);
+  return resized_part(image, height, width, middle(height), middle(width));
 }
 
 }  // namespace

@@ -9,19 +9,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Of a link that leads nowhere or in a circle it is not: opening it will say so.
+bool is_folder(const fs::directory_entry& entry) {
+  std::error_code unknown;
+  return entry.is_directory(unknown);
+}
+
 bool hidden(const fs::path& path) { return path.filename().string().starts_with("."); }
 
 // In the order of their names, whatever the file system's is.
 template <class Wanted>
 std::vector<fs::path> entries(const fs::path& folder, Wanted&& wanted) {
   std::error_code error;
-  fs::directory_iterator all(folder, error);
+  std::vector<fs::path> found;
+  for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator(); entry.increment(error))
+    if (!hidden(entry->path()) && wanted(*entry)) found.push_back(entry->path());
   if (error)
     throw Error("folder '" + folder.string() + "' cannot be read: " + error.message() +
                 "; check its name, and that it may be read");
-  std::vector<fs::path> found;
-  for (const fs::directory_entry& entry : all)
-    if (!hidden(entry.path()) && wanted(entry)) found.push_back(entry.path());
   std::sort(found.begin(), found.end());
   return found;
 }
@@ -35,15 +40,15 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
   std::vector<std::string> classes;
   std::vector<fs::path> files;
   std::vector<int64_t> labels;
-  for (const fs::path& inside : entries(folder, [](const fs::directory_entry& e) { return e.is_directory(); })) {
+  for (const fs::path& inside : entries(folder, is_folder)) {
     const auto label = static_cast<int64_t>(classes.size());
     classes.push_back(inside.filename().string());
     const std::size_t before = files.size();
     for (const fs::path& file :
-         entries(inside, [](const fs::directory_entry& e) { return !e.is_directory() && named_as_image(e.path()); })) {
+         entries(inside, [](const fs::directory_entry& e) { return !is_folder(e) && named_as_image(e.path()); })) {
       if (options.on_bad_image) {
         try {
-          read_image(file, options.channels);
+          read_image(file, options.channels, options.orientation);
         } catch (const Error& error) {
           options.on_bad_image(error.what());
           continue;
@@ -57,7 +62,7 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
   }
   if (classes.empty())
     throw Error("folder '" + folder.string() + "' holds no folders; expected one folder a class, with JPEG or PNG images in it");
-  return file_images(std::move(files), std::move(labels), std::move(classes), options.channels);
+  return file_images(std::move(files), std::move(labels), std::move(classes), options.channels, options.orientation);
 }
 
 }  // namespace mlo

@@ -1,63 +1,124 @@
 #include "mlo/data/idx.h"
 
+#include "io/regular_file.h"
+#include "io/stored_tensor.h"
+#include "mlo/data/images.h"
 #include "mlo/error.h"
 
-#include <ATen/ops/empty.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <array>
-#include <memory>
 #include <string>
-#include <system_error>
 #include <vector>
 
 namespace mlo {
 namespace {
 
-class IdxFile {
+using Fail = RegularFile::Fail;
+
+/// The bytes of a file, unpacked if it begins as gzip's files do.
+class Unpacked {
  public:
-  explicit IdxFile(const std::filesystem::path& path) : path_(path) {
-    std::error_code error;
-    file_size_ = std::filesystem::file_size(path, error);
-    if (error) fail("cannot be read: " + error.message(), "check its name, and that it may be read");
-    file_.reset(::gzopen(path.c_str(), "rbe"));
-    if (!file_) fail("cannot be opened", "check that it may be read");
+  Unpacked(const std::filesystem::path& path, const Fail& fail) : fail_(fail), file_(path, fail) {
+    fill();
+    packed_ = input_left_ >= 2 && input_[0] == 0x1F && input_[1] == 0x8B;
+    if (packed_ && ::inflateInit2(&stream_, kGzip) != Z_OK) fail_("cannot be unpacked: zlib has no memory", "free some");
+  }
+  ~Unpacked() {
+    if (packed_) ::inflateEnd(&stream_);
+  }
+  Unpacked(const Unpacked&) = delete;
+  Unpacked& operator=(const Unpacked&) = delete;
+
+  uint64_t file_size() const { return file_.size(); }
+  uint64_t most() const { return packed_ ? most_unpacked(file_.size()) : file_.size(); }
+
+  /// Fewer than `count` only at the end, where length and checksum have been found right.
+  uint64_t read(void* bytes, uint64_t count) { return packed_ ? unpack(bytes, count) : copy(bytes, count); }
+
+ private:
+  static constexpr int kGzip = 15 + 16;  // zlib's words for the largest window, and gzip's frame
+
+  void fill() {
+    const auto count = static_cast<std::size_t>(std::min<uint64_t>(file_.left(), input_.size()));
+    file_.read(input_.data(), count);
+    next_ = input_.data();
+    input_left_ = count;
   }
 
-  at::Tensor read() {
-    std::array<uint8_t, 4> magic = {};
-    take(magic.data(), magic.size(), "its magic number");
-    if (magic[0] != 0 || magic[1] != 0 || magic[3] == 0)
-      fail("is not an IDX file: it begins with the bytes " + std::to_string(magic[0]) + " " + std::to_string(magic[1]) +
-               " " + std::to_string(magic[2]) + " " + std::to_string(magic[3]) +
-               ", expected 0 0, a type and a number of dimensions",
-           "give a file of that format, plain or packed by gzip");
-    const at::ScalarType type = type_of(magic[2]);
-    const auto width = at::elementSize(type);
+  uint64_t copy(void* bytes, uint64_t count) {
+    auto* out = static_cast<uint8_t*>(bytes);
+    const auto at_hand = static_cast<std::size_t>(std::min<uint64_t>(count, input_left_));
+    std::copy_n(next_, at_hand, out);
+    next_ += at_hand;
+    input_left_ -= at_hand;
+    const uint64_t rest = std::min(count - at_hand, file_.left());
+    file_.read(out + at_hand, rest);
+    return at_hand + rest;
+  }
 
-    // Nothing is allocated that the file cannot hold: deflate packs at most 1032 bytes into one.
-    const uint64_t most = ::gzdirect(file_.get()) != 0 ? file_size_ : 1032 * file_size_;
-    uint64_t bound = width;  // without the dimensions of zero: LibTorch computes strides from it
-    uint64_t size = width;
-    std::vector<int64_t> shape;
-    for (int i = 0; i < magic[3]; ++i) {
-      std::array<uint8_t, 4> bytes = {};
-      take(bytes.data(), bytes.size(), "its dimensions");
-      shape.push_back(int64_t{bytes[0]} << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3]);
-      const auto n = static_cast<uint64_t>(shape.back());
-      const bool overflows = __builtin_mul_overflow(bound, std::max<uint64_t>(n, 1), &bound) || bound > INT64_MAX;
-      size = n == 0 ? 0 : size * n;
-      if (overflows || size > most)
-        fail("announces more data than its " + std::to_string(file_size_) + " bytes can hold",
-             "it is truncated or damaged: get it again");
+  uint64_t unpack(void* bytes, uint64_t count) {
+    constexpr uint64_t kMost = 1U << 30;
+    auto* out = static_cast<uint8_t*>(bytes);
+    uint64_t done = 0;
+    while (done < count && !ended_) {
+      if (input_left_ == 0) fill();
+      stream_.next_in = next_;
+      stream_.avail_in = static_cast<uInt>(input_left_);
+      stream_.next_out = out + done;
+      const auto room = static_cast<uInt>(std::min(count - done, kMost));
+      stream_.avail_out = room;
+      const bool starved = input_left_ == 0;
+      const int result = ::inflate(&stream_, Z_NO_FLUSH);
+      done += room - stream_.avail_out;
+      next_ = stream_.next_in;
+      input_left_ = stream_.avail_in;
+      if (result == Z_STREAM_END) {
+        next_member();
+      } else if (result != Z_OK && !(result == Z_BUF_ERROR && !starved)) {
+        fail_(std::string("cannot be unpacked: ") +
+                  (result == Z_BUF_ERROR ? "it ends too early" : stream_.msg != nullptr ? stream_.msg : ::zError(result)),
+              "it is truncated or damaged: get it again");
+      }
     }
-    at::Tensor tensor = at::empty(shape, type);
-    take(tensor.data_ptr(), size, "its data");
-    // Reading up to the end also makes zlib check the length and the checksum.
+    return done;
+  }
+
+  // What gzip packed in parts is one member after the other.
+  void next_member() {
+    if (input_left_ == 0) fill();
+    ended_ = input_left_ == 0;
+    if (!ended_) ::inflateReset(&stream_);
+  }
+
+  const Fail& fail_;
+  RegularFile file_;
+  std::vector<uint8_t> input_ = std::vector<uint8_t>(std::size_t{1} << 16);
+  uint8_t* next_ = nullptr;
+  std::size_t input_left_ = 0;
+  bool packed_ = false, ended_ = false;
+  z_stream stream_ = {};
+};
+
+class IdxFile {
+ public:
+  explicit IdxFile(const std::filesystem::path& path)
+      : path_(path), fail_([this](const std::string& what, const std::string& cure) { fail(what, cure); }), file_(path, fail_) {
+    read_header();
+  }
+
+  const std::vector<int64_t>& shape() const { return shape_; }
+  at::ScalarType type() const { return type_; }
+
+  at::Tensor read() {
+    at::Tensor tensor = allocated(shape_, type_);
+    if (!tensor.defined()) fail("needs " + std::to_string(size_) + " bytes of memory", "free some");
+    take(tensor.data_ptr(), size_, "its data");
+    // Only at the end are length and checksum of a packed file seen.
     uint8_t beyond = 0;
-    if (read_some(&beyond, 1) != 0) fail("goes on after the data that it announces", "it is damaged: get it again");
-    to_native(static_cast<uint8_t*>(tensor.data_ptr()), size, width);
+    if (file_.read(&beyond, 1) != 0) fail("goes on after the data that it announces", "it is damaged: get it again");
+    to_native(static_cast<uint8_t*>(tensor.data_ptr()), size_, at::elementSize(type_));
     return tensor;
   }
 
@@ -86,42 +147,62 @@ class IdxFile {
     for (uint64_t i = 0; width > 1 && i < size; i += width) std::reverse(bytes + i, bytes + i + width);
   }
 
-  void take(void* bytes, uint64_t count, const std::string& what) {
-    auto* next = static_cast<char*>(bytes);
-    while (count > 0) {
-      const auto got = read_some(next, static_cast<unsigned>(std::min<uint64_t>(count, 1U << 30)));
-      if (got == 0)
-        fail("ends within " + what + ", " + std::to_string(count) + " bytes early", "it is truncated: get it again");
-      next += got;
-      count -= got;
+  void read_header() {
+    std::array<uint8_t, 4> magic = {};
+    take(magic.data(), magic.size(), "its magic number");
+    if (magic[0] != 0 || magic[1] != 0 || magic[3] == 0)
+      fail("is not an IDX file: it begins with the bytes " + std::to_string(magic[0]) + " " + std::to_string(magic[1]) + " " +
+               std::to_string(magic[2]) + " " + std::to_string(magic[3]) + ", expected 0 0, a type and a number of dimensions",
+           "give a file of that format, plain or packed by gzip");
+    type_ = type_of(magic[2]);
+    for (int i = 0; i < magic[3]; ++i) {
+      std::array<uint8_t, 4> bytes = {};
+      take(bytes.data(), bytes.size(), "its dimensions");
+      shape_.push_back(int64_t{bytes[0]} << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3]);
     }
+    const auto size = bytes_of(shape_, type_);
+    if (!size || *size > file_.most())
+      fail("announces more data than its " + std::to_string(file_.file_size()) + " bytes can hold",
+           "it is truncated or damaged: get it again");
+    size_ = *size;
   }
 
-  unsigned read_some(void* bytes, unsigned count) {
-    const int got = ::gzread(file_.get(), bytes, count);
-    int error = Z_OK;
-    const char* words = ::gzerror(file_.get(), &error);
-    // A packed file that ends too early gives what is there, and Z_BUF_ERROR.
-    if (got < 0 || (error != Z_OK && error != Z_STREAM_END))
-      fail(std::string("cannot be unpacked: ") + words, "it is truncated or damaged: get it again");
-    return static_cast<unsigned>(got);
+  void take(void* bytes, uint64_t count, const std::string& what) {
+    if (const uint64_t got = file_.read(bytes, count); got < count)
+      fail("ends within " + what + ", " + std::to_string(count - got) + " bytes early", "it is truncated: get it again");
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
     throw Error("IDX file '" + path_.string() + "' " + what + "; " + cure);
   }
 
-  struct Close {
-    void operator()(gzFile_s* file) const { ::gzclose(file); }
-  };
-
   const std::filesystem::path& path_;
-  uint64_t file_size_ = 0;
-  std::unique_ptr<gzFile_s, Close> file_;
+  Fail fail_;
+  Unpacked file_;
+  at::ScalarType type_ = at::kByte;
+  std::vector<int64_t> shape_;
+  uint64_t size_ = 0;
 };
 
 }  // namespace
 
 at::Tensor read_idx(const std::filesystem::path& file) { return IdxFile(file).read(); }
+
+// From the headers it is seen whether the files belong together: before anything large is read.
+std::shared_ptr<const ImageSet> idx_images(const std::filesystem::path& images, const std::filesystem::path& labels) {
+  IdxFile pixels(images), numbers(labels);
+  const std::vector<int64_t>&shape = pixels.shape(), &count = numbers.shape();
+  if (shape.size() != 3 || pixels.type() != at::kByte || std::count(shape.begin(), shape.end(), 0) != 0)
+    throw Error("IDX file '" + images.string() +
+                "' holds no images: expected bytes in 3 dimensions (count, rows, columns), none of them 0");
+  if (count.size() != 1 || numbers.type() != at::kByte)
+    throw Error("IDX file '" + labels.string() + "' holds no labels: expected bytes in 1 dimension");
+  if (count[0] != shape[0])
+    throw Error("IDX file '" + labels.string() + "' has " + std::to_string(count[0]) + " labels, expected " +
+                std::to_string(shape[0]) + ", one for each image of '" + images.string() +
+                "'; give the two files that belong together");
+  const at::Tensor classes = numbers.read().to(at::kLong);
+  return tensor_images(pixels.read().unsqueeze(1), classes);
+}
 
 }  // namespace mlo

@@ -1,23 +1,24 @@
 #include "data/image_file.h"
 
+#include "io/regular_file.h"
+#include "io/stored_tensor.h"
 #include "mlo/data/images.h"
 #include "mlo/error.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 
 namespace mlo {
 namespace {
 
 std::vector<uint8_t> bytes_of(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in || std::filesystem::is_directory(file))
-    throw Error("image '" + file.string() + "' cannot be opened; check its name, and that it may be read");
-  std::vector<uint8_t> bytes{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (in.bad()) throw Error("image '" + file.string() + "' cannot be read to its end; check the disk");
+  constexpr uint64_t kMost = uint64_t{1} << 30;
+  const auto fail = [&](const std::string& what, const std::string& cure) {
+    throw Error("image '" + file.string() + "' " + what + "; " + cure);
+  };
+  RegularFile in(file, fail);
+  if (in.size() > kMost) fail("has " + std::to_string(in.size()) + " bytes, which no image has", "remove it");
+  std::vector<uint8_t> bytes(in.size());
+  in.read(bytes.data(), bytes.size());
   return bytes;
 }
 
@@ -37,7 +38,8 @@ uint8_t grey(const uint8_t* rgb) {
 }
 
 at::Tensor as_planes(const Pixels& pixels, int64_t channels) {
-  const at::Tensor image = at::empty({channels, pixels.height, pixels.width}, at::kByte);
+  const at::Tensor image = allocated({channels, pixels.height, pixels.width}, at::kByte);
+  if (!image.defined()) throw Error("needs more memory than there is");
   const int64_t plane = pixels.height * pixels.width, have = pixels.channels;
   auto* out = image.mutable_data_ptr<uint8_t>();
   const uint8_t* in = pixels.values.data();
@@ -46,14 +48,39 @@ at::Tensor as_planes(const Pixels& pixels, int64_t channels) {
   return image;
 }
 
+// PIL's ImageOps.exif_transpose.
+at::Tensor turned(const at::Tensor& image, int orientation) {
+  const at::Tensor placed = orientation >= 5 ? image.transpose(1, 2) : image;
+  switch (orientation) {
+    case 2:
+    case 6:
+      return placed.flip({2});
+    case 3:
+    case 7:
+      return placed.flip({1, 2});
+    case 4:
+    case 8:
+      return placed.flip({1});
+    default:
+      return placed.contiguous();
+  }
+}
+
 }  // namespace
 
-at::Tensor read_image(const std::filesystem::path& file, int64_t channels) {
+bool may_be_decoded(int64_t width, int64_t height, int64_t channels, std::size_t bytes) {
+  constexpr int64_t kMostPixels = int64_t{1} << 28;
+  return width * height <= kMostPixels && static_cast<uint64_t>(width * height * channels) <= most_unpacked(bytes);
+}
+
+at::Tensor read_image(const std::filesystem::path& file, int64_t channels, Orientation orientation) {
   if (channels != 1 && channels != 3)
     throw ConfigError("read_image: " + std::to_string(channels) + " channels; expected 1 (grey) or 3 (colour)");
   const std::vector<uint8_t> bytes = bytes_of(file);
   try {
-    return as_planes(decode(bytes), channels);
+    const Pixels pixels = decode(bytes);
+    const at::Tensor image = as_planes(pixels, channels);
+    return orientation == Orientation::upright ? turned(image, pixels.orientation) : image;
   } catch (const Error& error) {
     throw Error("image '" + file.string() + "' " + error.what() + "; get it again, or remove it");
   }

@@ -16,13 +16,20 @@ namespace fs = std::filesystem;
 
 class FileImages final : public ImageSet {
  public:
-  FileImages(int64_t channels, std::vector<std::string> classes, std::vector<fs::path> files, std::vector<int64_t> labels)
-      : channels_(channels), classes_(std::move(classes)), files_(std::move(files)), labels_(std::move(labels)) {}
+  FileImages(int64_t channels, Orientation orientation, std::vector<std::string> classes, std::vector<fs::path> files,
+             std::vector<int64_t> labels)
+      : channels_(channels),
+        orientation_(orientation),
+        classes_(std::move(classes)),
+        files_(std::move(files)),
+        labels_(std::move(labels)) {}
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
   int64_t channels() const override { return channels_; }
   const std::vector<std::string>& classes() const override { return classes_; }
   int64_t label(int64_t i) const override { return labels_[static_cast<std::size_t>(i)]; }
-  at::Tensor image(int64_t i) const override { return read_image(files_[static_cast<std::size_t>(i)], channels_); }
+  at::Tensor image(int64_t i) const override {
+    return read_image(files_[static_cast<std::size_t>(i)], channels_, orientation_);
+  }
 
   /// Of every file its class, name and size; of 64 at even distances what begins them.
   std::string fingerprint() const override {
@@ -46,13 +53,15 @@ class FileImages final : public ImageSet {
         sum.add(bytes.data(), static_cast<std::size_t>(in.gcount()));
       }
       fingerprint_ = std::to_string(files_.size()) + " files " + sum.text() + ", " + std::to_string(classes_.size()) +
-                     " classes, " + std::to_string(channels_) + " channels";
+                     " classes, " + std::to_string(channels_) + " channels" +
+                     (orientation_ == Orientation::upright ? ", upright" : "");
     });
     return fingerprint_;
   }
 
  private:
   int64_t channels_;
+  Orientation orientation_;
   std::vector<std::string> classes_;
   std::vector<fs::path> files_;
   std::vector<int64_t> labels_;
@@ -132,7 +141,7 @@ ImageSize image_size(const fs::path& file) {
 }
 
 std::shared_ptr<const ImageSet> file_images(std::vector<fs::path> files, std::vector<int64_t> labels,
-                                            std::vector<std::string> classes, int64_t channels) {
+                                            std::vector<std::string> classes, int64_t channels, Orientation orientation) {
   if (channels != 1 && channels != 3)
     throw ConfigError("file_images: " + std::to_string(channels) + " channels; expected 1 (grey) or 3 (colour)");
   if (files.size() != labels.size())
@@ -142,7 +151,7 @@ std::shared_ptr<const ImageSet> file_images(std::vector<fs::path> files, std::ve
     if (label < 0 || label >= static_cast<int64_t>(classes.size()))
       throw ConfigError("file_images: the label " + std::to_string(label) + " with " + std::to_string(classes.size()) +
                         " classes; expected 0 to the number of classes less one");
-  return std::make_shared<FileImages>(channels, std::move(classes), std::move(files), std::move(labels));
+  return std::make_shared<FileImages>(channels, orientation, std::move(classes), std::move(files), std::move(labels));
 }
 
 }  // namespace mlo

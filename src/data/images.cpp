@@ -1,20 +1,22 @@
 #include "mlo/data/images.h"
 
 #include "data/fingerprint.h"
-#include "mlo/data/idx.h"
+#include "io/regular_file.h"
+#include "io/stored_tensor.h"
 #include "mlo/error.h"
+#include "mlo/io/read_file.h"
 #include "random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/randperm.h>
 #include <c10/util/StringUtil.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <fstream>
 #include <mutex>
+#include <sstream>
 
 namespace mlo {
 namespace {
@@ -56,26 +58,30 @@ class TensorImages final : public ImageSet {
   mutable std::string fingerprint_;
 };
 
-std::vector<uint8_t> whole_file(const fs::path& file, const std::string& kind) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) throw Error(kind + " file '" + file.string() + "' cannot be opened; check that it is there and may be read");
+RegularFile::Fail failing(const fs::path& file, const std::string& kind) {
+  return [=](const std::string& what, const std::string& cure) {
+    throw Error(kind + " file '" + file.string() + "' " + what + "; " + cure);
+  };
+}
+
+// What cannot be looked at counts as there, so that opening it says why.
+bool is_there(const fs::path& file) {
   std::error_code error;
-  std::vector<uint8_t> bytes(fs::file_size(file, error));
-  if (error || !in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size())))
-    throw Error(kind + " file '" + file.string() + "' cannot be read to its end; check the disk, or get it again");
-  return bytes;
+  return fs::symlink_status(file, error).type() != fs::file_type::not_found;
 }
 
 // Lines of a file of class names; `count` numbers in its place when there is none.
 std::vector<std::string> class_names(const fs::path& file, int64_t count, const std::string& kind) {
   std::vector<std::string> names;
-  std::ifstream in(file);
-  for (std::string line; in && std::getline(in, line);) {
+  if (!is_there(file)) {
+    for (int64_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
+    return names;
+  }
+  std::istringstream in(read_file(file, 1 << 20));
+  for (std::string line; std::getline(in, line);) {
     while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back())) != 0) line.pop_back();
     if (!line.empty()) names.push_back(line);
   }
-  if (names.empty() && !fs::exists(file))
-    for (int64_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
   if (static_cast<int64_t>(names.size()) != count)
     throw Error(kind + " file '" + file.string() + "' names " + std::to_string(names.size()) + " classes, expected " +
                 std::to_string(count) + "; get it again, or remove it (classes are numbers then)");
@@ -92,22 +98,26 @@ struct Cifar {
 constexpr int64_t kCifarPixels = 3 * 32 * 32;
 
 void read_cifar(const fs::path& file, const Cifar& format, std::vector<at::Tensor>& images, std::vector<at::Tensor>& labels) {
-  const std::vector<uint8_t> bytes = whole_file(file, format.kind);
-  const int64_t record = format.label_bytes + kCifarPixels, size = static_cast<int64_t>(bytes.size());
+  RegularFile in(file, failing(file, format.kind));
+  const int64_t record = format.label_bytes + kCifarPixels, size = static_cast<int64_t>(in.size());
   if (size == 0 || size % record != 0)
     throw Error(format.kind + " file '" + file.string() + "' has " + std::to_string(size) + " bytes, expected a multiple of " +
                 std::to_string(record) + " (label and 32 x 32 x 3 pixels); it is truncated or of another format: get it again");
   const int64_t count = size / record;
-  images.push_back(at::empty({count, 3, 32, 32}, at::kByte));
-  labels.push_back(at::empty({count}, at::kLong));
+  images.push_back(allocated({count, 3, 32, 32}, at::kByte));
+  labels.push_back(allocated({count}, at::kLong));
+  if (!images.back().defined() || !labels.back().defined())
+    throw Error(format.kind + " file '" + file.string() + "' needs " + std::to_string(size) + " bytes of memory; free some");
+  std::array<uint8_t, 2> label = {};
   for (int64_t i = 0; i < count; ++i) {
-    const uint8_t* in = bytes.data() + i * record;
-    if (in[format.label_at] >= format.classes)
+    in.read(label.data(), static_cast<uint64_t>(format.label_bytes));
+    in.read(images.back().mutable_data_ptr<uint8_t>() + i * kCifarPixels, kCifarPixels);
+    const int64_t given = label[static_cast<std::size_t>(format.label_at)];
+    if (given >= format.classes)
       throw Error(format.kind + " file '" + file.string() + "' gives image " + std::to_string(i) + " the label " +
-                  std::to_string(in[format.label_at]) + ", expected 0 to " + std::to_string(format.classes - 1) +
+                  std::to_string(given) + ", expected 0 to " + std::to_string(format.classes - 1) +
                   "; it is damaged or of another format: get it again");
-    labels.back().mutable_data_ptr<int64_t>()[i] = in[format.label_at];
-    std::copy_n(in + format.label_bytes, kCifarPixels, images.back().mutable_data_ptr<uint8_t>() + i * kCifarPixels);
+    labels.back().mutable_data_ptr<int64_t>()[i] = given;
   }
 }
 
@@ -150,7 +160,7 @@ std::shared_ptr<const ImageSet> cifar10_images(const fs::path& folder, bool trai
   } else {
     for (int i = 1; i <= 5; ++i) {
       const fs::path file = folder / ("data_batch_" + std::to_string(i) + ".bin");
-      if (i == 1 || fs::exists(file)) read_cifar(file, format, images, labels);
+      if (i == 1 || is_there(file)) read_cifar(file, format, images, labels);
     }
   }
   return tensor_images(at::cat(images), at::cat(labels), class_names(folder / "batches.meta.txt", 10, format.kind));
@@ -163,20 +173,6 @@ std::shared_ptr<const ImageSet> cifar100_images(const fs::path& folder, bool tra
   return tensor_images(
       images[0], labels[0],
       class_names(folder / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), format.classes, format.kind));
-}
-
-std::shared_ptr<const ImageSet> idx_images(const fs::path& images, const fs::path& labels) {
-  const at::Tensor pixels = read_idx(images), numbers = read_idx(labels);
-  if (pixels.dim() != 3 || pixels.scalar_type() != at::kByte || pixels.numel() == 0)
-    throw Error("IDX file '" + images.string() +
-                "' holds no images: expected bytes in 3 dimensions (count, rows, columns), none of them 0");
-  if (numbers.dim() != 1 || numbers.scalar_type() != at::kByte)
-    throw Error("IDX file '" + labels.string() + "' holds no labels: expected bytes in 1 dimension");
-  if (numbers.size(0) != pixels.size(0))
-    throw Error("IDX file '" + labels.string() + "' has " + std::to_string(numbers.size(0)) + " labels, expected " +
-                std::to_string(pixels.size(0)) + ", one for each image of '" + images.string() +
-                "'; give the two files that belong together");
-  return tensor_images(pixels.unsqueeze(1), numbers.to(at::kLong));
 }
 
 Split split_by_class(const ImageSet& images, double held_out, uint64_t seed) {

@@ -1,9 +1,12 @@
+#include "data/exif.h"
 #include "data/image_file.h"
 #include "mlo/error.h"
 
+#include <algorithm>
 #include <array>
 #include <csetjmp>
 #include <cstdio>
+#include <cstring>
 // After <cstdio>, which it needs and does not include.
 #include <jpeglib.h>
 
@@ -14,10 +17,13 @@ namespace {
 
 struct ErrorManager {
   jpeg_error_mgr base = {};
+  jpeg_progress_mgr progress = {};
   std::jmp_buf back = {};
   std::array<char, JMSG_LENGTH_MAX> message = {};
-  bool warned = false;
 };
+
+// A scan may be a few bytes that send the decoder through the whole image. Encoders make some ten of them; this bounds the work, too.
+constexpr int64_t kMostScans = 100, kMostPixelsOfScans = int64_t{1} << 33;
 
 extern "C" void on_error(j_common_ptr info) {
   auto* manager = reinterpret_cast<ErrorManager*>(info->err);
@@ -31,11 +37,26 @@ extern "C" void on_message(j_common_ptr info, int level) {
   if (level >= 0 || code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM || code == JWRN_BOGUS_PROGRESSION ||
       code == JWRN_TOO_MUCH_DATA)
     return;
-  auto* manager = reinterpret_cast<ErrorManager*>(info->err);
-  if (!manager->warned) info->err->format_message(info, manager->message.data());
-  manager->warned = true;
+  on_error(info);
 }
 extern "C" void on_output(j_common_ptr /*info*/) {}
+extern "C" void on_progress(j_common_ptr info) {
+  auto* manager = reinterpret_cast<ErrorManager*>(info->err);
+  const auto* jpeg = reinterpret_cast<j_decompress_ptr>(info);
+  const int64_t most = std::min(kMostScans, kMostPixelsOfScans / (int64_t{jpeg->image_width} * int64_t{jpeg->image_height}));
+  if (jpeg->input_scan_number <= most) return;
+  std::snprintf(manager->message.data(), manager->message.size(), "it has more than %d scans, which only keep the reader busy",
+                static_cast<int>(most));
+  std::longjmp(manager->back, 1);
+}
+
+int orientation_of(const jpeg_decompress_struct& info) {
+  constexpr std::array<uint8_t, 6> kExif = {'E', 'x', 'i', 'f', 0, 0};
+  for (const auto* marker = info.marker_list; marker != nullptr; marker = marker->next)
+    if (marker->data_length >= kExif.size() && std::memcmp(marker->data, kExif.data(), kExif.size()) == 0)
+      return exif_orientation(marker->data + kExif.size(), marker->data_length - kExif.size());
+  return 1;
+}
 
 // Between setjmp and the end only plain values live here, so that no destructor is jumped over. What must grow is the
 // caller's. False: the message is in `manager`.
@@ -43,10 +64,13 @@ bool decode(const std::vector<uint8_t>& bytes, jpeg_decompress_struct& info, Err
   if (setjmp(manager.back) != 0) return false;
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, bytes.data(), static_cast<unsigned long>(bytes.size()));  // NOLINT(google-runtime-int)
+  info.progress = &manager.progress;
+  jpeg_save_markers(&info, JPEG_APP0 + 1, 0xFFFF);
   jpeg_read_header(&info, TRUE);
-  if (int64_t{info.image_width} * int64_t{info.image_height} > kMostPixels) {
-    std::snprintf(manager.message.data(), manager.message.size(), "announces %u x %u pixels", info.image_width,
-                  info.image_height);
+  pixels.orientation = orientation_of(info);
+  if (!may_be_decoded(info.image_width, info.image_height, info.num_components, bytes.size())) {
+    std::snprintf(manager.message.data(), manager.message.size(), "%zu bytes announce %u x %u pixels, too many to be true",
+                  bytes.size(), info.image_width, info.image_height);
     return false;
   }
   // Of four channels libjpeg makes CMYK only; the caller goes on to RGB.
@@ -57,24 +81,20 @@ bool decode(const std::vector<uint8_t>& bytes, jpeg_decompress_struct& info, Err
   pixels.height = info.output_height;
   pixels.channels = info.output_components;
   pixels.values.resize(static_cast<std::size_t>(pixels.width * pixels.height * pixels.channels));
-  while (info.output_scanline < info.output_height && !manager.warned) {
+  while (info.output_scanline < info.output_height) {
     JSAMPROW row = pixels.values.data() + static_cast<std::size_t>(info.output_scanline * pixels.width * pixels.channels);
     jpeg_read_scanlines(&info, &row, 1);
   }
-  if (manager.warned) return false;
   jpeg_finish_decompress(&info);
-  return !manager.warned;
+  return true;
 }
 
-// Adobe writes CMYK inverted, and everybody follows; x = 255 − ink.
-void to_rgb(Pixels& pixels, bool inverted) {
+// Adobe writes CMYK inverted, 255 − ink, and everybody follows, with its marker in the file or without (as PIL has it, too).
+void to_rgb(Pixels& pixels) {
   std::vector<uint8_t> rgb(static_cast<std::size_t>(pixels.width * pixels.height * 3));
   for (std::size_t i = 0; i < rgb.size() / 3; ++i) {
-    const auto paper = [&](std::size_t c) {
-      const int value = pixels.values[4 * i + c];
-      return inverted ? value : 255 - value;
-    };
-    for (std::size_t c = 0; c < 3; ++c) rgb[3 * i + c] = static_cast<uint8_t>((paper(c) * paper(3) + 127) / 255);
+    const uint8_t* paper = pixels.values.data() + 4 * i;
+    for (std::size_t c = 0; c < 3; ++c) rgb[3 * i + c] = static_cast<uint8_t>((paper[c] * paper[3] + 127) / 255);
   }
   pixels.values = std::move(rgb);
   pixels.channels = 3;
@@ -89,12 +109,12 @@ Pixels decode_jpeg(const std::vector<uint8_t>& bytes) {
   manager.base.error_exit = on_error;
   manager.base.emit_message = on_message;
   manager.base.output_message = on_output;
+  manager.progress.progress_monitor = on_progress;
   Pixels pixels;
   const bool whole = decode(bytes, info, manager, pixels);
-  const bool inverted = info.saw_Adobe_marker != FALSE;
   jpeg_destroy_decompress(&info);
   if (!whole) throw Error(std::string("is no whole JPEG: ") + manager.message.data());
-  if (pixels.channels == 4) to_rgb(pixels, inverted);
+  if (pixels.channels == 4) to_rgb(pixels);
   return pixels;
 }
 

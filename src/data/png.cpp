@@ -1,3 +1,4 @@
+#include "data/exif.h"
 #include "data/image_file.h"
 #include "mlo/data/images.h"
 #include "mlo/error.h"
@@ -15,7 +16,7 @@ namespace {
 
 struct Reader {
   const uint8_t* next = nullptr;
-  std::size_t left = 0;
+  std::size_t size = 0, left = 0;
   std::jmp_buf back = {};
   std::array<char, 200> message = {};
 };
@@ -38,10 +39,10 @@ extern "C" void on_png_read(png_structp png, png_bytep out, png_size_t count) {
 bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels, std::vector<png_bytep>& rows) {
   if (setjmp(reader.back) != 0) return false;
   png_set_read_fn(png, &reader, on_png_read);
+  // A text or colour profile of a few kilobytes may unpack to 8 MB, and there may be a thousand of them. None is needed here.
+  png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
+  png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT, reinterpret_cast<png_const_bytep>("eXIf"), 1);
   png_read_info(png, info);
-  pixels.width = png_get_image_width(png, info);
-  pixels.height = png_get_image_height(png, info);
-  if (pixels.width * pixels.height > kMostPixels) png_error(png, "it announces more pixels than an image can have");
   const png_byte colour = png_get_color_type(png, info);
   // As PIL's convert("RGB"): 16 bits lose their lower half, palettes and few bits are expanded, alpha is dropped.
   if (png_get_bit_depth(png, info) == 16) png_set_strip_16(png);
@@ -51,13 +52,19 @@ bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels, std
   png_set_strip_alpha(png);
   png_set_interlace_handling(png);
   png_read_update_info(png, info);
+  pixels.width = png_get_image_width(png, info);
+  pixels.height = png_get_image_height(png, info);
   pixels.channels = png_get_channels(png, info);
+  if (!may_be_decoded(pixels.width, pixels.height, pixels.channels, reader.size))
+    png_error(png, "it announces more pixels than so few bytes can hold");
   pixels.values.resize(static_cast<std::size_t>(pixels.width * pixels.height * pixels.channels));
   rows.resize(static_cast<std::size_t>(pixels.height));
   for (std::size_t y = 0; y < rows.size(); ++y)
     rows[y] = pixels.values.data() + y * static_cast<std::size_t>(pixels.width * pixels.channels);
   png_read_image(png, rows.data());
-  png_read_end(png, nullptr);
+  png_read_end(png, info);
+  png_bytep exif = nullptr;
+  if (png_uint_32 count = 0; png_get_eXIf_1(png, info, &count, &exif) != 0) pixels.orientation = exif_orientation(exif, count);
   return true;
 }
 
@@ -95,7 +102,7 @@ bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* valu
 Pixels decode_png(const std::vector<uint8_t>& bytes) {
   Reader reader;
   reader.next = bytes.data();
-  reader.left = bytes.size();
+  reader.size = reader.left = bytes.size();
   Pixels pixels;
   std::vector<png_bytep> rows;
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, on_png_error, on_png_warning);

@@ -1,3 +1,5 @@
+#include "data/resize.h"
+
 #include "mlo/data/augment.h"
 #include "mlo/error.h"
 
@@ -26,17 +28,41 @@ struct Taps {
   std::vector<int32_t> weights;  // [outputs, most]
 };
 
-Taps taps(int64_t in, int64_t out) {
-  const double scale = static_cast<double>(in) / static_cast<double>(out), stretch = std::max(scale, 1.0),
-               support = 2.0 * stretch;
+double scale_of(int64_t in, int64_t out) { return static_cast<double>(in) / static_cast<double>(out); }
+double support_of(double scale) { return 2.0 * std::max(scale, 1.0); }
+
+// What output `i` reads of the input.
+Range read_by(int64_t i, int64_t in, double scale) {
+  const double center = (static_cast<double>(i) + 0.5) * scale, support = support_of(scale);
+  const int64_t begin = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0);
+  return {begin, std::min<int64_t>(static_cast<int64_t>(center + support + 0.5), in) - begin};
+}
+
+Range read_by(const Range& wanted, int64_t in, int64_t out) {
+  if (in == out) return wanted;
+  const double scale = scale_of(in, out);
+  const int64_t begin = read_by(wanted.begin, in, scale).begin;
+  const Range last = read_by(wanted.begin + wanted.count - 1, in, scale);
+  return {begin, last.begin + last.count - begin};
+}
+
+/// Along one dimension: the outputs `wanted` of `to`, from inputs that begin at `origin` of `from`.
+struct Pass {
+  int64_t from = 0, to = 0;
+  Range wanted = {};
+  int64_t origin = 0;
+};
+
+Taps taps(const Pass& pass) {
+  const double scale = scale_of(pass.from, pass.to), stretch = std::max(scale, 1.0);
+  const Range& wanted = pass.wanted;
   Taps t;
-  t.most = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
-  t.weights.resize(static_cast<std::size_t>(out * t.most));
+  t.most = static_cast<int64_t>(std::ceil(support_of(scale))) * 2 + 1;
+  t.weights.resize(static_cast<std::size_t>(wanted.count * t.most));
   std::vector<double> w(static_cast<std::size_t>(t.most));
-  for (int64_t i = 0; i < out; ++i) {
-    const double center = (static_cast<double>(i) + 0.5) * scale;
-    const int64_t first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0);
-    const int64_t count = std::min<int64_t>(static_cast<int64_t>(center + support + 0.5), in) - first;
+  for (int64_t i = 0; i < wanted.count; ++i) {
+    const double center = (static_cast<double>(wanted.begin + i) + 0.5) * scale;
+    const auto [first, count] = read_by(wanted.begin + i, pass.from, scale);
     double sum = 0.0;
     for (int64_t k = 0; k < count; ++k)
       sum += w[static_cast<std::size_t>(k)] = bicubic((static_cast<double>(k + first) - center + 0.5) * (1.0 / stretch));
@@ -44,7 +70,7 @@ Taps taps(int64_t in, int64_t out) {
       const double scaled = w[static_cast<std::size_t>(k)] / sum * (1 << kBits);
       t.weights[static_cast<std::size_t>(i * t.most + k)] = static_cast<int32_t>(scaled < 0.0 ? scaled - 0.5 : scaled + 0.5);
     }
-    t.first.push_back(first);
+    t.first.push_back(first - pass.origin);
     t.count.push_back(count);
   }
   return t;
@@ -52,26 +78,25 @@ Taps taps(int64_t in, int64_t out) {
 
 uint8_t rounded(int32_t sum) { return static_cast<uint8_t>(std::clamp(sum >> kBits, 0, 255)); }
 
-// [rows, in] → [rows, out]
-void along_rows(const uint8_t* in, int64_t rows, int64_t width, int64_t out_width, uint8_t* out) {
-  const Taps t = taps(width, out_width);
+// [rows, width] → [rows, outputs]
+void along_rows(const uint8_t* in, int64_t rows, int64_t width, const Taps& t, uint8_t* out) {
+  const auto outputs = static_cast<int64_t>(t.first.size());
   for (int64_t y = 0; y < rows; ++y) {
-    for (int64_t x = 0; x < out_width; ++x) {
+    for (int64_t x = 0; x < outputs; ++x) {
       const auto i = static_cast<std::size_t>(x);
       const int32_t* w = t.weights.data() + x * t.most;
       const uint8_t* v = in + y * width + t.first[i];
       int32_t sum = 1 << (kBits - 1);
       for (int64_t k = 0; k < t.count[i]; ++k) sum += v[k] * w[k];
-      out[y * out_width + x] = rounded(sum);
+      out[y * outputs + x] = rounded(sum);
     }
   }
 }
 
-// [in, width] → [out, width]
-void along_columns(const uint8_t* in, int64_t height, int64_t width, int64_t out_height, uint8_t* out) {
-  const Taps t = taps(height, out_height);
+// [height, width] → [outputs, width]
+void along_columns(const uint8_t* in, int64_t width, const Taps& t, uint8_t* out) {
   std::vector<int32_t> sums(static_cast<std::size_t>(width));
-  for (int64_t y = 0; y < out_height; ++y) {
+  for (int64_t y = 0; y < static_cast<int64_t>(t.first.size()); ++y) {
     const auto i = static_cast<std::size_t>(y);
     std::fill(sums.begin(), sums.end(), 1 << (kBits - 1));
     for (int64_t k = 0; k < t.count[i]; ++k) {
@@ -83,33 +108,42 @@ void along_columns(const uint8_t* in, int64_t height, int64_t width, int64_t out
   }
 }
 
-at::Tensor to_width(const at::Tensor& image, int64_t width) {
-  const int64_t channels = image.size(0), height = image.size(1);
-  if (width == image.size(2)) return image;
-  at::Tensor out = at::empty({channels, height, width}, at::kByte);
-  along_rows(image.const_data_ptr<uint8_t>(), channels * height, image.size(2), width, out.mutable_data_ptr<uint8_t>());
+at::Tensor across(const at::Tensor& image, const Pass& pass) {
+  if (pass.from == pass.to) return image;
+  at::Tensor out = at::empty({image.size(0), image.size(1), pass.wanted.count}, at::kByte);
+  along_rows(image.const_data_ptr<uint8_t>(), image.size(0) * image.size(1), image.size(2), taps(pass),
+             out.mutable_data_ptr<uint8_t>());
   return out;
 }
 
-at::Tensor to_height(const at::Tensor& image, int64_t height) {
-  const int64_t channels = image.size(0), from = image.size(1), width = image.size(2);
-  if (height == from) return image;
-  at::Tensor out = at::empty({channels, height, width}, at::kByte);
+at::Tensor down(const at::Tensor& image, const Pass& pass) {
+  if (pass.from == pass.to) return image;
+  const int64_t channels = image.size(0), width = image.size(2);
+  at::Tensor out = at::empty({channels, pass.wanted.count, width}, at::kByte);
+  const Taps t = taps(pass);
   for (int64_t c = 0; c < channels; ++c)
-    along_columns(image.const_data_ptr<uint8_t>() + c * from * width, from, width, height,
-                  out.mutable_data_ptr<uint8_t>() + c * height * width);
+    along_columns(image.const_data_ptr<uint8_t>() + c * image.size(1) * width, width, t,
+                  out.mutable_data_ptr<uint8_t>() + c * pass.wanted.count * width);
   return out;
 }
 
 }  // namespace
 
+at::Tensor resized_part(const at::Tensor& image, int64_t height, int64_t width, const Range& rows, const Range& columns) {
+  const Range read_rows = read_by(rows, image.size(1), height), read_columns = read_by(columns, image.size(2), width);
+  const at::Tensor read =
+      image.narrow(1, read_rows.begin, read_rows.count).narrow(2, read_columns.begin, read_columns.count).contiguous();
+  const Pass vertical{image.size(1), height, rows, read_rows.begin}, horizontal{image.size(2), width, columns, read_columns.begin};
+  // The order of the passes shows in the last bit. Pillow's rule: columns first where the height shrinks much.
+  const int64_t shrinks = image.size(1) - height;
+  if (shrinks > 0 && shrinks > 2 * (image.size(2) - width)) return across(down(read, vertical), horizontal);
+  return down(across(read, horizontal), vertical);
+}
+
 at::Tensor resize_bicubic(const at::Tensor& image, int64_t height, int64_t width) {
   if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte || image.numel() == 0 || height < 1 || width < 1)
     throw Error("resize_bicubic: expected a uint8 image [C, H, W] with pixels in it, and a size of at least 1 x 1");
-  // The order of the passes shows in the last bit. Pillow's rule: columns first where the height shrinks much.
-  const int64_t shrinks = image.size(1) - height;
-  if (shrinks > 0 && shrinks > 2 * (image.size(2) - width)) return to_width(to_height(image.contiguous(), height), width);
-  return to_height(to_width(image.contiguous(), width), height);
+  return resized_part(image, height, width, {0, height}, {0, width});
 }
 
 }  // namespace mlo

@@ -1,24 +1,19 @@
 #include "mlo/io/checkpoint.h"
 
-#include "io/descriptor.h"
 #include "io/json.h"
+#include "io/regular_file.h"
+#include "io/stored_tensor.h"
 #include "mlo/error.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <new>
-#include <system_error>
 
 // The file: header | manifest | bytes of the first tensor | bytes of the second | …, without gaps. The manifest is a
 // JSON array with an object for each value, in the order of keys; an object of a tensor holds the CRC-32 of its bytes.
@@ -99,22 +94,16 @@ c10::ScalarType type_of_name(const std::string& name) {
 class Reader {
  public:
   explicit Reader(const std::filesystem::path& path)
-      : path_(path), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    struct stat status = {};
-    if (!file_.is_open() || ::fstat(file_.get(), &status) != 0)
-      fail("cannot be opened: " + std::generic_category().message(errno), "give a file that a run has saved");
-    if (!S_ISREG(status.st_mode)) fail("is not a file", "give a file that a run has saved");
-    left_ = static_cast<uint64_t>(status.st_size);
-  }
+      : path_(path), file_(path, [this](const std::string& what, const std::string& cure) { fail(what, cure); }) {}
 
   State read() {
     const Header header = read_header();
     std::string manifest(header.manifest_size, '\0');
-    take(manifest.data(), manifest.size());
+    file_.read(manifest.data(), manifest.size());
     check_crc("its manifest", crc32_of(manifest.data(), manifest.size()), header.manifest_crc);
     State state;
     try {
-      for (const Json& entry : Json::parse(manifest)) {
+      for (const Json& entry : manifest_of(manifest)) {
         const std::string key = text_from_json(entry.at("key").get<std::string>());
         if (state.has(key)) fail_damaged("it holds '" + key + "' twice");
         state.set(key, value_of(key, entry));
@@ -122,16 +111,16 @@ class Reader {
     } catch (const Json::exception& error) {
       fail_damaged(std::string("its manifest is not one of this library: ") + error.what());
     }
-    if (left_ != 0) fail_damaged("its manifest leaves out " + std::to_string(left_) + " bytes of it");
+    if (file_.left() != 0) fail_damaged("its manifest leaves out " + std::to_string(file_.left()) + " bytes of it");
     return state;
   }
 
  private:
   Header read_header() {
-    const uint64_t size = left_;
+    const uint64_t size = file_.size();
     Header header;
     const auto present = std::min<std::size_t>(sizeof(header), size);
-    take(&header, present);
+    file_.read(&header, present);
     if (size == 0 || std::memcmp(header.magic.data(), kMagic.data(), std::min(present, kMagic.size())) != 0)
       fail(size == 0 ? "is empty, not a checkpoint"
                      : "is not a checkpoint: it does not begin with this library's magic bytes",
@@ -142,10 +131,18 @@ class Reader {
       fail("is of format version " + std::to_string(header.version) + ", this library reads version " +
                std::to_string(kVersion),
            "read it with the version of mlo that saved it, or a later one");
-    if (header.manifest_size > left_ || header.tensors_size != left_ - header.manifest_size)
+    if (header.manifest_size > file_.left() || header.tensors_size != file_.left() - header.manifest_size)
       fail_cut(size, std::to_string(sizeof(header)) + " + " + std::to_string(header.manifest_size) + " + " +
                          std::to_string(header.tensors_size));
     return header;
+  }
+
+  Json manifest_of(const std::string& text) const {
+    try {
+      return parsed_json(text);
+    } catch (const Error& error) {
+      fail_damaged(std::string("its manifest is not one of this library: it ") + error.what());
+    }
   }
 
   State::Value value_of(const std::string& key, const Json& entry) {
@@ -169,40 +166,16 @@ class Reader {
     if (type == c10::ScalarType::Undefined)
       fail_damaged("tensor '" + key + "' has the element type '" + name + "', which this LibTorch does not know");
     const auto shape = entry.at("shape").get<std::vector<int64_t>>();
-    // The size must not overflow, not even for a tensor that another dimension makes empty, and must be in the file.
-    uint64_t bound = c10::elementSize(type);
-    bool fits = true;
-    for (const int64_t n : shape)
-      fits = fits && n >= 0 && !__builtin_mul_overflow(bound, static_cast<uint64_t>(std::max<int64_t>(n, 1)), &bound);
-    const uint64_t size = std::count(shape.begin(), shape.end(), 0) != 0 ? 0 : bound;
-    if (!fits || bound > INT64_MAX || size > left_)
-      fail_damaged("tensor '" + key + "' has a shape " + entry.at("shape").dump() + " that is not in the file");
-    at::Tensor tensor = allocated(key, shape, type, size);
-    take(tensor.data_ptr(), size);
-    check_crc("tensor '" + key + "'", crc32_of(tensor.data_ptr(), size), entry.at("crc32").get<uint64_t>());
-    return tensor;
-  }
-
-  at::Tensor allocated(const std::string& key, const std::vector<int64_t>& shape, c10::ScalarType type, uint64_t size) {
-    try {
-      return at::empty(shape, type);
-    } catch (const c10::Error&) {
-      fail("cannot be read: there is no memory for the " + std::to_string(size) + " bytes of tensor '" + key + "'",
+    const auto size = bytes_of(shape, type);
+    if (!size || *size > file_.left())
+      fail_damaged("tensor '" + key + "' has a shape " + excerpt(entry.at("shape").dump()) + " that is not in the file");
+    at::Tensor tensor = allocated(shape, type);
+    if (!tensor.defined())
+      fail("cannot be read: there is no memory for the " + std::to_string(*size) + " bytes of tensor '" + key + "'",
            "free memory or read it on a larger machine");
-    }
-  }
-
-  void take(void* bytes, uint64_t count) {
-    auto* next = static_cast<char*>(bytes);
-    while (count > 0) {
-      const ssize_t got = ::read(file_.get(), next, std::min(count, uint64_t{1} << 30));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail("cannot be read: " + std::generic_category().message(errno), "check the disk");
-      if (got == 0) fail_damaged("it became shorter while it was read");
-      next += got;
-      count -= static_cast<uint64_t>(got);
-      left_ -= static_cast<uint64_t>(got);
-    }
+    file_.read(tensor.data_ptr(), *size);
+    check_crc("tensor '" + key + "'", crc32_of(tensor.data_ptr(), *size), entry.at("crc32").get<uint64_t>());
+    return tensor;
   }
 
   void check_crc(const std::string& part, uint64_t found, uint64_t expected) const {
@@ -219,8 +192,7 @@ class Reader {
   }
 
   const std::filesystem::path& path_;
-  Descriptor file_;
-  uint64_t left_ = 0;  // bytes not yet taken
+  RegularFile file_;
 };
 
 }  // namespace

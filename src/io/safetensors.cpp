@@ -1,20 +1,18 @@
 #include "mlo/io/safetensors.h"
 
+#include "io/json.h"
+#include "io/regular_file.h"
+#include "io/stored_tensor.h"
 #include "mlo/error.h"
-
-#include <ATen/ops/empty.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <fstream>
 #include <set>
 
 namespace mlo {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 constexpr std::pair<at::ScalarType, const char*> kTypes[] = {{at::kBool, "BOOL"},
                                                              {at::kByte, "U8"},
@@ -32,34 +30,33 @@ constexpr std::pair<at::ScalarType, const char*> kTypes[] = {{at::kBool, "BOOL"}
 constexpr uint64_t kLongestHeader = 100'000'000;  // the format's own limit
 
 class Reader {
+  struct Part {
+    uint64_t begin = 0, end = 0;
+    std::string name = {};
+    at::ScalarType type = at::kFloat;
+    std::vector<int64_t> shape = {};
+  };
+
  public:
-  explicit Reader(const std::filesystem::path& file) : file_(file), in_(file, std::ios::binary) {
-    std::error_code error;
-    size_ = std::filesystem::file_size(file, error);
-    if (error || !in_) fail("cannot be opened", "check that it is there and may be read");
-  }
+  explicit Reader(const std::filesystem::path& file)
+      : path_(file), file_(file, [this](const std::string& what, const std::string& cure) { fail(what, cure); }) {}
 
   Safetensors read() {
     std::array<uint8_t, 8> length = {};
-    if (size_ < 8)
-      fail("has " + std::to_string(size_) + " bytes, less than a header's length", "it is truncated or of another format");
-    take(length.data(), 8);
+    if (file_.size() < 8)
+      fail("has " + std::to_string(file_.size()) + " bytes, less than a header's length", "it is truncated or of another format");
+    file_.read(length.data(), 8);
     uint64_t header_size = 0;
     for (int i = 7; i >= 0; --i) header_size = header_size << 8 | length[static_cast<std::size_t>(i)];
-    if (header_size > kLongestHeader || header_size > size_ - 8)
-      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " + std::to_string(size_),
+    if (header_size > kLongestHeader || header_size > file_.left())
+      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " + std::to_string(file_.size()),
            "it is truncated or of another format");
     std::string text(header_size, '\0');
-    take(text.data(), header_size);
-    data_size_ = size_ - 8 - header_size;
+    file_.read(text.data(), header_size);
+    data_size_ = file_.left();
 
     Safetensors content;
     const Json header = parse(text);
-    struct Part {
-      uint64_t begin, end;
-      std::string name;
-      at::Tensor tensor;
-    };
     std::vector<Part> parts;
     for (const auto& [name, entry] : header.items()) {
       if (name == "__metadata__") {
@@ -70,20 +67,23 @@ class Reader {
         }
         continue;
       }
-      const auto [begin, end] = offsets(name, entry);
-      parts.push_back({begin, end, name, tensor(name, entry, end - begin)});
+      parts.push_back(part(name, entry));
     }
-    std::sort(parts.begin(), parts.end(),
-              [](const Part& a, const Part& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
+    std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
+      return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+    });
     uint64_t position = 0;
     for (Part& part : parts) {
       if (part.begin != position)
         fail("has tensor '" + part.name + "' at byte " + std::to_string(part.begin) + " of its data, expected " +
                  std::to_string(position) + " (tensors must follow each other)",
              "it is damaged");
-      if (part.end > part.begin) take(part.tensor.mutable_data_ptr(), part.end - part.begin);
+      at::Tensor tensor = allocated(part.shape, part.type);
+      if (!tensor.defined())
+        fail("needs " + std::to_string(part.end - part.begin) + " bytes of memory for '" + part.name + "'", "free some");
+      if (part.end > part.begin) file_.read(tensor.mutable_data_ptr(), part.end - part.begin);
       position = part.end;
-      content.tensors.emplace_back(std::move(part.name), std::move(part.tensor));
+      content.tensors.emplace_back(std::move(part.name), std::move(tensor));
     }
     if (position != data_size_)
       fail("has " + std::to_string(data_size_) + " bytes of data, of which its tensors fill " + std::to_string(position),
@@ -92,26 +92,18 @@ class Reader {
   }
 
  private:
-  Json parse(const std::string& text) {
-    std::set<std::string> seen;
-    std::string twice;
-    const auto on_event = [&](int depth, nlohmann::detail::parse_event_t event, Json& value) {
-      if (event == Json::parse_event_t::key && depth == 1 && !seen.insert(value.get<std::string>()).second)
-        twice = value.get<std::string>();
-      return true;
-    };
+  Json parse(const std::string& text) const {
     Json header;
     try {
-      header = Json::parse(text, on_event);
-    } catch (const nlohmann::json::exception& error) {
-      fail(std::string("has a header that is no JSON (") + error.what() + ")", "it is damaged or of another format");
+      header = parsed_json(text);
+    } catch (const Error& error) {
+      fail(std::string("has a header that ") + error.what(), "it is damaged or of another format");
     }
     if (!header.is_object()) fail("has a header that is no JSON object", "it is of another format");
-    if (!twice.empty()) fail("names '" + twice + "' twice", "it is damaged");
     return header;
   }
 
-  std::pair<uint64_t, uint64_t> offsets(const std::string& name, const Json& entry) {
+  std::pair<uint64_t, uint64_t> offsets(const std::string& name, const Json& entry) const {
     const auto bad = [&] { fail("has no valid data_offsets for '" + name + "'", "it is damaged"); };
     if (!entry.is_object() || !entry.contains("data_offsets")) bad();
     const Json& range = entry["data_offsets"];
@@ -121,37 +113,32 @@ class Reader {
     return {begin, end};
   }
 
-  at::Tensor tensor(const std::string& name, const Json& entry, uint64_t bytes) {
+  Part part(const std::string& name, const Json& entry) const {
+    const auto [begin, end] = offsets(name, entry);
     const std::string type = entry.contains("dtype") && entry["dtype"].is_string() ? entry["dtype"].get<std::string>() : "";
     const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return type == t.second; });
-    if (known == std::end(kTypes)) fail("has tensor '" + name + "' of the unknown type '" + type + "'", "convert it to float32");
-    const Json shape = entry.contains("shape") ? entry["shape"] : Json();
-    if (!shape.is_array()) fail("has no shape for '" + name + "'", "it is damaged");
+    if (known == std::end(kTypes)) fail("has tensor '" + name + "' of the unknown type '" + excerpt(type) + "'", "convert it to float32");
+    if (!entry.contains("shape") || !entry["shape"].is_array()) fail("has no shape for '" + name + "'", "it is damaged");
     std::vector<int64_t> sizes;
-    uint64_t count = at::elementSize(known->first);
-    for (const Json& n : shape) {
-      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX || __builtin_mul_overflow(count, n.get<uint64_t>(), &count) ||
-          count > INT64_MAX)
-        fail("has no valid shape for '" + name + "'", "it is damaged");
+    for (const Json& n : entry["shape"]) {
+      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX) fail("has no valid shape for '" + name + "'", "it is damaged");
       sizes.push_back(n.get<int64_t>());
     }
-    if (count != bytes)
-      fail("has " + std::to_string(bytes) + " bytes for '" + name + "', whose type and shape need " + std::to_string(count),
+    const auto count = bytes_of(sizes, known->first);
+    if (!count) fail("has no valid shape for '" + name + "'", "it is damaged");
+    if (*count != end - begin)
+      fail("has " + std::to_string(end - begin) + " bytes for '" + name + "', whose type and shape need " + std::to_string(*count),
            "it is damaged");
-    return at::empty(sizes, known->first);
-  }
-
-  void take(void* bytes, uint64_t count) {
-    if (!in_.read(static_cast<char*>(bytes), static_cast<std::streamsize>(count))) fail("ends too early", "get it again");
+    return {begin, end, name, known->first, std::move(sizes)};
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
-    throw Error("safetensors file '" + file_.string() + "' " + what + "; " + cure);
+    throw Error("safetensors file '" + path_.string() + "' " + excerpt(what) + "; " + cure);
   }
 
-  const std::filesystem::path& file_;
-  std::ifstream in_;
-  uint64_t size_ = 0, data_size_ = 0;
+  const std::filesystem::path& path_;
+  RegularFile file_;
+  uint64_t data_size_ = 0;
 };
 
 }  // namespace
@@ -160,9 +147,9 @@ const at::Tensor& Safetensors::at(const std::string& name) const {
   std::string names;
   for (const auto& [key, tensor] : tensors) {
     if (key == name) return tensor;
-    names += (names.empty() ? "" : ", ") + key;
+    if (names.size() < 1000) names += (names.empty() ? "" : ", ") + excerpt(key);
   }
-  throw Error("there is no tensor '" + name + "'; there are: " + (names.empty() ? "none" : names));
+  throw Error("there is no tensor '" + name + "'; there are " + std::to_string(tensors.size()) + (names.empty() ? "" : ": ") + names);
 }
 
 Safetensors read_safetensors(const std::filesystem::path& file) { return Reader(file).read(); }
@@ -190,17 +177,27 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
   std::stable_sort(parts.begin(), parts.end(),
                    [](const Part& a, const Part& b) { return a.tensor.element_size() > b.tensor.element_size(); });
 
-  Json header = Json::object();
-  if (!content.metadata.empty()) header["__metadata__"] = content.metadata;
+  const auto as_json = [](const auto& value) {
+    try {
+      return nlohmann::ordered_json(value).dump();
+    } catch (const nlohmann::json::exception& error) {
+      throw Error(std::string("write_safetensors: a name or a text of the metadata is not UTF-8, which the format needs (") +
+                  error.what() + "); give others");
+    }
+  };
+  std::string text = "{";  // an object of JSON that keeps the order has a linear search at each key
+  if (!content.metadata.empty()) text += "\"__metadata__\":" + as_json(content.metadata);
   uint64_t position = 0;
   for (const Part& part : parts) {
     const auto* type =
         std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return part.tensor.scalar_type() == t.first; });
     const uint64_t end = position + part.tensor.nbytes();
-    header[part.name] = {{"dtype", type->second}, {"shape", part.tensor.sizes().vec()}, {"data_offsets", {position, end}}};
+    const nlohmann::ordered_json entry = {
+        {"dtype", type->second}, {"shape", part.tensor.sizes().vec()}, {"data_offsets", {position, end}}};
+    text += (text.size() > 1 ? "," : "") + as_json(part.name) + ":" + entry.dump();
     position = end;
   }
-  std::string text = header.dump();
+  text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
   std::array<uint8_t, 8> length = {};
   for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(text.size() >> (8 * i));

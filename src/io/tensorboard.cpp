@@ -94,8 +94,10 @@ EventWriter::EventWriter(const std::filesystem::path& folder, int64_t first_step
   std::filesystem::create_directories(folder, error);
   // TensorBoard reads the files of a folder in the order of their names.
   int64_t earlier = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
-    earlier += entry.path().filename().string().starts_with("events.out.tfevents.") ? 1 : 0;
+  if (!error)
+    for (std::filesystem::directory_iterator entry(folder, error); !error && entry != std::filesystem::directory_iterator();
+         entry.increment(error))
+      earlier += entry->path().filename().string().starts_with("events.out.tfevents.") ? 1 : 0;
   if (error)
     throw Error("tensorboard: folder '" + folder.string() + "' cannot be used: " + error.message() +
                 "; give one that can be written");

@@ -1,9 +1,12 @@
+#include "io/cost.h"
 #include "io/files.h"
 
 #include <mlo/data/idx.h>
 #include <mlo/error.h>
 
 #include <zlib.h>
+
+#include <random>
 
 #include "catch.h"
 
@@ -89,6 +92,49 @@ TEST_CASE("An IDX file cut off anywhere is refused, plain or packed", "[idx]") {
   CHECK_THAT(refusal(folder / "cut"), Contains("ends within its data, 1 bytes early") && Contains("truncated"));
 }
 
+TEST_CASE("A packed IDX file of any size without its checksum and length is refused", "[idx]") {
+  const TemporaryFolder folder;
+  for (const uint32_t rows : {1U, 50U, 500U, 5000U, 40000U}) {  // without the last 8 bytes, 30 MB were read as if they were whole
+    std::string bytes = header(8, {rows, 28, 28});
+    std::mt19937 random(rows);
+    while (bytes.size() < 16 + rows * 784) bytes += static_cast<char>(random() % 4);
+    pack(folder / "packed", bytes);
+    const std::string whole = read_bytes(folder / "packed");
+    INFO(rows);
+    CHECK(refusal(folder / "packed").empty());
+    for (const std::size_t missing : {1U, 4U, 8U, 9U}) {
+      write_bytes(folder / "cut", whole.substr(0, whole.size() - missing));
+      CHECK_THAT(refusal(folder / "cut"), Contains("truncated"));
+    }
+    write_bytes(folder / "cut", whole + "x");
+    CHECK_FALSE(refusal(folder / "cut").empty());
+  }
+}
+
+TEST_CASE("What gzip packed in parts is one IDX file", "[idx]") {
+  const TemporaryFolder folder;
+  pack(folder / "a", digits().substr(0, 19));
+  pack(folder / "b", digits().substr(19));
+  write_bytes(folder / "both", read_bytes(folder / "a") + read_bytes(folder / "b"));
+  CHECK(mlo::read_idx(folder / "both")[2][1][1].item<int>() == 255);
+}
+
+TEST_CASE("A small packed IDX file cannot fill the memory", "[idx]") {
+  const TemporaryFolder folder;
+  // 400 MB of zeros pack to 400 kB.
+  gzFile file = ::gzopen((folder / "bomb").c_str(), "wb1");
+  const std::string head = header(8, {400, 1000, 1000}), zeros(1000000, '\0');
+  ::gzwrite(file, head.data(), static_cast<unsigned>(head.size()));
+  for (int i = 0; i < 400; ++i) ::gzwrite(file, zeros.data(), static_cast<unsigned>(zeros.size()));
+  REQUIRE(::gzclose(file) == Z_OK);
+  write_bytes(folder / "labels", header(8, {399}) + std::string(399, '\1'));
+  std::string message;
+  const Cost cost = cost_of([&] { return refusal(folder / "bomb"); }, message);
+  CHECK_THAT(message, Contains("announces more data than"));
+  CHECK(cost.more_memory < 1e8);
+  CHECK(cost.seconds < 5.0);
+}
+
 TEST_CASE("A damaged packed IDX file is refused", "[idx]") {
   const TemporaryFolder folder;
   pack(folder / "packed", digits());
@@ -105,7 +151,7 @@ TEST_CASE("What is no IDX file is refused by name, and allocates nothing", "[idx
     return refusal(folder / "file");
   };
   CHECK_THAT(refusal(folder / "none"), Contains("No such file"));
-  CHECK_THAT(refusal(folder / "."), Contains("cannot be read"));
+  CHECK_THAT(refusal(folder / "."), Contains("is not a file but a folder"));
   CHECK_THAT(with("\x89PNG and so on"), Contains("begins with the bytes 137 80 78 71, expected 0 0"));
   CHECK_THAT(with(std::string("\0\0\x08\0", 4)), Contains("begins with the bytes 0 0 8 0"));
   CHECK_THAT(with(header(0x0A, {1}) + "x"), Contains("unknown type 10"));
