@@ -106,12 +106,17 @@ TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "
   CHECK(groups[0].runs == std::vector<std::size_t>{0, 1});
   CHECK(groups[0].scores.at("linear-probe class").mean == Approx(0.55));
   CHECK(groups[0].scores.at("linear-probe class").deviation == Approx(std::sqrt(0.005)));
-  CHECK(groups[1].scores.at("linear-probe class").deviation == Approx(std::sqrt(0.7 * 0.3 / 400)));
+  CHECK(groups[0].scores.at("linear-probe class").standard_error() == Approx(0.05));
+  CHECK(groups[1].scores.at("linear-probe class").deviation == 0.0);
+  CHECK(groups[1].scores.at("linear-probe class").standard_error() == Approx(std::sqrt(0.7 * 0.3 / 400)));
   CHECK(groups[0].differing.empty());  // what most have is not mentioned
   REQUIRE(groups[2].differing.size() == 1);
   CHECK(groups[2].differing[0] == std::pair<std::string, std::string>("pretrain.lr", "0.01"));
   const nlohmann::ordered_json json = report_as_json(runs);
   CHECK(json[0]["scores"]["linear-probe class"]["runs"] == 2);
+  CHECK(json[0]["scores"]["linear-probe class"]["deviation"] == Approx(std::sqrt(0.005)));
+  CHECK_FALSE(json[1]["scores"]["linear-probe class"].contains("deviation"));  // one run has none
+  CHECK(json[1]["scores"]["linear-probe class"]["test_error"] == Approx(std::sqrt(0.7 * 0.3 / 400)));
   CHECK(json[0]["seconds"]["mean"] == Approx(60.5));
 }
 
@@ -162,6 +167,59 @@ TEST_CASE("A run that is going on has no time yet, and does not count as none", 
   CHECK(groups.at(0).seconds.mean == Approx(60.0));
   write_report({read_run(folder / "b")}, folder / "r.html", "t");
   CHECK_THAT(read_bytes(folder / "r.html"), Contains("<td>–</td><td>–</td><td>–</td></tr>"));
+}
+
+TEST_CASE("Winners are those that none is better than by more than chance", "[mlomae][report]") {
+  const auto score = [](double mean, double error) { return Spread{.mean = mean, .test_error = error, .runs = 1}; };
+  using Won = std::vector<bool>;
+  CHECK(winners({score(0.5, 0.01), score(0.6, 0.01)}) == Won{false, true});
+  CHECK(winners({score(0.59, 0.01), score(0.6, 0.01)}) == Won{false, false});  // nobody
+  CHECK(winners({score(0.59, 0.01), score(0.6, 0.01), score(0.5, 0.01)}) == Won{true, true, false});
+  CHECK(winners({score(0.5, 0.01)}) == Won{false});
+  // By the seeds, where there are several: 0.1/√4 each.
+  const auto seeds = [](double mean) { return Spread{.mean = mean, .deviation = 0.1, .test_error = 0.001, .runs = 4}; };
+  CHECK(winners({seeds(0.50), seeds(0.56)}) == Won{false, false});
+  CHECK(winners({seeds(0.50), seeds(0.58)}) == Won{false, true});
+
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.50);
+  make_run(folder / "b", "mlo-mae", 0, 0.52);
+  write_report({read_run(folder / "a"), read_run(folder / "b")}, folder / "r.html", "t");
+  CHECK_THAT(read_bytes(folder / "r.html"), !Contains("class=\"best\""));
+}
+
+TEST_CASE("The page says how far a run has come, and which encoder was not trained", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  const auto page = [&](int64_t taken, int64_t steps) {
+    make_run(folder / "a", "mlo-mae", 0, 0.5);
+    nlohmann::ordered_json info = nlohmann::ordered_json::parse(read_bytes(folder / "a/run.json"));
+    info["steps"] = steps, info["reconstruction_steps"] = 2 * steps, info["steps_taken"] = taken;
+    write_bytes(folder / "a/run.json", info.dump());
+    write_snapshot(folder / "a/masks/00000008.mlo", snapshot(8));
+    write_report({read_run(folder / "a")}, folder / "r.html", "t");
+    return read_bytes(folder / "r.html");
+  };
+  CHECK_THAT(page(4, 4), Contains("at the end of training (step 8)"));
+  CHECK_THAT(page(4, 5), Contains("at step 8 of 10") && !Contains("at the end of training"));
+  CHECK_THAT(page(1, 1), Contains("encoder as it was initialized (mlo-mae of 2 steps)"));
+  // The score of the masking network is not called a probability of being masked, and pictures are as large as there is room.
+  CHECK_THAT(page(4, 4), Contains("T's score") && !Contains("robability of being masked") && Contains("--columns:3"));
+}
+
+TEST_CASE("A record or a log of the wrong types is named by file, and by key or line", "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.5);
+  const std::string record = read_bytes(folder / "a/run.json");
+  write_bytes(folder / "a/run.json", R"({"steps": 1.5})");
+  CHECK_THROWS_WITH(read_run(folder / "a"), Contains("run.json: steps = 1.5: expected a whole number"));
+  write_bytes(folder / "a/run.json", R"({"name": 7})");
+  CHECK_THROWS_WITH(read_run(folder / "a"), Contains("run.json: name = 7: expected text"));
+  write_bytes(folder / "a/run.json", record);
+  for (const std::string line : {R"({"event":"step","step":"1"})", R"({"event":"step","step":-1})",
+                                 R"({"event":"step","step":1e300})", R"({"event":"step","step":1,"losses":[1]})", R"(3)"}) {
+    write_bytes(folder / "a/log.jsonl", "{\"event\":\"st\n" + line + "\n");
+    CHECK_THROWS_WITH(read_run(folder / "a"), Contains("log.jsonl, line 2") && Contains("remove the line"));
+  }
 }
 
 TEST_CASE("The page is whole, needs nothing else, and takes no orders from names", "[mlomae][report]") {

@@ -1,44 +1,26 @@
 #include "mlomae/config/json.h"
 
 #include "mlomae/config/fields.h"
+#include "mlomae/config/json_text.h"
+#include "mlomae/config/nearest.h"
 
 #include <mlo/error.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <numeric>
 
 namespace mlomae {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Edits (insert, delete, replace) between two words.
-std::size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
-
-std::string nearest(const std::string& key, const std::vector<std::string>& known) {
+std::string nearest_key(const std::string& key, const std::vector<std::string>& known) {
   const std::string name = key.substr(key.find('.') + 1);
   // A right name in the wrong section is nearer than a like key.
   for (const std::string& k : known)
     if (k.substr(k.find('.') + 1) == name) return k;
-  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
-    return edit_distance(key, a) < edit_distance(key, b);
-  });
+  return nearest(key, known);
 }
 
 std::string listed(const std::vector<std::string>& words) {
@@ -49,8 +31,7 @@ std::string listed(const std::vector<std::string>& words) {
 
 void assign(const Field& field, const Json& json, const std::string& origin) {
   const auto refuse = [&](const std::string& expected) {
-    throw mlo::ConfigError(origin + field.key + " = " + json.dump(-1, ' ', false, Json::error_handler_t::replace) +
-                           ": expected " + expected + " (" + field.about + ")");
+    throw mlo::ConfigError(origin + field.key + " = " + json_text(json) + ": expected " + expected + " (" + field.about + ")");
   };
   if (auto* flag = std::get_if<bool*>(&field.value)) {
     if (!json.is_boolean()) refuse("true or false");
@@ -76,13 +57,21 @@ void assign(const Field& field, const Json& json, const std::string& origin) {
 void assign(const std::vector<Field>& all, const std::string& key, const Json& json, const std::string& origin) {
   for (const Field& field : all)
     if (field.key == key) return assign(field, json, origin);
-  std::vector<std::string> known;
-  for (const Field& field : all) known.push_back(field.key);
-  throw mlo::ConfigError(origin + "there is no setting '" + key + "'; the nearest is '" + nearest(key, known) +
-                         "' (all of them: mlomae config)");
+  check_key(key, origin);
 }
 
 }  // namespace
+
+void check_key(const std::string& key, const std::string& origin) {
+  Settings any;
+  std::vector<std::string> known;
+  for (const Field& field : fields(any)) {
+    if (field.key == key) return;
+    known.push_back(field.key);
+  }
+  throw mlo::ConfigError(origin + "there is no setting '" + key + "'; the nearest is '" + nearest_key(key, known) +
+                         "' (all of them: mlomae config)");
+}
 
 Json to_json(const Settings& settings, bool explained) {
   Settings copy = settings;
@@ -105,12 +94,12 @@ void apply_json(Settings& settings, const Json& json, const std::string& origin)
   const std::string prefix = origin.empty() ? "" : origin + ": ";
   if (!json.is_object())
     throw mlo::ConfigError(prefix + "expected an object of sections, {\"model\": {\"patch\": 4}}, not " +
-                           json.dump().substr(0, 60));
+                           json_text(json).substr(0, 60));
   Settings changed = settings;
   const std::vector<Field> all = fields(changed);
   for (const auto& [section, values] : json.items()) {
     if (!values.is_object())
-      throw mlo::ConfigError(prefix + "'" + section + "' is " + values.dump().substr(0, 60) +
+      throw mlo::ConfigError(prefix + "'" + section + "' is " + json_text(values).substr(0, 60) +
                              ": expected an object, as in {\"model\": {\"patch\": 4}}");
     for (const auto& [name, value] : values.items())
       assign(all, section + "." + name, value.is_object() && value.contains("value") ? value["value"] : value, prefix);
@@ -119,15 +108,7 @@ void apply_json(Settings& settings, const Json& json, const std::string& origin)
 }
 
 void apply_file(Settings& settings, const std::filesystem::path& file) {
-  std::ifstream in(file);
-  if (!in) throw mlo::ConfigError(file.string() + ": cannot be read; give a JSON file of settings (mlomae config prints one)");
-  Json json;
-  try {
-    json = Json::parse(in);
-  } catch (const nlohmann::json::exception& error) {
-    throw mlo::ConfigError(file.string() + ": not JSON: " + error.what());
-  }
-  apply_json(settings, json, file.string());
+  apply_json(settings, read_json(file, "give a JSON file of settings (mlomae config prints one)"), file.string());
 }
 
 void apply_assignment(Settings& settings, const std::string& assignment) {
@@ -138,8 +119,8 @@ void apply_assignment(Settings& settings, const std::string& assignment) {
   const std::vector<Field> all = fields(settings);
   const auto field = std::find_if(all.begin(), all.end(), [&](const Field& f) { return f.key == key; });
   const bool is_text = field != all.end() && std::holds_alternative<std::string*>(field->value);
-  Json value = is_text ? Json(text) : Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (value.is_discarded()) value = text;
+  Json value = text;
+  if (!is_text && Json::accept(text)) value = parse_json(text, "--set " + key);
   assign(all, key, value, "--set ");
 }
 

@@ -19,4 +19,7 @@ void apply_file(Settings& settings, const std::filesystem::path& file);
 /// "section.name=value", the value as JSON or as bare text.
 void apply_assignment(Settings& settings, const std::string& assignment);
 
+/// Throws mlo::ConfigError, with the nearest that there is, for a key that no setting has; `origin` begins the message.
+void check_key(const std::string& key, const std::string& origin);
+
 }  // namespace mlomae

@@ -1,11 +1,12 @@
 #include "mlomae/evaluation/score.h"
 
+#include "mlomae/config/json_text.h"
+
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 
 namespace mlomae {
 
@@ -41,7 +42,7 @@ void write_scores(const std::filesystem::path& run, const std::vector<Score>& sc
   std::filesystem::create_directories(run / "evaluation");
   Json list = Json::array();
   for (const Score& score : scores) list.push_back(to_json(score));
-  const std::string text = list.dump(2) + "\n";
+  const std::string text = json_text(list, 2) + "\n";
   const auto sink = mlo::atomic_file(run / "evaluation" / (scores.front().kind + ".json"));
   sink->write(text.data(), text.size());
   sink->commit();
@@ -55,8 +56,7 @@ std::vector<Score> read_scores(const std::filesystem::path& run) {
   std::sort(files.begin(), files.end());
   std::vector<Score> scores;
   for (const auto& file : files) {
-    std::ifstream in(file);
-    const Json list = Json::parse(in, nullptr, /*allow_exceptions=*/false);
+    const Json list = read_json(file, "remove it, or evaluate again");
     if (!list.is_array()) throw mlo::Error(file.string() + ": no list of evaluations; remove it, or evaluate again");
     for (const Json& entry : list) scores.push_back(score_from_json(entry, file.string()));
   }

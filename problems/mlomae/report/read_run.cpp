@@ -1,48 +1,74 @@
 #include "mlomae/report/read_run.h"
 
+#include "mlomae/config/json_text.h"
+#include "mlomae/report/log.h"
+
 #include <mlo/error.h>
 
 #include <algorithm>
-#include <fstream>
+#include <initializer_list>
 
 namespace mlomae {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kCure = "it is damaged, or no file of a run: give a directory that `mlomae pretrain` has made";
+
 Json object_of(const std::filesystem::path& file) {
-  std::ifstream in(file);
-  if (!in) throw mlo::Error(file.string() + " cannot be read; give a directory that `mlomae pretrain` has made");
-  Json json = Json::parse(in, nullptr, /*allow_exceptions=*/false);
+  Json json = read_json(file, kCure);
   if (!json.is_object()) throw mlo::Error(file.string() + ": not a JSON object; it is damaged, or no file of a run");
   return json;
 }
 
 }  // namespace
 
+Json read_record(const std::filesystem::path& run) {
+  const std::filesystem::path file = run / "run.json";
+  Json json = object_of(file);
+  const auto check = [&](std::initializer_list<const char*> keys, bool (*right)(const Json&), const char* expected) {
+    for (const char* key : keys)
+      if (json.contains(key) && !right(json[key]))
+        throw mlo::Error(file.string() + ": " + key + " = " + json_text(json[key]).substr(0, 60) + ": expected " + expected +
+                         "; the file is damaged: restore it");
+  };
+  check(
+      {"name", "method", "preset", "data", "processor", "command", "device", "started", "finished", "reason"},
+      [](const Json& value) { return value.is_string(); }, "text");
+  check(
+      {"seconds", "images_per_second", "peak_mib"}, [](const Json& value) { return value.is_number() || value.is_null(); },
+      "a number");
+  check(
+      {"steps", "reconstruction_steps", "steps_taken", "threads"},
+      [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() >= 0; }, "a whole number");
+  check(
+      {"versions"}, [](const Json& value) { return value.is_object(); }, "an object");
+  check(
+      {"resumed"}, [](const Json& value) { return value.is_array(); }, "a list");
+  for (const char* key : {"seconds", "images_per_second", "peak_mib"})
+    if (json.contains(key) && json[key].is_null()) json.erase(key);
+  return json;
+}
+
 Run read_run(const std::filesystem::path& path) {
   Run run;
   run.path = path;
-  run.info = object_of(path / "run.json");
+  run.info = read_record(path);
   run.config = object_of(path / "config.json");
   const auto steps = run.info.value("steps", int64_t{0}),
              reconstruction_steps = run.info.value("reconstruction_steps", int64_t{0});
   const int64_t each = steps > 0 ? std::max<int64_t>(1, reconstruction_steps / steps) : 1;
 
-  std::ifstream log(path / "log.jsonl");
-  for (std::string line; std::getline(log, line);) {
-    const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!entry.is_object() || !entry.contains("step")) continue;  // half a line of a killed run
-    const std::string event = entry.value("event", "");
-    const int64_t step = entry["step"].get<int64_t>() * each;
-    const auto take = [&](const char* part, const std::string& prefix) {
-      if (!entry.contains(part)) return;
-      for (const auto& [name, value] : entry[part].items())
-        if (value.is_number()) run.series[prefix + name][step] = value.get<double>();
-    };
-    if (event == "step") take("losses", "loss/"), take("metrics", "");
-    if (event == "validation") take("metrics", "validation/");
-  }
+  read_log(
+      path / "log.jsonl",
+      [&](const LogEntry& entry) {
+        const auto take = [&](const auto& numbers, const std::string& prefix) {
+          for (const auto& [name, value] : numbers) run.series[prefix + name][entry.step * each] = value;
+        };
+        if (entry.event == "step") take(entry.losses, "loss/"), take(entry.metrics, "");
+        if (entry.event == "validation") take(entry.metrics, "validation/");
+      },
+      [](const std::string& bad) { throw mlo::Error(bad); });
   run.scores = read_scores(path);
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator(path / "masks", none))

@@ -24,6 +24,9 @@ struct Run {
   std::string data() const { return info.value("data", ""); }
 };
 
+/// A run's run.json. Throws mlo::Error naming file and key for what is not of its type.
+nlohmann::ordered_json read_record(const std::filesystem::path& run);
+
 /// Throws mlo::Error naming file and cure. A run that is going on, or was killed in the middle of a line of its log, is read as
 /// far as it got.
 Run read_run(const std::filesystem::path& path);

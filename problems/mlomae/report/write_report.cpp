@@ -1,5 +1,6 @@
 #include "mlomae/report/write_report.h"
 
+#include "mlomae/config/changes.h"
 #include "mlomae/report/chart.h"
 #include "mlomae/report/pictures.h"
 
@@ -49,42 +50,36 @@ std::map<std::string, std::string> flat(const Json& config) {
   return values;
 }
 
-bool tells_runs_apart(const std::string& key) {
-  static const std::set<std::string> kNot = {
-      "run.seed",           "run.method",           "run.threads",        "data.path",           "run.log_every",
-      "run.validate_every", "run.checkpoint_every", "run.snapshot_every", "run.snapshot_images", "data.workers",
-      "data.prefetch"};
-  return !kNot.contains(key) && !key.starts_with("evaluation.");
-}
+bool tells_runs_apart(const std::string& key) { return decides_training(key) && key != "run.seed" && key != "run.method"; }
 
-Spread spread(const std::vector<double>& values, double own_error) {
-  Spread s;
-  s.runs = static_cast<int64_t>(values.size());
+Spread spread(const std::vector<double>& values, double test_error) {
+  Spread s{.test_error = test_error, .runs = static_cast<int64_t>(values.size())};
   for (const double v : values) s.mean += v / static_cast<double>(values.size());
-  if (values.size() < 2) {
-    s.deviation = own_error;
-    return s;
-  }
+  if (values.size() < 2) return s;
   double squares = 0.0;
   for (const double v : values) squares += (v - s.mean) * (v - s.mean);
   s.deviation = std::sqrt(squares / static_cast<double>(values.size() - 1));
   return s;
 }
 
+// Whether a run has taken all of its steps.
+bool is_finished(const Run& run) { return run.info.value("steps_taken", int64_t{0}) >= run.info.value("steps", int64_t{0}); }
+
 std::string score_name(const Score& score) { return score.kind + (score.feature.empty() ? "" : " " + score.feature); }
 
 constexpr const char* kStyle = R"(
-:root{color-scheme:light dark;--ink:#20242b;--soft:#5d6673;--line:#dfe3e8;--back:#fff;--card:#f7f8fa;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;--c4:#b8860b;--c5:#56b4e9;--c6:#7f5fc7;--c7:#777}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#9aa4b1;--line:#323842;--back:#14171b;--card:#1c2026;--c0:#4aa8e0;--c1:#f08b45;--c2:#35c79d;--c3:#e39cc4;--c4:#e6b84a;--c5:#8fd0f5;--c6:#a98ff0;--c7:#aaa}}
+:root{color-scheme:light dark;--ink:#20242b;--soft:#5d6673;--line:#dfe3e8;--back:#fff;--card:#f7f8fa;--shade:#0003;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;--c4:#b8860b;--c5:#56b4e9;--c6:#7f5fc7;--c7:#777}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#9aa4b1;--line:#323842;--back:#14171b;--card:#1c2026;--shade:#fff3;--c0:#4aa8e0;--c1:#f08b45;--c2:#35c79d;--c3:#e39cc4;--c4:#e6b84a;--c5:#8fd0f5;--c6:#a98ff0;--c7:#aaa}}
 *{box-sizing:border-box}body{margin:0 auto;padding:2rem 1.2rem 4rem;max-width:1180px;background:var(--back);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.7rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.4rem 0 .6rem;padding-bottom:.3rem;border-bottom:1px solid var(--line)}h3{font-size:1rem;margin:1.2rem 0 .4rem}
-p{max-width:48rem}.soft,figcaption{color:var(--soft);font-size:.87rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}.wide{overflow-x:auto}
+p{max-width:48rem}.soft,figcaption{color:var(--soft);font-size:.87rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}.wide{overflow-x:auto;background:linear-gradient(90deg,var(--back) 30%,transparent) 0 0/3rem 100% no-repeat local,linear-gradient(270deg,var(--back) 30%,transparent) 100% 0/3rem 100% no-repeat local,linear-gradient(90deg,var(--shade),transparent) 0 0/1rem 100% no-repeat scroll,linear-gradient(270deg,var(--shade),transparent) 100% 0/1rem 100% no-repeat scroll}
 td,th{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}th{color:var(--soft);font-weight:600;font-size:.85rem}td:first-child,th:first-child,.left{text-align:left}
 .best{font-weight:700}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(330px,1fr));gap:1rem}figure{margin:0}.chart{background:var(--card);border-radius:8px;padding:.4rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}svg .title{fill:var(--ink);font-size:13px;font-weight:600}.grid{stroke:var(--line)}polyline{fill:none;stroke-width:2;stroke-linejoin:round}polyline.raw{stroke-width:1;opacity:.22}
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;margin:.4rem 0 .8rem;font-size:.9rem}.legend i{display:inline-block;width:1.1rem;height:.25rem;border-radius:2px;margin-right:.4rem;vertical-align:middle}
-img{image-rendering:pixelated;width:64px;height:64px;border-radius:3px;display:block}.masks td,.masks th{border:0;padding:2px 3px;text-align:center}.rate img{width:120px;height:120px}.rates{display:flex;flex-wrap:wrap;gap:1.2rem}
+img{image-rendering:pixelated;width:64px;height:64px;border-radius:3px;display:block}.masks img{width:clamp(64px,calc((min(100vw,1180px) - 9rem)/var(--columns)),128px);height:auto;aspect-ratio:1}.masks td,.masks th{border:0;padding:2px 3px;text-align:center}.rate img{width:120px;height:120px}.rates{display:flex;flex-wrap:wrap;gap:1.2rem}
 summary{cursor:pointer;color:var(--soft)}code{font-size:.85rem}.scale{width:120px;height:10px;border-radius:3px;background:linear-gradient(90deg,#440154,#472c7a,#3b518b,#2c718e,#219090,#27ad81,#5cc863,#aadc32,#fde725)}
+@media(max-width:700px){.wide::before{content:"may be wider than the screen: move it sideways";color:var(--soft);font-size:.8rem;position:sticky;left:0}}
 @media print{body{max-width:none;padding:0}.chart{break-inside:avoid}}
 )";
 
@@ -120,9 +115,15 @@ class Page {
   }
 
  private:
+  static constexpr int64_t kNoTraining = 2;  // reconstruction steps that leave an encoder as good as it was initialized
   static constexpr int kPalette = 8, kColours = 2 * kPalette;  // of kStyle; the second time dashed
 
   std::string label(const Group& group) const {
+    const Run& first = runs_[group.runs.front()];
+    const auto steps = first.info.value("reconstruction_steps", int64_t{0});
+    if (group.method != "imported" && steps > 0 && steps <= kNoTraining)
+      return "encoder as it was initialized (" + group.method + " of " + std::to_string(steps) +
+             (steps == 1 ? " step)" : " steps)");
     std::string text = group.method;
     for (const auto& [key, value] : group.differing) text += ", " + key + " " + value;
     return text;
@@ -148,11 +149,20 @@ class Page {
 
   void table() {
     std::vector<std::string> columns;
-    std::map<std::string, std::map<std::string, std::vector<double>>> means;  // of a score, by data
-    for (const Group& group : groups_)
-      for (const auto& [name, s] : group.scores) {
-        if (!means.contains(name)) columns.push_back(name);
-        means[name][group.data].push_back(s.mean);
+    std::map<std::string, std::map<std::string, std::vector<Spread>>> scores;  // by data
+    std::map<std::string, std::map<std::string, std::vector<std::size_t>>> whose;
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      for (const auto& [name, s] : groups_[g].scores) {
+        if (!scores.contains(name)) columns.push_back(name);
+        scores[name][groups_[g].data].push_back(s);
+        whose[name][groups_[g].data].push_back(g);
+      }
+    std::set<std::pair<std::string, std::size_t>> best;
+    for (const auto& [name, by_data] : scores)
+      for (const auto& [data, column] : by_data) {
+        const std::vector<bool> won = winners(column);
+        for (std::size_t i = 0; i < won.size(); ++i)
+          if (won[i]) best.emplace(name, whose[name][data][i]);
       }
     html_ += "<h2>Runs</h2><div class=\"wide\"><table><thead><tr><th>method</th>";
     if (data_.size() > 1) html_ += "<th class=\"left\">data</th>";
@@ -173,11 +183,10 @@ class Page {
         }
         const Spread& s = found->second;
         alone |= s.runs < 2;
-        const std::vector<double>& rivals = means[c][group.data];
-        const bool best = rivals.size() > 1 && s.mean == *std::max_element(rivals.begin(), rivals.end());
-        html_ += std::string("<td") + (best ? " class=\"best\"" : "") + ">" + formatted("%.1f", 100 * s.mean) +
-                 (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.deviation) + ")" : " ± " + formatted("%.1f", 100 * s.deviation)) +
-                 "</td>";
+        html_ +=
+            std::string("<td") + (best.contains({c, g}) ? " class=\"best\"" : "") + ">" + formatted("%.1f", 100 * s.mean) +
+            (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.test_error) + ")" : " ± " + formatted("%.1f", 100 * s.deviation)) +
+            "</td>";
       }
       html_ +=
           ended(group.seconds, "%.1f", 60) + ended(group.images_per_second, "%.0f") + ended(group.peak_mib, "%.0f") + "</tr>";
@@ -185,9 +194,22 @@ class Page {
     html_ += "</tbody></table></div><p class=\"soft\">Accuracy on the test images. ± is the standard deviation over seeds";
     if (alone)
       html_ += "; a number in brackets is the standard error of one run's accuracy, from the number of test images alone";
+    if (!best.empty()) html_ += ". Bold: no other one is better by more than both standard errors together";
     html_ +=
         ". Minutes, images a second and peak memory of pretraining; images are those of the reconstruction level."
         " Settings are named where they differ from what most runs on these data have.</p>";
+  }
+
+  // A table of so many columns of pictures, which are as large as the page lets them be.
+  static std::string pictures_table(int64_t columns) {
+    return "<div class=\"wide\"><table class=\"masks\" style=\"--columns:" + std::to_string(columns) + "\">";
+  }
+
+  static std::string when(const Run& run, const Snapshot& s) {
+    const bool last = is_finished(run) && s.step >= run.info.value("reconstruction_steps", int64_t{0});
+    return last ? "at the end of training (step " + std::to_string(s.step) + ")"
+                : "at step " + std::to_string(s.step) + " of " +
+                      std::to_string(run.info.value("reconstruction_steps", int64_t{0}));
   }
 
   static std::string ended(const Spread& s, const char* format, double unit = 1.0) {
@@ -205,9 +227,9 @@ class Page {
                                                           {"loss/head", "Loss of the classification head"},
                                                           {"loss/masker", "Loss of the masking network (validation)"},
                                                           {"masker.accuracy", "Accuracy on the masking network's batches"},
-                                                          {"pretrain.probability_mean", "Masking probability: mean"},
-                                                          {"pretrain.probability_deviation", "Masking probability: deviation"},
-                                                          {"pretrain.position_deviation", "Masking probability: by position"}};
+                                                          {"pretrain.probability_mean", "T's score: mean"},
+                                                          {"pretrain.probability_deviation", "T's score: deviation"},
+                                                          {"pretrain.position_deviation", "T's score: deviation by position"}};
     html_ += "<h2>Training</h2>";
     for (const std::string& data : data_) {
       if (data_.size() > 1) html_ += "<h3>" + escaped(data) + "</h3>";
@@ -233,7 +255,10 @@ class Page {
       html_ += "</div>";
     }
     html_ +=
-        "<p class=\"soft\">Over reconstruction steps. Lines of many points are smoothed over 3 % of them; the faint ones "
+        "<p class=\"soft\">Over reconstruction steps. T's score is what the masking network gives a patch, a number from 0 to 1; "
+        "how "
+        "often a patch is masked follows from which scores of an image are the highest, and is below. Lines of many points are "
+        "smoothed over 3 % of them; the faint ones "
         "are not.</p>";
   }
 
@@ -264,10 +289,11 @@ class Page {
                    "masking rate by position") +
                "<figcaption>" + swatch(g) + escaped(full_label(groups_[g])) + "<br>" +
                formatted("%.2f", s.position_rate.min().item<double>()) + " … " +
-               formatted("%.2f", s.position_rate.max().item<double>()) + "</figcaption></figure>";
+               formatted("%.2f", s.position_rate.max().item<double>()) + "<br>" + when(*shown[i].second, s) +
+               "</figcaption></figure>";
     }
     html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From " + formatted("%.2f", lowest) + " (dark) to " +
-             formatted("%.2f", highest) + " (yellow) of 512 training images, at the end of training.</p>";
+             formatted("%.2f", highest) + " (yellow): the part of up to 512 training images whose mask covers the position.</p>";
 
     html_ += "<h2>Masks as training goes on</h2>";
     for (const auto& [g, run] : shown) {
@@ -275,8 +301,8 @@ class Page {
       const std::size_t count = run->snapshots.size(), columns = std::min<std::size_t>(count, 8);
       for (std::size_t i = 0; i < columns; ++i)
         all.push_back(read_snapshot(run->snapshots[columns == 1 ? 0 : i * (count - 1) / (columns - 1)]));
-      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) +
-               "</h3><div class=\"wide\"><table class=\"masks\"><thead><tr><th></th>";
+      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) + "</h3>" +
+               pictures_table(static_cast<int64_t>(columns) + 1) + "<thead><tr><th></th>";
       for (const Snapshot& s : all) html_ += "<th>" + std::to_string(s.step) + "</th>";
       html_ += "</tr></thead><tbody>";
       for (int64_t i = 0; i < std::min<int64_t>(all.front().images.size(0), 5); ++i) {
@@ -288,7 +314,7 @@ class Page {
       html_ += "</tbody></table></div>";
     }
 
-    html_ += "<h2>Reconstructions at the end</h2>";
+    html_ += "<h2>Reconstructions</h2>";
     for (const auto& [g, run] : shown) {
       const Snapshot s = read_snapshot(run->snapshots.back());
       const auto row = [&](const std::string& name, const std::function<at::Tensor(int64_t)>& of) {
@@ -296,16 +322,19 @@ class Page {
         for (int64_t i = 0; i < s.images.size(0); ++i) html_ += "<td>" + img(of(i), name) + "</td>";
         html_ += "</tr>";
       };
-      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) + "</h3><div class=\"wide\"><table class=\"masks\"><tbody>";
+      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) + ", " + when(*run, s) + "</h3>" +
+               pictures_table(s.images.size(0) + 1) + "<tbody>";
       row("image", [&](int64_t i) { return picture(s.images[i]); });
       row("masked", [&](int64_t i) { return masked_picture(s.images[i], s.masked[i]); });
       row("reconstruction", [&](int64_t i) { return picture(s.reconstruction[i]); });
       if (s.probability.defined()) {
         const double low = s.probability.min().item<double>(), high = s.probability.max().item<double>();
-        row("probability",
+        row("T's score",
             [&](int64_t i) { return heat_map((s.probability[i] - low) / std::max(high - low, 1e-6), s.images.size(2)); });
-        html_ += "</tbody></table></div><p class=\"soft\">Probability of being masked, from " + formatted("%.3f", low) +
-                 " (dark) to " + formatted("%.3f", high) + " (yellow).</p>";
+        html_ +=
+            "</tbody></table></div><p class=\"soft\">T's score of a patch, from " + formatted("%.3f", low) + " (dark) to " +
+            formatted("%.3f", high) +
+            " (yellow). It says which patches are masked before others, not how often: that is the map by position above.</p>";
       } else {
         html_ += "</tbody></table></div>";
       }
@@ -390,8 +419,23 @@ std::vector<Group> grouped(const std::vector<Run>& runs) {
   return groups;
 }
 
+double Spread::standard_error() const { return runs < 2 ? test_error : deviation / std::sqrt(static_cast<double>(runs)); }
+
+std::vector<bool> winners(const std::vector<Spread>& column) {
+  std::vector<bool> won(column.size(), true);
+  for (std::size_t i = 0; i < column.size(); ++i)
+    for (const Spread& rival : column)
+      if (rival.mean - column[i].mean > std::hypot(rival.standard_error(), column[i].standard_error())) won[i] = false;
+  if (std::find(won.begin(), won.end(), false) == won.end()) won.assign(column.size(), false);
+  return won;
+}
+
 Json report_as_json(const std::vector<Run>& runs) {
-  const auto as_json = [](const Spread& s) { return Json{{"mean", s.mean}, {"deviation", s.deviation}, {"runs", s.runs}}; };
+  const auto as_json = [](const Spread& s) {
+    Json json = {{"mean", s.mean}, {"runs", s.runs}};
+    if (s.runs > 1) json["deviation"] = s.deviation;
+    return json;
+  };
   Json list = Json::array();
   for (const Group& group : grouped(runs)) {
     Json entry = {{"data", group.data},
@@ -401,7 +445,10 @@ Json report_as_json(const std::vector<Run>& runs) {
                   {"scores", Json::object()}};
     for (const auto& [key, value] : group.differing) entry["settings"][key] = value;
     for (const std::size_t r : group.runs) entry["runs"].push_back(runs[r].path.string());
-    for (const auto& [name, s] : group.scores) entry["scores"][name] = as_json(s);
+    for (const auto& [name, s] : group.scores) {
+      entry["scores"][name] = as_json(s);
+      entry["scores"][name]["test_error"] = s.test_error;
+    }
     entry["seconds"] = as_json(group.seconds);
     entry["images_per_second"] = as_json(group.images_per_second);
     entry["peak_mib"] = as_json(group.peak_mib);

@@ -11,8 +11,12 @@ namespace mlomae {
 /// A number over the seeds of a group.
 struct Spread {
   double mean = 0.0;
-  double deviation = 0.0;  ///< of the sample; with one run the score's own standard error
+  double deviation = 0.0;   ///< of the sample over the seeds; 0 with one run
+  double test_error = 0.0;  ///< of a score: its standard error from the number of test images alone
   int64_t runs = 0;
+
+  /// What the mean may be off by: deviation/√runs, with one run `test_error`.
+  double standard_error() const;
 };
 
 /// Runs of the same data, method and settings, but for the seed.
@@ -25,7 +29,12 @@ struct Group {
 };
 std::vector<Group> grouped(const std::vector<Run>& runs);
 
-/// The table of the report as JSON.
+/// Scores that no other one of the same column is better than by more than both standard errors together, √(e² + e′²); none where
+/// that is all of them.
+std::vector<bool> winners(const std::vector<Spread>& column);
+
+/// The table of the report as JSON: of each number its mean and "runs", with several "deviation" over the seeds; of scores also
+/// "test_error".
 nlohmann::ordered_json report_as_json(const std::vector<Run>& runs);
 
 /// One HTML file that needs nothing else: table, curves, masks, reconstructions, settings. Replaces `file` atomically.
