@@ -157,6 +157,51 @@ TEST_CASE("Fine-tuning learns, and is the same again with the same seed", "[mlom
   CHECK_FALSE(at::equal(run(2).second, weight));
 }
 
+namespace {
+
+// The toy images, of which the last cannot be read.
+class Broken final : public mlo::ImageSet {
+ public:
+  explicit Broken(std::shared_ptr<const mlo::ImageSet> images) : images_(std::move(images)) {}
+  int64_t size() const override { return images_->size(); }
+  int64_t channels() const override { return images_->channels(); }
+  const std::vector<std::string>& classes() const override { return images_->classes(); }
+  int64_t label(int64_t i) const override { return images_->label(i); }
+  at::Tensor image(int64_t i) const override {
+    if (i == size() - 1) throw mlo::Error("image " + std::to_string(i) + " is broken");
+    return images_->image(i);
+  }
+
+ private:
+  std::shared_ptr<const mlo::ImageSet> images_;
+};
+
+}  // namespace
+
+TEST_CASE("An image that cannot be read leaves an encoder's modes as they were", "[mlomae][evaluation]") {
+  torch::manual_seed(7);
+  Dataset d = toy_data();
+  d.test = std::make_shared<Broken>(d.test);
+  MaskedAutoencoder mae(tiny());
+  mae->named_modules()["blocks.1"]->eval();  // modes may differ within it
+  mae->named_parameters()["decoder_pred.bias"].set_requires_grad(false);
+  const auto same = [&] {
+    for (const auto& item : mae->named_modules()) {
+      INFO(item.key());
+      CHECK(item.value()->is_training() == !item.key().starts_with("blocks.1"));
+    }
+    for (const auto& item : mae->named_parameters()) {
+      INFO(item.key());
+      CHECK(item.value().requires_grad() == !(item.key() == "decoder_pred.bias" || item.key().ends_with("pos_embed")));
+    }
+  };
+  same();
+  CHECK_THROWS_WITH(features(mae, *d.test, {}, d.plain(), 20), Contains("is broken"));
+  same();
+  CHECK_THROWS_WITH(finetune(mae, d, d.plain(), {.epochs = 0.1, .batch = 24}), Contains("is broken"));
+  same();
+}
+
 TEST_CASE("Learning rates decay from layer to layer", "[mlomae][evaluation]") {
   MaskedAutoencoder mae(tiny());
   Head head(HeadOptions{.dim = 16, .classes = 3});

@@ -4,6 +4,7 @@
 #include "io/files.h"
 #include "support.h"
 
+#include <limits>
 #include <set>
 
 #include "catch.h"
@@ -103,6 +104,120 @@ TEST_CASE("Weights of another model are refused with a list, and nothing is chan
   CHECK_THROWS_WITH(import_weights(folder / "c.pth", mae), Contains("convert it"));
   mlo::write_safetensors(folder / "d.safetensors", {.tensors = {{"x", torch::zeros({2})}}});
   CHECK_THROWS_AS(model_options_of(folder / "d.safetensors"), mlo::Error);
+}
+
+namespace {
+
+// Of the official naming, of a width, with as many blocks; nothing of it is right but names and shapes.
+mlo::Safetensors foreign(int64_t dim, int64_t blocks = 2, int64_t decoder_dim = 0) {
+  mlo::Safetensors content;
+  const auto add = [&](const std::string& name, at::IntArrayRef shape) {
+    content.tensors.emplace_back(name, torch::zeros(shape));
+  };
+  add("patch_embed.proj.weight", {dim, 3, 14, 14});
+  add("pos_embed", {1, 1 + 16, dim});
+  for (int64_t i = 0; i < blocks; ++i) add("blocks." + std::to_string(i) + ".mlp.fc1.weight", {4 * dim, 1});
+  if (decoder_dim > 0) {
+    add("decoder_embed.weight", {decoder_dim, 1});
+    add("decoder_blocks.0.norm1.weight", {decoder_dim});
+  }
+  return content;
+}
+
+}  // namespace
+
+TEST_CASE("Heads are those that published models of a width have, and said; others must be given", "[mlomae][weights]") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder / "w.safetensors";
+  for (const auto& [dim, heads] :
+       std::vector<std::pair<int64_t, int64_t>>{{192, 3}, {384, 6}, {768, 12}, {1024, 16}, {1280, 16}}) {
+    mlo::write_safetensors(file, foreign(dim, 2, 512));
+    std::vector<std::string> assumed;
+    const ModelOptions o = model_options_of(file, {.assumed = [&](const std::string& text) { assumed.push_back(text); }});
+    CHECK(o.heads == heads);
+    CHECK(o.decoder_heads == 16);
+    REQUIRE(assumed.size() == 2);
+    CHECK_THAT(assumed[0], Contains("model.heads = " + std::to_string(heads)) && Contains("width " + std::to_string(dim)));
+    CHECK(model_options_of(file, {.heads = 4, .decoder_heads = 8}).heads == 4);
+  }
+  mlo::write_safetensors(file, foreign(320));
+  CHECK_THROWS_WITH(model_options_of(file),
+                    Contains("w.safetensors") && Contains("width of 320") && Contains("--set model.heads=N"));
+  CHECK(model_options_of(file, {.heads = 5}).heads == 5);
+  mlo::write_safetensors(file, foreign(192, 2, 256));
+  CHECK_THROWS_WITH(model_options_of(file), Contains("--set model.decoder_heads=N"));
+}
+
+TEST_CASE("Weights that are not finite are refused by the tensor's name, with the model as before", "[mlomae][weights]") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder / "w.safetensors";
+  MaskedAutoencoder mae(small()), other(small());
+  const at::Tensor before = mae->named_parameters()["cls_token"].clone();
+  for (const double bad : {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::infinity()}) {
+    {
+      const at::NoGradGuard no_grad;
+      other->named_parameters()["blocks.1.attn.qkv.weight"][3][5] = bad;
+    }
+    export_model(file, other);
+    CHECK_THROWS_WITH(import_weights(file, mae),
+                      Contains("w.safetensors") && Contains("'blocks.1.attn.qkv.weight'") && Contains("not finite"));
+    CHECK_THROWS_WITH(import_module(file, *mae), Contains("'blocks.1.attn.qkv.weight'"));
+    CHECK(at::equal(mae->named_parameters()["cls_token"], before));
+  }
+}
+
+TEST_CASE("Names that are odd get an answer", "[mlomae][weights]") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder / "w.safetensors";
+  // DistributedDataParallel's prefix is left out; another one is named.
+  mlo::Safetensors content = with_prefix(timm(), "weights/");
+  for (auto& [name, tensor] : content.tensors) name = "module." + name;
+  mlo::write_safetensors(file, content);
+  MaskedAutoencoder mae(small());
+  CHECK_NOTHROW(import_weights(file, mae));
+  mae->eval();
+  CHECK(gap(mae->tokens(timm().at("images")), timm().at("tokens")) < 1e-5);
+  CHECK(model_options_of(file, {.heads = 2}).depth == 2);
+  for (auto& [name, tensor] : content.tensors) name = "backbone." + name;
+  mlo::write_safetensors(file, content);
+  CHECK_THROWS_WITH(model_options_of(file), Contains("'backbone.module.patch_embed.proj.weight'"));
+
+  content = foreign(192);
+  content.tensors.emplace_back("blocks.x.weight", torch::zeros({1}));
+  content.tensors.emplace_back("blocks.", torch::zeros({1}));
+  mlo::write_safetensors(file, content);
+  CHECK(model_options_of(file).depth == 2);
+  for (const std::string odd : {"blocks.99999999999999999999.weight", "blocks.1000000000.weight", "blocks.-1.weight"}) {
+    content = foreign(192);
+    content.tensors.emplace_back(odd, torch::zeros({1}));
+    mlo::write_safetensors(file, content);
+    CHECK_THROWS_WITH(model_options_of(file), Contains("w.safetensors") && Contains("'" + odd + "'"));
+  }
+}
+
+TEST_CASE("Metadata that is not true of the tensors builds no model", "[mlomae][weights]") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder / "w.safetensors";
+  export_model(file, MaskedAutoencoder(small()));
+  const mlo::Safetensors right = mlo::read_safetensors(file);
+  const auto with = [&](const std::string& from, const std::string& to) {
+    mlo::Safetensors content = right;
+    std::string& text = content.metadata["mlomae"];
+    REQUIRE(text.find(from) != std::string::npos);
+    text.replace(text.find(from), from.size(), to);
+    mlo::write_safetensors(file, content);
+  };
+  with("\"depth\":2", "\"depth\":1000000000");
+  CHECK_THROWS_WITH(model_options_of(file), Contains("depth = 1000000000") && Contains("at most"));
+  with("\"depth\":2", "\"depth\":3");
+  CHECK_THROWS_WITH(model_options_of(file), Contains("w.safetensors") && Contains("depth = 3") && Contains("2"));
+  with("\"depth\":2", "\"depth\":\"2\"");
+  CHECK_THROWS_WITH(model_options_of(file), Contains("w.safetensors") && Contains("depth is missing or of another type"));
+  with("\"depth\":2", "\"depth\":2" + std::string(200, '['));
+  CHECK_THROWS_WITH(model_options_of(file), Contains("w.safetensors") && Contains("not JSON"));
+  ModelOptions deep = small();
+  deep.decoder_depth = 1000000000;
+  CHECK_THROWS_WITH(deep.validate(), Contains("decoder_depth"));
 }
 
 TEST_CASE("Recomputed blocks are the same blocks", "[mlomae][models]") {

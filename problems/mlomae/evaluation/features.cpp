@@ -1,5 +1,7 @@
 #include "mlomae/evaluation/features.h"
 
+#include "mlomae/models/modes.h"
+
 #include <mlo/data/image_source.h>
 #include <torch/torch.h>
 
@@ -11,7 +13,7 @@ namespace mlomae {
 Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vector<int64_t> rows, const mlo::Augmentation& plain,
                   int64_t batch, const Progress& progress) {
   const at::NoGradGuard no_grad;
-  const bool was_training = mae->is_training();
+  const KeepModes modes(mae.ptr());
   mae->eval();
   if (rows.empty()) {
     rows.resize(static_cast<std::size_t>(images.size()));
@@ -28,7 +30,6 @@ Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vecto
     labels.push_back(part[1]);
     if (progress) progress(std::min(begin + batch, count), count);
   }
-  mae->train(was_training);
   return {at::cat(class_tokens), at::cat(means), at::cat(labels)};
 }
 

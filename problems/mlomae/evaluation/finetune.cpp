@@ -1,5 +1,7 @@
 #include "mlomae/evaluation/finetune.h"
 
+#include "mlomae/models/modes.h"
+
 #include <mlo/data/image_source.h>
 #include <mlo/engine.h>
 #include <mlo/error.h>
@@ -38,6 +40,7 @@ int64_t layer_of(const std::string& name, int64_t depth) {
 
 double tested(MaskedAutoencoder mae, Head head, const Dataset& dataset) {
   const at::NoGradGuard no_grad;
+  const KeepModes of_encoder(mae.ptr()), of_head(head.ptr());
   mae->eval();
   head->eval();
   std::vector<int64_t> rows(static_cast<std::size_t>(dataset.test->size()));
@@ -82,6 +85,7 @@ Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Aug
   Head head(HeadOptions{
       .dim = mae->options().dim, .classes = static_cast<int64_t>(dataset.train->classes().size()), .dropout = options.dropout});
   head->to(mae->parameters().front().device());
+  const KeepModes modes(mae.ptr());
   mae->train();
   // The decoder has no part in it.
   for (const auto& item : mae->named_parameters())
@@ -103,6 +107,7 @@ Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Aug
   if (callback) engine.add(std::move(callback));
   result.seconds = engine.run().seconds;
   result.accuracy = tested(mae, head, dataset);
+  result.head = head;
   return result;
 }
 

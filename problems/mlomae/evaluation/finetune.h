@@ -24,6 +24,7 @@ struct FinetuneOptions {
 };
 
 struct Finetuned {
+  Head head = nullptr;    ///< trained with the encoder
   double accuracy = 0.0;  ///< on the test images, with the last weights
   int64_t steps = 0;
   double seconds = 0.0;

@@ -17,6 +17,10 @@ double accuracy(const at::Tensor& features, const at::Tensor& labels, const at::
 
 }  // namespace
 
+at::Tensor LinearProbe::logits(const at::Tensor& features) const {
+  return mlomae::logits((features - mean) / deviation, weights);
+}
+
 at::Tensor logistic_regression(const at::Tensor& features, const at::Tensor& labels, int64_t classes, double strength,
                                int64_t iterations, const at::Tensor& start) {
   const int64_t dim = features.size(1);
@@ -66,6 +70,7 @@ LinearProbe linear_probe(const at::Tensor& features, const at::Tensor& labels, c
       best = a, result.strength = strength, best_weights = weights;
   }
   weights = logistic_regression(train, labels, classes, result.strength, options.iterations, best_weights);
+  result.weights = weights, result.mean = mean, result.deviation = deviation;
   result.accuracy = accuracy(test, test_labels, weights);
   result.training_loss = at::cross_entropy_loss(logits(train, weights), labels).item<double>();
   return result;

@@ -19,6 +19,11 @@ struct LinearProbe {
   double accuracy = 0.0;       ///< on the test rows
   double strength = 0.0;       ///< the λ that was best on the held-out rows
   double training_loss = 0.0;  ///< cross entropy at the end, on all training rows
+  at::Tensor weights;          ///< [dim + 1, classes] on standardized features, the last row the intercepts
+  at::Tensor mean, deviation;  ///< [dim], of the training features
+
+  /// [N, classes] of features as they are, not standardized.
+  at::Tensor logits(const at::Tensor& features) const;
 };
 
 /// Multinomial logistic regression by L-BFGS, run to convergence. Features [N, dim], labels int64 [N] in 0 … classes − 1.

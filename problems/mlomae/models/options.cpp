@@ -18,6 +18,16 @@ constexpr std::array<Size, 5> kSizes = {{{"micro", 96, 4, 3, 64, 2, 2},
                                          {"base", 768, 12, 12, 512, 8, 16},
                                          {"large", 1024, 24, 16, 512, 8, 16}}};
 
+// By the width that the published models of a head count have: DeiT, ViT, MAE, DINOv2.
+struct Heads {
+  int64_t dim, heads;
+};
+constexpr std::array<Heads, 8> kHeads = {
+    {{192, 3}, {384, 6}, {768, 12}, {1024, 16}, {1280, 16}, {1408, 16}, {1536, 24}, {1664, 16}}};
+
+constexpr int64_t kDeepest = 1000;  // blocks; a thousandfold of what is known to be of use would end in no memory
+constexpr int64_t kWidest = 100'000;
+
 void require(bool right, const std::string& given, const std::string& expected) {
   if (!right) throw mlo::ConfigError("model." + given + "; " + expected);
 }
@@ -33,6 +43,14 @@ void ModelOptions::validate() const {
   positive("depth", depth);
   positive("heads", heads);
   positive("decoder_depth", decoder_depth);
+  const auto at_most = [](const char* field, int64_t value, int64_t most) {
+    require(value <= most, is(field, value), "it must be at most " + std::to_string(most));
+  };
+  at_most("depth", depth, kDeepest);
+  at_most("decoder_depth", decoder_depth, kDeepest);
+  at_most("dim", dim, kWidest);
+  at_most("decoder_dim", decoder_dim, kWidest);
+  at_most("image_size", image_size, kWidest);
   positive("decoder_heads", decoder_heads);
   require(channels == 1 || channels == 3, is("channels", channels), "images have 1 or 3");
   require(patch <= image_size, is("patch", patch) + " and " + is("image_size", image_size), "an image must hold a patch");
@@ -47,6 +65,12 @@ void ModelOptions::validate() const {
   width("decoder_dim", decoder_dim, "decoder_heads", decoder_heads);
   require(mlp_ratio > 0.0 && mlp_ratio <= 64.0, "mlp_ratio = " + std::to_string(mlp_ratio), "it must lie in (0, 64]");
   require(dropout >= 0.0 && dropout < 1.0, "dropout = " + std::to_string(dropout), "it must lie in [0, 1)");
+}
+
+std::optional<int64_t> heads_of_width(int64_t dim) {
+  for (const Heads& known : kHeads)
+    if (known.dim == dim) return known.heads;
+  return {};
 }
 
 ModelOptions model_size(const std::string& name, ModelOptions rest) {

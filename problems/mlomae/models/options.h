@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,5 +32,9 @@ struct ModelOptions {
 /// depth set, the others as given in `rest`. Throws mlo::ConfigError naming the sizes there are.
 ModelOptions model_size(const std::string& name, ModelOptions rest = {});
 std::vector<std::string> model_sizes();
+
+/// Attention heads that the published vision transformers of a width have (192: 3, 768: 12, 1280: 16, …); nothing for other
+/// widths.
+std::optional<int64_t> heads_of_width(int64_t dim);
 
 }  // namespace mlomae

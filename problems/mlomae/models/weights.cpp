@@ -1,19 +1,23 @@
 #include "mlomae/models/weights.h"
 
+#include "mlomae/config/json_text.h"
+
 #include <mlo/error.h>
 #include <mlo/io/safetensors.h>
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <functional>
 #include <map>
+#include <optional>
 
 namespace mlomae {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 bool of_decoder(const std::string& name) { return name.starts_with("decoder") || name == "mask_token"; }
 // Of a classifier on top, which is no part of the model.
@@ -42,7 +46,30 @@ mlo::Safetensors read(const std::filesystem::path& file) {
         " is a pickle, which may run code; convert it to safetensors:  python3 -c \"import torch, safetensors.torch as s; "
         "s.save_file({k: v.contiguous() for k, v in torch.load('" +
         file.string() + "', weights_only=False)['model'].items()}, 'model.safetensors')\"");
-  return mlo::read_safetensors(file);
+  mlo::Safetensors content = mlo::read_safetensors(file);
+  // What wrappers of a model put before its names.
+  for (const std::string prefix : {"module.", "_orig_mod."}) {
+    const auto has = [&](const auto& tensor) { return tensor.first.starts_with(prefix); };
+    if (!content.tensors.empty() && std::all_of(content.tensors.begin(), content.tensors.end(), has))
+      for (auto& [name, tensor] : content.tensors) name.erase(0, prefix.size());
+  }
+  return content;
+}
+
+// Blocks of that prefix: one more than the largest number. Names without a number belong to none.
+int64_t depth_of(const std::filesystem::path& file, const mlo::Safetensors& content, const std::string& prefix) {
+  int64_t depth = 0;
+  for (const auto& [name, tensor] : content.tensors) {
+    if (!name.starts_with(prefix)) continue;
+    const char *begin = name.data() + prefix.size(), *end = name.data() + name.size();
+    int64_t block = 0;
+    const auto [rest, error] = std::from_chars(begin, end, block);
+    if (error == std::errc::invalid_argument || rest == end || *rest != '.') continue;
+    if (error != std::errc() || block < 0 || block >= static_cast<int64_t>(content.tensors.size()))
+      throw mlo::Error(file.string() + ": '" + name + "' is of no block that this file can hold; blocks are counted from 0");
+    depth = std::max(depth, block + 1);
+  }
+  return depth;
 }
 
 // [1, 1 + n, dim] → [1, 1 + side², dim], as DeiT and timm do it.
@@ -81,6 +108,9 @@ void assign(const std::filesystem::path& file, const mlo::Safetensors& content, 
       continue;
     }
     const at::Tensor value = adapt(item.key(), found->second);
+    if (value.is_floating_point() && !value.isfinite().all().item<bool>())
+      throw mlo::Error(file.string() + ": tensor '" + item.key() +
+                       "' holds values that are not finite; such weights cannot be used: save them before training diverged");
     if (value.sizes() == item.value().sizes())
       copies.emplace_back(item.value(), value);
     else
@@ -110,43 +140,96 @@ void export_encoder(const std::filesystem::path& file, MaskedAutoencoder mae) {
   mlo::write_safetensors(file, content);
 }
 
-ModelOptions model_options_of(const std::filesystem::path& file, ModelOptions rest) {
+namespace {
+
+// By our metadata, which must be true of the tensors: a model of the size it says is made.
+ModelOptions by_metadata(const std::filesystem::path& file, const std::string& text) {
+  const Json json = parse_json(text, file.string() + ": metadata 'mlomae'");
+  const auto of_type = [&](const char* name, bool right) {
+    if (!right)
+      throw mlo::Error(file.string() + ": metadata 'mlomae': " + name + " is missing or of another type; export the model again");
+  };
+  of_type("an object", json.is_object());
+  ModelOptions o;
+  each_field(o, [&](const char* name, int64_t& value) {
+    of_type(name, json.contains(name) && json[name].is_number_integer());
+    value = json[name].get<int64_t>();
+  });
+  of_type("mlp_ratio", json.contains("mlp_ratio") && json["mlp_ratio"].is_number());
+  o.mlp_ratio = json["mlp_ratio"].get<double>();
+  const auto flag = [&](const char* name, bool& value) {
+    of_type(name, json.contains(name) && json[name].is_boolean());
+    value = json[name].get<bool>();
+  };
+  flag("normalize_targets", o.normalize_targets);
+  flag("learned_positions", o.learned_positions);
+  return o;
+}
+
+int64_t heads_of(const std::filesystem::path& file, const char* setting, int64_t given, int64_t dim, std::optional<int64_t> known,
+                 const Unsaid& unsaid) {
+  if (given > 0) return given;
+  if (!known)
+    throw mlo::Error(file.string() + " does not say how many attention heads its width of " + std::to_string(dim) +
+                     " has, and no published model has that width; give it: --set " + setting + "=N");
+  if (unsaid.assumed)
+    unsaid.assumed(std::string(setting) + " = " + std::to_string(*known) + ", as the published models of width " +
+                   std::to_string(dim) + " have; if these weights have another number, give it: --set " + setting + "=N");
+  return *known;
+}
+
+}  // namespace
+
+ModelOptions model_options_of(const std::filesystem::path& file, const Unsaid& unsaid) {
   const mlo::Safetensors content = read(file);
-  ModelOptions o = rest;
-  if (const auto ours = content.metadata.find("mlomae"); ours != content.metadata.end()) {
-    const Json json = Json::parse(ours->second, nullptr, /*allow_exceptions=*/false);
-    if (json.is_object()) {
-      each_field(o, [&](const char* name, int64_t& value) { value = json.value(name, value); });
-      o.mlp_ratio = json.value("mlp_ratio", o.mlp_ratio);
-      o.normalize_targets = json.value("normalize_targets", o.normalize_targets);
-      o.learned_positions = json.value("learned_positions", o.learned_positions);
-      o.validate();
-      return o;
+  const auto tensor = [&](const std::string& name, int64_t dims) -> const at::Tensor& {
+    const auto found =
+        std::find_if(content.tensors.begin(), content.tensors.end(), [&](const auto& t) { return t.first == name; });
+    if (found == content.tensors.end()) {
+      const auto longer = std::find_if(content.tensors.begin(), content.tensors.end(),
+                                       [&](const auto& t) { return t.first.ends_with("." + name); });
+      throw mlo::Error(file.string() + ": no weights of a vision transformer in the official MAE naming: there is no '" + name +
+                       "'" +
+                       (longer == content.tensors.end()
+                            ? std::string()
+                            : ", but there is '" + longer->first + "'; save the tensors without what is before the name"));
     }
+    if (found->second.dim() != dims || found->second.numel() == 0)
+      throw mlo::Error(file.string() + ": '" + name + "' has the shape " + c10::str(found->second.sizes()) + ", expected " +
+                       std::to_string(dims) +
+                       " dimensions; these are no weights of a vision transformer in the official MAE naming");
+    return found->second;
+  };
+  const at::Tensor &projection = tensor("patch_embed.proj.weight", 4), &positions = tensor("pos_embed", 3);
+  const int64_t depth = depth_of(file, content, "blocks.");
+  if (const auto ours = content.metadata.find("mlomae"); ours != content.metadata.end()) {
+    const ModelOptions o = by_metadata(file, ours->second);
+    const auto agree = [&](const char* what, int64_t said, int64_t held) {
+      if (said != held)
+        throw mlo::Error(file.string() + ": its metadata says " + what + " = " + std::to_string(said) + ", its tensors " +
+                         std::to_string(held) + "; export the model again");
+    };
+    o.validate();
+    agree("dim", o.dim, projection.size(0));
+    agree("depth", o.depth, depth);
+    agree("patch", o.patch, projection.size(2));
+    agree("patches", o.patches(), positions.size(1) - 1);
+    return o;
   }
-  const auto shape_error = [&] {
-    return mlo::Error(file.string() + ": no weights of a vision transformer in the official MAE naming");
-  };
-  const auto depth_of = [&](const std::string& prefix) {
-    int64_t depth = 0;
-    for (const auto& [name, tensor] : content.tensors)
-      if (name.starts_with(prefix)) depth = std::max<int64_t>(depth, std::stoll(name.substr(prefix.size())) + 1);
-    return depth;
-  };
-  const at::Tensor &projection = content.at("patch_embed.proj.weight"), &positions = content.at("pos_embed");
-  if (projection.dim() != 4 || positions.dim() != 3) throw shape_error();
+  ModelOptions o;
   o.dim = projection.size(0);
   o.channels = projection.size(1);
   o.patch = projection.size(2);
-  const auto side = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1))));
-  o.image_size = side * o.patch;
-  o.depth = depth_of("blocks.");
-  o.heads = std::max<int64_t>(1, o.dim / 64);
-  o.mlp_ratio = static_cast<double>(content.at("blocks.0.mlp.fc1.weight").size(0)) / static_cast<double>(o.dim);
-  if (depth_of("decoder_blocks.") > 0) {
-    o.decoder_dim = content.at("decoder_embed.weight").size(0);
-    o.decoder_depth = depth_of("decoder_blocks.");
-    o.decoder_heads = 16;
+  o.image_size = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))) * o.patch;
+  o.depth = depth;
+  o.mlp_ratio = static_cast<double>(tensor("blocks.0.mlp.fc1.weight", 2).size(0)) / static_cast<double>(o.dim);
+  o.heads = heads_of(file, "model.heads", unsaid.heads, o.dim, heads_of_width(o.dim), unsaid);
+  if (const int64_t decoder_depth = depth_of(file, content, "decoder_blocks."); decoder_depth > 0) {
+    o.decoder_dim = tensor("decoder_embed.weight", 2).size(0);
+    o.decoder_depth = decoder_depth;
+    // All published MAE have one decoder.
+    o.decoder_heads = heads_of(file, "model.decoder_heads", unsaid.decoder_heads, o.decoder_dim,
+                               o.decoder_dim == 512 ? std::optional<int64_t>(16) : std::nullopt, unsaid);
   }
   o.validate();
   return o;
@@ -173,7 +256,7 @@ void export_module(const std::filesystem::path& file, const torch::nn::Module& m
 
 void import_module(const std::filesystem::path& file, torch::nn::Module& module) {
   assign(
-      file, mlo::read_safetensors(file), module, [](const std::string&, const at::Tensor& t) { return t; },
+      file, read(file), module, [](const std::string&, const at::Tensor& t) { return t; },
       [](const std::string&) { return false; });
 }
 

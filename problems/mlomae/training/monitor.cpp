@@ -2,6 +2,7 @@
 
 #include "mlomae/evaluation/features.h"
 #include "mlomae/evaluation/knn.h"
+#include "mlomae/models/modes.h"
 #include "mlomae/report/pictures.h"
 
 #include <mlo/data/image_source.h>
@@ -27,17 +28,15 @@ std::vector<int64_t> some(const std::vector<int64_t>& rows, std::size_t count) {
 // Puts LibTorch's generators and the models' modes back.
 class Aside {
  public:
-  explicit Aside(const Models& models)
-      : mae_(models.mae), training_(models.mae->is_training()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
+  explicit Aside(const Models& models) : modes_(models.mae.ptr()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
     const at::Device device = models.mae->parameters().front().device();
     if (device.is_cuda()) {
       cuda_generator_ = at::globalContext().defaultGenerator(device);
       cuda_ = cuda_generator_.get_state();
     }
-    mae_->eval();
+    models.mae.ptr()->eval();
   }
   ~Aside() {
-    mae_->train(training_);
     at::Generator cpu = at::detail::getDefaultCPUGenerator();
     cpu.set_state(cpu_);
     if (cuda_.defined()) cuda_generator_.set_state(cuda_);
@@ -46,8 +45,7 @@ class Aside {
   Aside& operator=(const Aside&) = delete;
 
  private:
-  MaskedAutoencoder mae_;
-  const bool training_;
+  const KeepModes modes_;
   const at::Tensor cpu_;
   at::Generator cuda_generator_;
   at::Tensor cuda_;
