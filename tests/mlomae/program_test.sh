@@ -3,23 +3,8 @@
 #
 # usage: program_test.sh MLOMAE
 set -euo pipefail
-mlomae=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-fail() { printf 'program_test: %s\n' "$*" >&2; exit 1; }
-
-# Two classes of small colour images, 24 each.
-one=iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAA00lEQVR4nAHIADf/AEQggjz95vHCazD5DsfdAeSIdTSiDwsNBAHDbthLAwjvBtB5+Tsem+qfVMIKS0Ek8bkA/8kR9XzO1Fi7vyzgN1PJvfoP8BadyVdWBHU9VQLJ4j4c2U7Zh2cW2jnAV93iGQu5qgGp6g7McE65KLT2qPjD3YeYgqnfJ1zFpb0E2Wx9IZIZ0AreDh2LyDibBWBJDaZ2ULTBAsi8x07yzOiA1b4FFW/B4OjhG7lKlCVICgCBQgQTb+tXE8FmsTJp3WP8NceX/wimzZAWXGJNO54kSwAAAABJRU5ErkJggg==
-two=iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAA00lEQVR4nAHIADf/AQlQZp71RzQo21ZVKMe2cRyzI0IqKTNVFQKzXUiTUMsf2K1zUiAtSiosg/Zr0gWg3jgBlzrq9v0tCs/wl80z5o1Aw/LBDwNAa99jBCpclzMLHHYB/d8yXZbhMcnmpoDWbhnehQIvIANpyWr73KQcipZCSOXU+331BXZpGw8BqzMv0j3b/10bDVcBguFurPdclze32SW0AUxIo1Du86QzstA4IUv4dPV/oTEIZltg/ADoBcqtV4T4DNUJH7VGQEaEjcvNWC13+AOxlltisgEJPAAAAABJRU5ErkJggg==
-for i in $(seq 24); do
-  mkdir -p images/left images/right
-  base64 -d <<<"$one" >images/left/$i.png
-  base64 -d <<<"$two" >images/right/$i.png
-done
-tiny=(--preset micro --data images --threads 1 --set model.image_size=8 --set model.dim=16 --set model.depth=2 --set model.heads=2 --set model.decoder_dim=8
-  --set model.decoder_depth=1 --set model.patch=2 --set mask.hidden=16 --set pretrain.batch=8 --set head.batch=8 --set masker.batch=4 --set augmentation.padding=1
-  --set data.test_fraction=0.25 --set run.checkpoint_every=4 --set model.dropout=0.1 --set evaluation.finetune_epochs=2 --set evaluation.finetune_batch=8)
+# shellcheck source=tests/mlomae/tiny.sh
+source "$(dirname "${BASH_SOURCE[0]}")/tiny.sh"
 
 # --- Everything once, by every method.
 for method in mlo-mae mae u-mae blo-mae fixed; do
@@ -56,10 +41,7 @@ long=(--set run.reconstruction_steps=400 --set run.validate_every=400 --set run.
 "$mlomae" pretrain "${tiny[@]}" "${long[@]}" --out whole >/dev/null
 "$mlomae" pretrain "${tiny[@]}" "${long[@]}" --out killed >/dev/null 2>&1 &
 process=$!
-for _ in $(seq 600); do
-  if [ -e killed/checkpoint.mlo ]; then break; fi
-  sleep 0.05
-done
+wait_for killed/checkpoint.mlo
 sleep 0.2
 kill -KILL $process 2>/dev/null || fail "the run was over before it could be killed"
 wait $process 2>/dev/null || true
@@ -86,10 +68,7 @@ if cmp -s whole/mae.safetensors other/mae.safetensors; then fail "another seed g
 # --- Interrupted: saved, and said so.
 "$mlomae" pretrain "${tiny[@]}" --set run.reconstruction_steps=40000 --set run.validate_every=40000 --out stopped >/dev/null 2>stopped.txt &
 process=$!
-for _ in $(seq 600); do
-  if [ -e stopped/checkpoint.mlo ]; then break; fi
-  sleep 0.05
-done
+wait_for stopped/checkpoint.mlo
 kill -INT $process
 status=0
 wait $process || status=$?
@@ -97,20 +76,12 @@ wait $process || status=$?
 grep -q -- '--resume' stopped.txt || fail "$(cat stopped.txt)"
 
 # --- Bad input: status 2, and the words that help; no directory is left behind.
-refused() { # refused WORDS arguments…
-  local words=$1 status=0
-  shift
-  "$mlomae" "$@" >out.txt 2>error.txt || status=$?
-  [ $status = 2 ] || fail "expected status 2 with '$words', got $status: $(cat out.txt error.txt)"
-  grep -q -- "$words" error.txt || fail "expected '$words' in: $(cat error.txt)"
-}
 refused "the nearest is 'model.patch'" pretrain "${tiny[@]}" --set model.pacth=2 --out bad
 refused "no such folder" pretrain --data nowhere --out bad
 refused "mask.ratio" pretrain "${tiny[@]}" --set mask.ratio=1 --out bad
 refused "at least one must stay visible" pretrain "${tiny[@]}" --set mask.ratio=0.99 --out bad
 refused "the patch must divide the image" pretrain "${tiny[@]}" --set model.patch=3 --out bad
 refused "holds a run already" pretrain "${tiny[@]}" --out mae
-refused "leave the other options out" pretrain "${tiny[@]}" --out mae --resume
 refused "no multiple of pretrain.unroll" pretrain "${tiny[@]}" --set run.reconstruction_steps=7 --out bad
 refused "only" pretrain "${tiny[@]}" --set masker.batch=400 --out bad
 refused "no CUDA device\|expected cpu" pretrain "${tiny[@]}" --device cuda:7 --out bad

@@ -1,5 +1,5 @@
 #include "mlomae/config/json.h"
-
+#include "mlomae/config/json_text.h"
 #include "mlomae/config/presets.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
@@ -23,7 +23,7 @@ void add_config(CLI::App& app, Action& chosen) {
   command->add_flag("--plain", arguments->plain, "values without explanations");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
-      std::printf("%s\n", to_json(arguments->choices.settings(preset("micro")), !arguments->plain).dump(2).c_str());
+      std::printf("%s\n", json_text(to_json(arguments->choices.settings(preset("micro")), !arguments->plain), 2).c_str());
       return 0;
     };
   });

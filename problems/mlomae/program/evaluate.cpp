@@ -1,3 +1,5 @@
+#include "mlomae/config/json_text.h"
+#include "mlomae/evaluation/classifier.h"
 #include "mlomae/evaluation/features.h"
 #include "mlomae/evaluation/finetune.h"
 #include "mlomae/evaluation/knn.h"
@@ -5,6 +7,7 @@
 #include "mlomae/evaluation/score.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
+#include "mlomae/program/progress_line.h"
 #include "mlomae/training/run_directory.h"
 
 #include <mlo/error.h>
@@ -12,10 +15,9 @@
 
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <optional>
-
-#include <unistd.h>
 
 namespace mlomae {
 namespace {
@@ -29,22 +31,17 @@ struct Arguments {
   bool json = false;
 };
 
+// Writes what was trained.
+using Keep = std::function<void(const std::filesystem::path&)>;
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// A line that is redrawn, on a terminal only.
-Progress progress(const char* what) {
-  if (::isatty(::fileno(stderr)) != 1) return {};
-  return [what](int64_t done, int64_t total) {
-    std::fprintf(stderr, "\r%s %lld/%lld%s", what, static_cast<long long>(done), static_cast<long long>(total),
-                 done == total ? "\n" : "");
-  };
 }
 
 // Of all test images and the training images, and how long they took.
 struct BothFeatures {
   Features train, test;
+  std::string encoder;  // its checksum
   double seconds = 0.0;
 };
 
@@ -52,16 +49,24 @@ BothFeatures both_features(const Settings& settings, const Dataset& dataset, con
   const auto start = std::chrono::steady_clock::now();
   const int64_t batch = settings.evaluation.batch;
   BothFeatures f;
-  f.train = features(models.mae, *dataset.train, {}, dataset.plain(), batch, progress("features of training images"));
-  f.test = features(models.mae, *dataset.test, {}, dataset.plain(), batch, progress("features of test images"));
+  f.train = features(models.mae, *dataset.train, {}, dataset.plain(), batch, progress_line("features of training images"));
+  f.test = features(models.mae, *dataset.test, {}, dataset.plain(), batch, progress_line("features of test images"));
+  f.encoder = checksum(models.mae);
   f.seconds = seconds_since(start);
   return f;
 }
 
-std::vector<Score> by_features(const std::string& kind, const Settings& settings, const Dataset& dataset, const BothFeatures& f) {
+// What is needed to predict by is kept beside the scores.
+std::filesystem::path beside_scores(const Arguments& arguments, const std::string& kind) {
+  return arguments.run / "evaluation" / (kind + ".safetensors");
+}
+
+std::vector<Score> by_features(const std::string& kind, const Settings& settings, const Dataset& dataset, const BothFeatures& f,
+                               Keep& keep) {
   const Settings::Evaluation& s = settings.evaluation;
   const auto classes = static_cast<int64_t>(dataset.train->classes().size());
   std::vector<Score> scores;
+  Probes probes{.classes = dataset.train->classes(), .of_feature = {}, .encoder = f.encoder};
   for (const std::string feature : {"class", "mean"}) {
     const auto begin = std::chrono::steady_clock::now();
     Score score{.kind = kind, .feature = feature, .images = f.test.labels.size(0)};
@@ -74,14 +79,17 @@ std::vector<Score> by_features(const std::string& kind, const Settings& settings
                                              {.seed = static_cast<uint64_t>(s.seed)});
       score.accuracy = probe.accuracy;
       score.settings = {{"strength", probe.strength}, {"training_loss", probe.training_loss}};
+      probes.of_feature.emplace_back(feature, probe);
     }
     score.seconds = f.seconds + seconds_since(begin);
     scores.push_back(std::move(score));
   }
+  if (kind == "linear-probe") keep = [probes](const std::filesystem::path& file) { write_probes(file, probes); };
   return scores;
 }
 
-std::vector<Score> by_training(const std::string& kind, const Settings& settings, const Dataset& dataset, const Models& models) {
+std::vector<Score> by_training(const std::string& kind, const Settings& settings, const Dataset& dataset, const Models& models,
+                               Keep& keep) {
   const Settings::Evaluation& s = settings.evaluation;
   const FinetuneOptions options{.epochs = s.finetune_epochs,
                                 .batch = s.finetune_batch,
@@ -94,6 +102,9 @@ std::vector<Score> by_training(const std::string& kind, const Settings& settings
                                 .seed = static_cast<uint64_t>(s.seed)};
   const Finetuned result = finetune(models.mae, dataset, dataset.augmented(settings), options,
                                     mlo::progress_bar(stderr, {.a_step = static_cast<double>(options.batch), .unit = "images"}));
+  keep = [mae = models.mae, head = result.head, classes = dataset.train->classes()](const std::filesystem::path& file) {
+    write_classifier(file, mae, head, classes);
+  };
   return {{.kind = kind,
            .feature = "",
            .accuracy = result.accuracy,
@@ -112,7 +123,7 @@ void print(const Arguments& arguments, const std::vector<Score>& scores) {
     if (arguments.json) {
       Json line = {{"run", arguments.run.string()}};
       line.update(to_json(score));
-      std::printf("%s\n", line.dump().c_str());
+      std::printf("%s\n", json_text(line).c_str());
     } else {
       std::printf("%s: %s%s%s: %.2f %% (standard error %.2f) of %lld test images, %.0f s\n", arguments.run.string().c_str(),
                   score.kind.c_str(), score.feature.empty() ? "" : ", ",
@@ -134,15 +145,17 @@ int evaluate(const Arguments& arguments) {
   std::optional<BothFeatures> shared;
   for (const std::string& kind : CLI::detail::split(arguments.kinds, ',')) {
     std::vector<Score> scores;
+    Keep keep;
     if (kind == "knn" || kind == "linear-probe") {
       if (!shared) shared = both_features(settings, dataset, directory.read_models(settings, dataset));
-      scores = by_features(kind, settings, dataset, *shared);
+      scores = by_features(kind, settings, dataset, *shared, keep);
     } else {
       scores = by_training(kind, settings, dataset,
-                           kind == "scratch" ? make_models(settings, dataset) : directory.read_models(settings, dataset));
+                           kind == "scratch" ? make_models(settings, dataset) : directory.read_models(settings, dataset), keep);
     }
+    print(arguments, scores);  // before it is kept: that may fail, and took long to know
     write_scores(arguments.run, scores);
-    print(arguments, scores);
+    if (keep) keep(beside_scores(arguments, kind));
   }
   return 0;
 }
@@ -168,6 +181,9 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   command->add_option("run", arguments->run, "directory of the run")->required();
   arguments->choices.add_to(*command, /*with_method=*/false);
   command->add_flag("--json", arguments->json, "print each result as a JSON object");
+  command->footer(
+      "Settings: evaluation.*, and data.* to judge on other images; the rest is what the run was trained with.\n"
+      "Example:  mlomae evaluate linear-probe,knn run --set evaluation.neighbours=10");
   command->callback([arguments, &chosen] { chosen = [arguments] { return evaluate(*arguments); }; });
 }
 

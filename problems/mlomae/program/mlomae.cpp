@@ -1,16 +1,86 @@
 #include "mlomae/program/commands.h"
+#include "mlomae/program/passive_waiting.h"
+#include "mlomae/program/standard_streams.h"
 
+#include "mlomae/config/nearest.h"
+
+#include <c10/util/Exception.h>
 #include <mlo/error.h>
 #include <mlo/version.h>
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <filesystem>
+#include <new>
+#include <string>
+#include <vector>
 
-int main(int argc, char** argv) {
+namespace {
+
+// What the user gave cannot be used: 2. The machine or this program cannot do it: 1.
+constexpr int kBadInput = 2, kFailed = 1;
+
+int say(int status, const std::string& text) {
+  std::fprintf(stderr, "mlomae: %s\n", text.c_str());
+  return status;
+}
+
+// LibTorch's errors are the library's or this program's own fault, but for memory; their first line says what.
+std::string first_line(const c10::Error& error) {
+  const std::string text = error.what_without_backtrace();
+  return text.substr(0, text.find('\n'));
+}
+
+int no_memory(const std::string& what) {
+  return say(kFailed,
+             "there is not enough memory" + (what.empty() ? what : " (" + what + ")") +
+                 "; take a smaller batch with accumulate (pretrain.batch, pretrain.accumulate, …), evaluation.batch, or a "
+                 "smaller model; --dry-run says what a run needs");
+}
+
+// CLI11 says what it did not expect; we also say what is like it.
+int refuse_words(const CLI::App& app, const CLI::ParseError& error, int count, char** arguments) {
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
+  std::string list;
+  for (const std::string& command : commands) list += (list.empty() ? "" : ", ") + command;
+  const CLI::App* given = app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
+  if (given == nullptr) {
+    for (int i = 1; i < count; ++i)
+      if (arguments[i][0] != '-')
+        return say(kBadInput, "there is no command '" + std::string(arguments[i]) + "'; did you mean '" +
+                                  mlomae::nearest(arguments[i], commands) + "'? There are " + list + " (mlomae --help)");
+    if (count == 1)
+      return say(kBadInput,
+                 "give a command: " + list + ". To begin with:  mlomae pretrain --preset demo --data FOLDER --out run");
+  }
+  std::string hint;
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && given != nullptr) {
+    std::vector<std::string> options;
+    for (const CLI::Option* option : given->get_options())
+      for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+    for (int i = 1; i < count && hint.empty(); ++i) {
+      const std::string word = std::string(arguments[i]).substr(0, std::string(arguments[i]).find('='));
+      if (word.starts_with("--") && given->get_option_no_throw(word) == nullptr)
+        hint = " ('" + word + "': did you mean '" + mlomae::nearest(word, options) + "'?)";
+    }
+  }
+  return say(kBadInput, std::string(error.what()) + hint + "; see mlomae " +
+                            (given != nullptr ? given->get_name() + " " : std::string()) + "--help");
+}
+
+int run(int count, char** arguments) {
   CLI::App app("Masked autoencoders whose masks are learned from a classifier's validation loss (MLO-MAE), and their baselines.",
                "mlomae");
   app.set_version_flag("--version", mlo::version());
   app.require_subcommand(1);
+  app.footer(
+      "Example:\n"
+      "  mlomae pretrain --preset micro --data photos --set model.image_size=64 --out run\n"
+      "  mlomae evaluate linear-probe,knn run\n"
+      "  mlomae report run -o report.html\n"
+      "Each command's options: mlomae COMMAND --help. All settings: mlomae config.\n"
+      "Status: 0 done; 1 it could not be done; 2 input that cannot be used; 3 stopped and saved.");
   mlomae::Action chosen;
   mlomae::add_pretrain(app, chosen);
   mlomae::add_evaluate(app, chosen);
@@ -19,15 +89,32 @@ int main(int argc, char** argv) {
   mlomae::add_weights(app, chosen);
   mlomae::add_config(app, chosen);
   try {
-    app.parse(argc, argv);
+    app.parse(count, arguments);
     return chosen();
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;  // 0: --help, --version
+    return error.get_exit_code() == 0 ? app.exit(error)  // --help, --version
+                                      : refuse_words(app, error, count, arguments);
   } catch (const mlo::Error& error) {
-    std::fprintf(stderr, "mlomae: %s\n", error.what());
-    return 2;
+    return say(kBadInput, error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return say(kBadInput, error.path1().string() + ": " + error.code().message() + "; check the path and who may use it");
+  } catch (const std::bad_alloc&) {
+    return no_memory("");
+  } catch (const c10::OutOfMemoryError& error) {
+    return no_memory(first_line(error));
+  } catch (const c10::Error& error) {
+    const std::string line = first_line(error);
+    return line.find("allocate memory") != std::string::npos ? no_memory(line) : say(kFailed, "internal error: " + line);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "mlomae: %s\n", error.what());
-    return 1;
+    return say(kFailed, std::string("internal error: ") + error.what());
   }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  mlomae::guard_standard_streams();
+  mlomae::wait_passively(arguments);
+  const int status = run(count, arguments);
+  return mlomae::printed() || status != 0 ? status : kFailed;
 }

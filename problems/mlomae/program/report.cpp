@@ -1,3 +1,4 @@
+#include "mlomae/config/json_text.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/report/write_report.h"
 
@@ -26,11 +27,9 @@ void add_report(CLI::App& app, Action& chosen) {
     chosen = [arguments] {
       std::vector<Run> runs;
       for (const auto& path : arguments->runs) runs.push_back(read_run(path));
+      if (arguments->json) std::printf("%s\n", json_text(report_as_json(runs)).c_str());
       write_report(runs, arguments->out, arguments->title);
-      if (arguments->json)
-        std::printf("%s\n", report_as_json(runs).dump().c_str());
-      else
-        std::printf("%s: %zu runs\n", arguments->out.string().c_str(), runs.size());
+      if (!arguments->json) std::printf("%s: %zu runs\n", arguments->out.string().c_str(), runs.size());
       return 0;
     };
   });

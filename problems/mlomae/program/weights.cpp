@@ -56,12 +56,18 @@ void add_import(CLI::App& app, Action& chosen) {
   command->add_option("file", arguments->file, "the weights")->required();
   command->add_option("--out", arguments->out, "directory for the run")->required();
   arguments->choices.add_to(*command, /*with_method=*/false);
+  command->footer(
+      "Settings: data.*; model.image_size; model.heads and model.decoder_heads, which a file does not say; evaluation.*.\n"
+      "Example:  mlomae import mae.safetensors --data photos --preset imagenet --out imported");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
       Settings settings = arguments->choices.settings(preset("micro"));
       settings.run.method = "mae";
-      const ModelOptions found = model_options_of(arguments->file);
       Settings::Model& m = settings.model;
+      const ModelOptions found = model_options_of(
+          arguments->file, {.heads = m.heads, .decoder_heads = m.decoder_heads, .assumed = [](const std::string& text) {
+                              std::fprintf(stderr, "assumed: %s\n", text.c_str());
+                            }});
       m.patch = found.patch, m.dim = found.dim, m.depth = found.depth, m.decoder_dim = found.decoder_dim,
       m.decoder_depth = found.decoder_depth;
       // What the file cannot say may be set.
@@ -69,6 +75,7 @@ void add_import(CLI::App& app, Action& chosen) {
       if (m.heads == 0) m.heads = found.heads;
       if (m.decoder_heads == 0) m.decoder_heads = found.decoder_heads;
       m.normalize_targets = found.normalize_targets;
+      settings.pretrain.batch = 1;  // no step is taken: any number of images will do
       prepare(settings);
       const Dataset dataset = opened(settings);
       dataset.resolve(settings);
@@ -85,6 +92,11 @@ void add_import(CLI::App& app, Action& chosen) {
                               {"command", "mlomae import " + arguments->file.string()},
                               {"steps", 0},
                               {"reconstruction_steps", 0},
+                              {"image_size", dataset.image_size},
+                              {"channels", dataset.train->channels()},
+                              {"class_names", dataset.train->classes()},
+                              {"mean", dataset.mean},
+                              {"deviation", dataset.deviation},
                               {"seconds", 0.0}});
       directory.write_models(models);
       std::printf("%s\n", arguments->out.string().c_str());

@@ -4,6 +4,7 @@
 #include "mlomae/levels/classify.h"
 #include "mlomae/levels/merged.h"
 #include "mlomae/levels/validate.h"
+#include "mlomae/training/stamp.h"
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
@@ -157,7 +158,8 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
                                        .monitor = std::move(monitor)};
   const bool learns = !models.head.is_empty();
   auto pretrain = level_options(settings.pretrain, length.reconstruction_steps, learns,
-                                batches(dataset.pretrain_images(), dataset.pretrain, settings.pretrain, true));
+                                stamped(batches(dataset.pretrain_images(), dataset.pretrain, settings.pretrain, true),
+                                        {settings, dataset.fingerprint()}));
   if (method == "blo-mae") {
     engine->add("pretrain", Merged(models.mae, models.head, models.network, reconstruct, settings.baselines.tradeoff),
                 std::move(pretrain));

@@ -1,7 +1,9 @@
 #include "mlomae/training/run_directory.h"
 
 #include "mlomae/config/json.h"
+#include "mlomae/config/json_text.h"
 #include "mlomae/models/weights.h"
+#include "mlomae/report/log.h"
 
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
@@ -9,6 +11,7 @@
 #include <torch/version.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <fstream>
 
 #include <sys/resource.h>
@@ -26,14 +29,22 @@ void write_text(const std::filesystem::path& file, const std::string& text) {
 
 }  // namespace
 
-void RunDirectory::create() const {
+bool RunDirectory::create() const {
   std::error_code error;
   if (std::filesystem::exists(config()) || std::filesystem::exists(checkpoint()))
     throw mlo::ConfigError(path.string() + " holds a run already; go on with it (--resume), give another --out, or remove it");
-  if (std::filesystem::exists(path) && !std::filesystem::is_empty(path, error))
-    throw mlo::ConfigError(path.string() + " is not an empty directory; give another --out");
+  if (std::filesystem::exists(path)) {
+    const auto entries = std::filesystem::directory_iterator(path, error);
+    const bool holds_only_lock =
+        !error && std::all_of(begin(entries), end(entries), [](const std::filesystem::directory_entry& e) {
+          return e.path().filename() == "lock";  // what a killed process has left of it
+        });
+    if (!holds_only_lock) throw mlo::ConfigError(path.string() + " is not an empty directory; give another --out");
+    return false;
+  }
   std::filesystem::create_directories(path, error);
   if (error) throw mlo::ConfigError(path.string() + " cannot be made: " + error.message() + "; give another --out");
+  return true;
 }
 
 Settings RunDirectory::settings() const {
@@ -46,27 +57,22 @@ Settings RunDirectory::settings() const {
   return settings;
 }
 
-Json RunDirectory::read_record() const {
-  std::ifstream in(record());
-  const Json json = Json::parse(in, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) throw mlo::Error(record().string() + ": cannot be read, or no JSON object; it is damaged");
-  return json;
-}
-
-double RunDirectory::logged_seconds(int64_t after, int64_t upto) const {
+double RunDirectory::logged_seconds(int64_t after, int64_t upto, const std::function<void(const std::string&)>& bad) const {
   double seconds = 0.0;
-  std::ifstream in(log());
-  for (std::string line; std::getline(in, line);) {
-    const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!entry.is_object() || entry.value("event", "") != "step") continue;  // half a line of a killed run
-    const auto step = entry.value("step", int64_t{0});
-    if (step > after && step <= upto) seconds = entry.value("seconds", 0.0);
-  }
+  read_log(
+      log(),
+      [&](const LogEntry& entry) {
+        if (entry.event == "step" && entry.step > after && entry.step <= upto) seconds = entry.seconds;
+      },
+      bad);
   return seconds;
 }
 
-void RunDirectory::write_settings(const Settings& settings) const { write_text(config(), to_json(settings).dump(2) + "\n"); }
-void RunDirectory::write_record(const Json& json) const { write_text(record(), json.dump(2) + "\n"); }
+void RunDirectory::write_settings(const Settings& settings) const {
+  write_text(config(), json_text(to_json(settings), 2) + "\n");
+}
+
+void RunDirectory::write_record(const Json& json) const { write_text(record(), json_text(json, 2) + "\n"); }
 
 void RunDirectory::write_models(const Models& models) const {
   export_model(model(), models.mae);
@@ -75,11 +81,15 @@ void RunDirectory::write_models(const Models& models) const {
   if (models.head) export_module(head(), *models.head);
 }
 
-Models RunDirectory::read_models(const Settings& settings, const Dataset& dataset) const {
+void RunDirectory::check_weights() const {
   if (!std::filesystem::exists(model()))
     throw mlo::ConfigError(path.string() +
                            " has no weights yet (mae.safetensors): the run was cut off; finish it with mlomae pretrain --out " +
                            path.string() + " --resume");
+}
+
+Models RunDirectory::read_models(const Settings& settings, const Dataset& dataset) const {
+  check_weights();
   Models models = make_models(settings, dataset);
   import_weights(model(), models.mae);
   if (models.network) import_module(network(), *models.network);

@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include <filesystem>
+#include <functional>
 #include <string>
 
 namespace mlomae {
@@ -24,18 +25,20 @@ struct RunDirectory {
   std::filesystem::path network() const { return path / "masking_network.safetensors"; }
   std::filesystem::path head() const { return path / "head.safetensors"; }
 
-  /// Throws mlo::ConfigError for a directory that holds something else, or a run already.
-  void create() const;
-  /// Of an earlier run. Throw mlo::ConfigError or mlo::Error naming the file.
+  /// Makes the directory, or takes one that is empty; returns whether it was made. Throws mlo::ConfigError for one that holds
+  /// something else, or a run already.
+  bool create() const;
+  /// Of an earlier run. Throws mlo::ConfigError or mlo::Error naming the file.
   Settings settings() const;
-  nlohmann::ordered_json read_record() const;
   /// By the log, how long the steps after `after` up to `upto` took when they were taken last, in seconds: for a part of a run
-  /// that was killed before it could write its record. To the last line that was logged of it.
-  double logged_seconds(int64_t after, int64_t upto) const;
+  /// that was killed before it could write its record. To the last line that was logged of it. `bad` as in read_log.
+  double logged_seconds(int64_t after, int64_t upto, const std::function<void(const std::string&)>& bad) const;
 
   void write_settings(const Settings& settings) const;
   void write_record(const nlohmann::ordered_json& record) const;
   void write_models(const Models& models) const;
+  /// Throws mlo::ConfigError for a run that has no weights yet.
+  void check_weights() const;
   /// Of a finished (or stopped) run, for its data.
   Models read_models(const Settings& settings, const Dataset& dataset) const;
 };
