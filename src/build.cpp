@@ -3,6 +3,7 @@
 #include "engine_body.h"
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
+#include "mlo/hypergradient/oracle.h"
 #include "text.h"
 
 #include <algorithm>
@@ -17,28 +18,30 @@ bool contains(const std::vector<std::size_t>& list, std::size_t item) {
   return std::find(list.begin(), list.end(), item) != list.end();
 }
 
+bool is_constant(const Level& level, const Level& other) {
+  const auto& names = level.options.constant;
+  return std::find(names.begin(), names.end(), other.name) != names.end();
+}
+
 // Puts back what finding out who reads whom may touch: parameters, buffers, counters.
 class Untouched {
  public:
-  Untouched(Levels& levels, Level& level) : levels_(levels), counters_(level.counters), before_(level.counters) {
-    if (!levels.buffers.empty()) buffers_ = clone(levels.buffers);
-  }
+  Untouched(Levels& levels, Level& level)
+      : levels_(levels), counters_(level.counters), before_(level.counters), untrained_(levels.untrained.snapshot()) {}
   ~Untouched() {
-    if (!buffers_.empty()) copy_values(levels_.buffers, buffers_);
+    levels_.untrained.set(untrained_);
     counters_ = before_;
   }
   Untouched(const Untouched&) = delete;
   Untouched& operator=(const Untouched&) = delete;
 
-  void buffers_again() const {
-    if (!buffers_.empty()) copy_values(levels_.buffers, buffers_);
-  }
+  void buffers_again() const { levels_.untrained.set(untrained_); }
 
  private:
   Levels& levels_;
   Counters& counters_;
   const Counters before_;
-  Tensors buffers_;
+  const Tensors untrained_;
 };
 
 // The loss on all of a step's micro-batches without gradients.
@@ -134,11 +137,14 @@ void Engine::Body::build() {
 void Engine::Body::discover_reads(Level& level, bool perturb) {
   const Untouched untouched(levels, level);
   std::vector<Draw>& draws = perturb ? level.pending : level.last_draws;
-  std::vector<char> reached(levels.size(), 0), changed(levels.size(), 0);
+  std::vector<char> reached(levels.size(), 0);
+  std::vector<std::string> unseen(levels.size());
 
   // What automatic differentiation reaches.
   levels.set_all_gradients(true);
   Tensors everything;
+  std::vector<std::vector<char>> reached_parameters;
+  for (const auto& other : levels.all) reached_parameters.emplace_back(other->parameters.size(), 0);
   for (const auto& other : levels.all) everything.insert(everything.end(), other->parameters.begin(), other->parameters.end());
   const int64_t version = levels.version();
   double first = 0.0;
@@ -153,7 +159,7 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
     std::size_t i = 0;
     for (const auto& other : levels.all)
       for (std::size_t p = 0; p < other->parameters.size(); ++p, ++i)
-        if (gradient[i].defined()) reached[other->index] = 1;
+        if (gradient[i].defined()) reached[other->index] = reached_parameters[other->index][p] = 1;
   }
 
   if (perturb) {
@@ -166,26 +172,38 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
                       "default generators, keep no state between calls, wrap discrete choices in mlo::replayed");
     // A value that depends on a level without a graph to it would silently lose a term.
     for (const auto& other : levels.all) {
-      if (reached[other->index] || other->index == level.index) continue;
-      const Rewind back(other->parameters, other->values.freeze(), other->scratch);
-      const at::NoGradGuard no_grad;
-      for (std::size_t p = 0; p < other->parameters.size(); ++p) {
-        const auto& parameter = other->parameters[p];
-        const double size = std::max(0.1, norm({parameter}) / std::sqrt(std::max<double>(1.0, static_cast<double>(parameter.numel()))));
-        seed_generators(stream_key(options.seed, other->stream, -3, static_cast<int64_t>(p)));
-        parameter.add_(at::randn_like(parameter), 0.01 * size);
-      }
-      try {
-        changed[other->index] = std::abs(value(level, draws, untouched) - first) > room;
-      } catch (const Error&) {
-        changed[other->index] = 1;  // not finite any more
-      }
+      if (other->index == level.index || is_constant(level, *other)) continue;
+      std::vector<std::size_t> rest;
+      for (std::size_t p = 0; p < other->parameters.size(); ++p)
+        if (!reached_parameters[other->index][p]) rest.push_back(p);
+      const auto changes = [&](const std::vector<std::size_t>& perturbed) {
+        const Rewind back(other->parameters, other->values.freeze(), other->scratch);
+        const at::NoGradGuard no_grad;
+        for (const std::size_t p : perturbed) {
+          const auto& parameter = other->parameters[p];
+          const double size =
+              std::max(0.1, norm({parameter}) / std::sqrt(std::max<double>(1.0, static_cast<double>(parameter.numel()))));
+          seed_generators(stream_key(options.seed, other->stream, -3, static_cast<int64_t>(p)));
+          parameter.add_(at::randn_like(parameter), 0.01 * size);
+        }
+        try {
+          return std::abs(value(level, draws, untouched) - first) > room;
+        } catch (const Error&) {
+          return true;  // not finite any more
+        }
+      };
+      // All at once, as a model may have many that are not used; one by one only to say which.
+      if (rest.empty() || !changes(rest)) continue;
+      std::string& names = unseen[other->index];
+      for (const std::size_t p : rest)
+        if (changes({p})) names += (names.empty() ? "'" : ", '") + other->parameter_names[p] + "'";
+      if (names.empty()) names = "several together";
     }
   }
-  check_declared(level, reached, changed);
+  check_declared(level, reached, unseen);
 }
 
-void Engine::Body::check_declared(Level& level, const std::vector<char>& reached, const std::vector<char>& changed) {
+void Engine::Body::check_declared(Level& level, const std::vector<char>& reached, const std::vector<std::string>& unseen) {
   Graph::Node& node = graph.nodes[level.index];
   const bool first_time = !built;
   std::vector<char> constant(levels.size(), 0), declared(levels.size(), 0);
@@ -207,10 +225,11 @@ void Engine::Body::check_declared(Level& level, const std::vector<char>& reached
     if (reached[j] && level.options.reads && !declared[j])
       throw ConfigError(where(level) + ": the loss depends on level " + other + ", which LevelOptions::reads does not name; add it "
                         "there, or to LevelOptions::constant");
-    if (changed[j])
-      throw LossError(where(level) + ": the loss depends on level " + other + " without a graph to its parameters, which would "
-                      "silently drop a term of the hypergradient; remove detach() and no-grad blocks on the way, or declare it: "
-                      "LevelOptions::constant = {\"" + levels[j].name + "\"}");
+    if (!unseen[j].empty())
+      throw LossError(where(level) + ": the loss depends on level " + other + " without a graph to its parameters (" + unseen[j] +
+                      "), which would silently drop a term of the hypergradient; remove detach() and no-grad blocks on the way, "
+                      "or say that a constant is meant: mlo::stop_gradient(…) for a value" +
+                      (reached[j] ? "" : ", LevelOptions::constant = {\"" + levels[j].name + "\"} for the whole level"));
     if ((reached[j] || declared[j]) && !contains(node.reads, j)) node.reads.push_back(j);
   }
   std::sort(node.reads.begin(), node.reads.end());
@@ -276,6 +295,7 @@ void Engine::Body::check_method(Level& upper, Level& level) {
   if (needs.analytic && !level.analytic)
     throw UnsupportedError(who + "needs a problem that derives from mlo::AnalyticDerivatives; derive from it, or use mlo::one_step()");
   if (needs.trajectory) check_trajectory(upper, level);
+  if (needs.differences && !built) check_constants(upper, level);
   if (needs.second_order || needs.forward_mode) {
     const Untouched untouched(levels, level);
     const at::AutoGradMode with_gradients(true);
@@ -305,6 +325,11 @@ void Engine::Body::check_attention(Level& level, const std::string& who, std::ve
     for (Draw& draw : draws) {
       const Evaluation evaluation = evaluate(level, draw, /*replay=*/true);
       if (!evaluation.loss.requires_grad() || !node.empty()) continue;
+      if (const std::string wrong = wrong_when_differentiated_twice(evaluation.loss, level.parameters); !wrong.empty())
+        throw UnsupportedError(
+            who + "differentiates the loss twice, and LibTorch's second derivative of " + wrong +
+            ", which this level's parameters pass through, is wrong. Write the operation out (for a weight norm "
+            "g * v / v.norm(…)), or use a first-order method for this level: mlo::darts()");
       node = fused_attention_between(evaluation.loss,
                                      differentiate(level, evaluation.loss, level.parameters, /*create_graph=*/true));
     }
@@ -313,6 +338,81 @@ void Engine::Body::check_attention(Level& level, const std::string& who, std::ve
   throw UnsupportedError(who + "differentiates the loss twice, and the loss uses a fused attention kernel (" + node +
                          ") that LibTorch cannot differentiate twice. Call at::scaled_dot_product_attention, for which the "
                          "engine chooses a kernel that can, or use a first-order method for this level: mlo::darts()");
+}
+
+// Differences shift the level's parameters and see all that follows from them, also by way of a detach(), which automatic
+// differentiation takes as a constant. Where the loss's own slope shows that the two disagree, and its mixed products do, too,
+// the user should know. Second derivatives are taken only then.
+void Engine::Body::check_constants(Level& upper, Level& level) {
+  const Untouched untouched(levels, level);
+  StepRecord record;
+  record.values.resize(levels.size());
+  record.values[level.index] = level.values.freeze();
+  for (const std::size_t j : level.value_reads) record.values[j] = levels[j].values.freeze();
+  record.modes = levels.modes();
+  Draw draw = level.pending.front();
+  draw.untrained = levels.untrained.snapshot();
+
+  levels.set_gradients_for(level.parameters);
+  Tensors slope;
+  {
+    const at::AutoGradMode with_gradients(true);
+    const Evaluation evaluation = evaluate(level, draw, /*replay=*/false);
+    if (!evaluation.loss.requires_grad()) return;
+    slope = differentiate(level, evaluation.loss, level.parameters, /*create_graph=*/false);
+  }
+  record.draws = {draw};
+
+  // Along the gradient, where the signal is largest, and across it, where a detached part may be.
+  const at::NoGradGuard no_grad;
+  const double rms = norm(slope) / std::sqrt(static_cast<double>(numel(level.parameters)));
+  Tensors v(slope.size());
+  seed_generators(stream_key(options.seed, level.stream, -6, 0));
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    v[i] = at::randn_like(level.parameters[i]).mul_(rms > 0.0 ? rms : 1.0);
+    if (slope[i].defined()) v[i].add_(slope[i]);
+  }
+  const bool in_double = level.parameters.front().scalar_type() == at::kDouble;
+  const double size = norm(level.parameters);
+  const double radius =
+      (in_double ? 1e-5 : 1e-3) * (size > 0.0 ? size : std::sqrt(static_cast<double>(numel(level.parameters)))) / norm(v);
+  double values[2];
+  try {
+    const Rewind back(level.parameters, record.values[level.index], level.scratch);
+    for (const int side : {0, 1}) {
+      back.again();
+      for (std::size_t i = 0; i < v.size(); ++i) level.parameters[i].add_(v[i], side == 0 ? radius : -radius);
+      untouched.buffers_again();
+      values[side] = value_of(evaluate(level, draw, /*replay=*/true).loss);
+    }
+  } catch (const NonFiniteError&) {
+    return;
+  }
+  const double by_differences = (values[0] - values[1]) / (2.0 * radius), by_autograd = dot(slope, v);
+  const double rounding = (in_double ? 1e-14 : 1e-6) * std::abs(draw.loss) / radius;
+  if (std::abs(by_differences - by_autograd) <= 0.1 * std::abs(by_autograd) + rounding) return;
+
+  const Tensors& targets = upper.sweep->targets(level.index);
+  const auto product = [&](const Oracle& oracle) {
+    const auto probe = Sweep::probe(levels, level, record, EvaluationPoint::before_step, oracle.needs().second_order);
+    return widened(oracle.linearize(*probe, targets)->product(v, Linearization::Wrt::targets, /*last=*/true), targets);
+  };
+  Tensors exact, differences;
+  try {
+    exact = product(*exact_oracle({.keep_graph = false}));
+    differences = product(*finite_difference_oracle());
+  } catch (const std::exception&) {
+    return;  // no second derivative to be had: nothing to compare with
+  }
+  const double larger = std::max(norm(exact), norm(differences));
+  add_scaled(differences, exact, -1.0);
+  const double gap = norm(differences);
+  if (gap > 0.3 * larger)
+    warn("detached in " + level.name,
+         "level '" + level.name + "': products by differences ('" + level.options.best_response->name() +
+             "') and by automatic differentiation disagree by " + number(std::round(100.0 * gap / larger)) +
+             " %. Does the loss detach something that depends on this level's parameters? Differences see through detach() and "
+             "no-grad blocks; mlo::stop_gradient(…) is a constant for both. If nothing is detached, take mlo::one_step()");
 }
 
 // An unrolled level has one adjoint for each level it reads and one for itself. That is right only if what it reads
@@ -372,11 +472,20 @@ void Engine::Body::check_trajectory(Level& upper, Level& level) {
 void Engine::Body::look_at_reads_again() {
   const Graph before = graph;
   const Exclusive exclusive(*this);
-  for (const auto& level : levels.all)
-    if (!level->last_draws.empty()) discover_reads(*level, /*perturb=*/false);
+  for (const auto& level : levels.all) {
+    const Graph::Node& node = graph.nodes[level->index];
+    const bool knows_all = node.reads.size() + node.constants.size() + 1 == levels.size();
+    if (level->last_draws.empty() || knows_all) continue;
+    try {
+      discover_reads(*level, /*perturb=*/false);
+    } catch (const NonFiniteError&) {
+      // Of the last batch at the new parameters: the next step is the one to say so, if it matters.
+    }
+  }
   bool same = true;
   for (std::size_t i = 0; i < levels.size(); ++i) same &= before.nodes[i].reads == graph.nodes[i].reads;
   if (!same) plan();
+  for (const auto& level : levels.all) level->last_draws.clear();
 }
 
 }  // namespace mlo

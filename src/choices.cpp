@@ -18,14 +18,12 @@ ChoiceTape::ChoiceTape(Tensors& choices, bool replay, const std::string& level, 
   current_tape = this;
 }
 
-ChoiceTape::~ChoiceTape() {
-  if (!streams_.empty()) set_generator_states(streams_.front());  // a choice threw
-  current_tape = outer_;
-}
+ChoiceTape::~ChoiceTape() { current_tape = outer_; }
 
-const at::Tensor* ChoiceTape::next() {
+const at::Tensor* ChoiceTape::begin() {
   if (!replay_) {
-    streams_.push_back(generator_states());
+    if (depth_++ > 0) return nullptr;  // the outer choice is what is recorded
+    generators_ = generator_states();
     seed_generators(stream_key(seed_, name_key("choice"), static_cast<int64_t>(position_++), 0));
     return nullptr;
   }
@@ -36,10 +34,20 @@ const at::Tensor* ChoiceTape::next() {
   return &choices_[position_++];
 }
 
-void ChoiceTape::record(const at::Tensor& choice) {
-  set_generator_states(streams_.back());
-  streams_.pop_back();
-  choices_.push_back(choice);
+void ChoiceTape::end(const at::Tensor* choice) {
+  if (--depth_ > 0) return;
+  set_generator_states(generators_);
+  if (!choice) return;
+  // What shares its memory with a parameter would follow the parameter's shifts.
+  const at::NoGradGuard no_grad;
+  choices_.push_back(choice->has_storage() && choice->storage().use_count() > 1 ? choice->clone() : *choice);
+}
+
+void ChoiceTape::finish() const {
+  if (replay_ && position_ < choices_.size())
+    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed " + std::to_string(position_) +
+                    " times, in the step itself it called it " + std::to_string(choices_.size()) +
+                    " times; the number of calls must not depend on the parameters");
 }
 
 NoChoices::NoChoices() { ++forbidden; }
@@ -47,17 +55,26 @@ NoChoices::~NoChoices() { --forbidden; }
 
 namespace detail {
 
-const at::Tensor* next_recorded_choice() {
+Choice::Choice() {
   if (forbidden > 0)
     throw LossError(
         "mlo::replayed was called inside mlo::checkpointed, which runs its function again; make the choice before, and let the "
         "function use it");
-  return current_tape ? current_tape->next() : nullptr;
+  if (!current_tape) return;
+  recorded_ = current_tape->begin();
+  open_ = !recorded_;
 }
 
-at::Tensor record_choice(at::Tensor choice) {
+Choice::~Choice() {
+  if (open_) current_tape->end(nullptr);
+}
+
+at::Tensor Choice::take(at::Tensor choice) {
   choice = choice.detach();
-  if (current_tape) current_tape->record(choice);
+  if (open_) {
+    open_ = false;
+    current_tape->end(&choice);
+  }
   return choice;
 }
 

@@ -16,8 +16,12 @@ class ChoiceTape {
   ChoiceTape(const ChoiceTape&) = delete;
   ChoiceTape& operator=(const ChoiceTape&) = delete;
 
-  const at::Tensor* next();
-  void record(const at::Tensor& choice);
+  /// A choice begins: the recorded one, or null if it is to be taken and handed to `end`.
+  const at::Tensor* begin();
+  /// The choice that was begun last is taken; null: it threw.
+  void end(const at::Tensor* choice);
+  /// After the evaluation: throws LossError if a replay has not asked for all choices.
+  void finish() const;
 
  private:
   Tensors& choices_;
@@ -25,7 +29,8 @@ class ChoiceTape {
   const std::string& level_;
   const uint64_t seed_;
   std::size_t position_ = 0;
-  std::vector<std::vector<at::Tensor>> streams_;  // the loss's generators, of the choices that are being taken
+  std::size_t depth_ = 0;               // of choices that are being taken, one inside the other
+  std::vector<at::Tensor> generators_;  // the loss's own, while a choice is being taken
   ChoiceTape* const outer_;
 };
 

@@ -42,10 +42,11 @@ struct Engine::Body {
   void order_levels();
   void check_early_stopping() const;
   void discover_reads(Level& level, bool perturb);
-  void check_declared(Level& level, const std::vector<char>& reached, const std::vector<char>& changed);
+  void check_declared(Level& level, const std::vector<char>& reached, const std::vector<std::string>& unseen);
   void plan();
   void check_method(Level& upper, Level& level);
   void check_attention(Level& level, const std::string& who, std::vector<Draw>& draws);
+  void check_constants(Level& upper, Level& level);
   void check_trajectory(Level& upper, Level& level);
   void look_at_reads_again();
 
@@ -55,6 +56,9 @@ struct Engine::Body {
   void advance_below(Level& upper);
   /// `last`: the last one before the level above steps, which its sweep may ask for.
   void take_step(Level& level, bool last);
+  void start_inner_loop(Level& level);
+  /// Reads are looked at again after steps 2, 4, 8, …
+  static bool looks_after(int64_t step);
   StepRecord* begin_record(Level& level, bool last);
   Tensors total_gradient(Level& level, StepRecord* record);
   at::Tensor direct_gradient(Level& level, Draw& draw, const Tensors& wrt, StepRecord* keep, Tensors& gradient);

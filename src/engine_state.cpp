@@ -14,7 +14,7 @@
 namespace mlo {
 namespace {
 
-constexpr int64_t kStateVersion = 2;  // 1: without settings, with the seed as "engine/seed"
+constexpr int64_t kStateVersion = 2;  // 1: without settings and frozen parameters, with the seed as "engine/seed"
 
 // The archive that LibTorch's own optimizers write, with the parameters called by their position where LibTorch takes
 // their addresses: so the same state gives the same bytes in every process.
@@ -118,7 +118,13 @@ void load_optimizer(Level& level, const State& state, const std::string& prefix,
 
 std::string prefix_of(const Level& level) { return "level/" + level.name + "/"; }
 std::string parameter_key(const Level& level, std::size_t i) { return prefix_of(level) + "parameter/" + level.parameter_names[i]; }
-std::string buffer_key(std::size_t i) { return "buffer/" + std::to_string(i); }
+std::string untrained_key(const Untrained& untrained, std::size_t i) {
+  return i < untrained.buffers() ? "buffer/" + std::to_string(i) : "frozen/" + std::to_string(i - untrained.buffers());
+}
+
+std::size_t saved_untrained(const State& state, const Untrained& untrained) {
+  return state.integer("engine/version") == 1 ? untrained.buffers() : untrained.live().size();
+}
 
 std::string joined(const Graph& graph, const std::vector<std::size_t>& nodes) {
   std::string names;
@@ -154,8 +160,11 @@ State Engine::Body::state() const {
   state.set("early_stopping/has_best", static_cast<int64_t>(has_best));
   state.set("early_stopping/best", best);
   state.set("early_stopping/without_improvement", validations_without_improvement);
-  state.set("buffers", static_cast<int64_t>(levels.buffers.size()));
-  for (std::size_t i = 0; i < levels.buffers.size(); ++i) state.set(buffer_key(i), levels.buffers[i].detach().clone());
+  const Untrained& untrained = levels.untrained;
+  state.set("buffers", static_cast<int64_t>(untrained.buffers()));
+  state.set("frozen", static_cast<int64_t>(untrained.live().size() - untrained.buffers()));
+  for (std::size_t i = 0; i < untrained.live().size(); ++i)
+    state.set(untrained_key(untrained, i), untrained.live()[i].detach().clone());
 
   for (const auto& level : levels.all) {
     const std::string prefix = prefix_of(*level);
@@ -201,10 +210,18 @@ void Engine::Body::check_state(const State& state) const {
     throw CheckpointError("the checkpoint is of the levels " + line(state.text("engine/levels")) + ", this engine has " + line(names) +
                           "; add the same levels in the same order");
   }
-  if (state.integer("buffers") != static_cast<int64_t>(levels.buffers.size()))
-    throw CheckpointError("the checkpoint holds " + std::to_string(state.integer("buffers")) + " buffers, this engine's modules have " +
-                          std::to_string(levels.buffers.size()) + "; build the engine with the models it was saved from");
-  for (std::size_t i = 0; i < levels.buffers.size(); ++i) check_tensor(state, buffer_key(i), levels.buffers[i]);
+  const Untrained& untrained = levels.untrained;
+  const auto check_count = [&](const std::string& key, const std::string& what, std::size_t here) {
+    if (state.integer(key) != static_cast<int64_t>(here))
+      throw CheckpointError("the checkpoint holds " + std::to_string(state.integer(key)) + " " + what +
+                            ", this engine's modules have " + std::to_string(here) +
+                            "; build the engine with the models it was saved from");
+  };
+  check_count("buffers", "buffers", untrained.buffers());
+  if (state.integer("engine/version") > 1)
+    check_count("frozen", "frozen parameters", untrained.live().size() - untrained.buffers());
+  for (std::size_t i = 0; i < saved_untrained(state, untrained); ++i)
+    check_tensor(state, untrained_key(untrained, i), untrained.live()[i]);
   for (const auto& level : levels.all) {
     if (const int64_t taken = state.integer(prefix_of(*level) + "steps"); taken < 0)
       throw CheckpointError("'" + prefix_of(*level) + "steps' is " + std::to_string(taken) +
@@ -277,7 +294,8 @@ void Engine::Body::apply_data(Level& level, const State& state, bool changed) {
 void Engine::Body::apply_state(const State& state, const std::set<std::string>& changed) {
   const at::NoGradGuard no_grad;
   begin_cycle();
-  for (std::size_t i = 0; i < levels.buffers.size(); ++i) levels.buffers[i].copy_(state.tensor(buffer_key(i)));
+  for (std::size_t i = 0; i < saved_untrained(state, levels.untrained); ++i)
+    levels.untrained.live()[i].copy_(state.tensor(untrained_key(levels.untrained, i)));
   for (const auto& level : levels.all) {
     const std::string prefix = prefix_of(*level);
     level->values.about_to_change();

@@ -12,22 +12,25 @@
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
 
 #include <algorithm>
 #include <cmath>
 #include <unordered_set>
 
 namespace mlo {
-namespace {
 
-// The value of a one-element loss, without a dispatch where it lies at hand.
+// Without a dispatch where it lies at hand.
 double value_of(const at::Tensor& loss) {
   if (loss.is_cpu() && loss.scalar_type() == at::kFloat) return *loss.const_data_ptr<float>();
   if (loss.is_cpu() && loss.scalar_type() == at::kDouble) return *loss.const_data_ptr<double>();
   return loss.detach().item<double>();
 }
 
-void check_loss(const Level& level, const at::Tensor& loss) {
+namespace {
+
+// Returns its value.
+double check_loss(const Level& level, const at::Tensor& loss) {
   if (!loss.defined()) throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
   if (loss.numel() != 1)
     throw LossError(where(level) + ": the loss has shape " + c10::str(loss.sizes()) +
@@ -39,9 +42,11 @@ void check_loss(const Level& level, const at::Tensor& loss) {
     throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
                     " at precision bfloat16; convert what the network returns to float32 before it is summed up, as in "
                     "network(x).to(torch::kFloat)");
-  if (const double value = value_of(loss); !std::isfinite(value))
+  const double value = value_of(loss);
+  if (!std::isfinite(value))
     throw NonFiniteError(where(level) + ": the loss is " + number(value) +
                          "; lower the learning rate, clip the gradient or check the data");
+  return value;
 }
 
 }  // namespace
@@ -134,19 +139,29 @@ Level& Levels::find(const std::string& name) const {
 }
 
 void Levels::collect() {
-  buffers.clear();
+  untrained.clear();
   modules.clear();
   owner_.clear();
   std::unordered_set<const void*> seen;
-  for (const auto& level : all) {
+  Tensors frozen;
+  for (const auto& level : all)
     for (const auto& parameter : level->parameters) owner_[parameter.unsafeGetTensorImpl()] = level.get();
+  const auto add_frozen = [&](const at::Tensor& parameter) {
+    const void* id = parameter.unsafeGetTensorImpl();
+    if (owner_.find(id) == owner_.end() && seen.insert(id).second) frozen.push_back(parameter);
+  };
+  for (const auto& level : all) {
+    for (const auto& [name, parameter] : level->problem->trained().parameters()) add_frozen(parameter);
     for (const auto& root : level->problem->trained().modules()) {
       for (const auto& module : root->modules())
         if (seen.insert(module.get()).second) modules.push_back(module.get());
       for (const auto& buffer : root->buffers())
-        if (buffer.defined() && seen.insert(buffer.unsafeGetTensorImpl()).second) buffers.push_back(buffer);
+        if (buffer.defined() && seen.insert(buffer.unsafeGetTensorImpl()).second) untrained.add(buffer, /*buffer=*/true);
+      for (const auto& parameter : root->parameters())
+        if (parameter.defined()) add_frozen(parameter);
     }
   }
+  for (const auto& parameter : frozen) untrained.add(parameter, /*buffer=*/false);
 }
 
 void Levels::set_gradients_for(const Tensors& wrt, const Tensors& also) {
@@ -205,7 +220,7 @@ Autocast::~Autocast() {
 
 Evaluation evaluate(Level& level, Draw& draw, bool replay) {
   seed_generators(draw.seed);
-  const ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
+  ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   ++level.counters.forwards;
   const Autocast autocast(level);
   Evaluation result = level.problem->loss(draw.batch);
@@ -213,14 +228,16 @@ Evaluation evaluate(Level& level, Draw& draw, bool replay) {
   if (at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA))
     at::autocast::clear_cache();
 
-  check_loss(level, result.loss);
+  tape.finish();
+  const double value = check_loss(level, result.loss);
+  if (!replay) draw.loss = value;
   return result;
 }
 
 std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, const Tensors& wrt, Tensors& gradient) {
   if (!level.analytic) return std::nullopt;
   seed_generators(draw.seed);
-  const ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
+  ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   gradient.assign(wrt.size(), {});
   std::optional<Evaluation> result = level.analytic->gradient(draw.batch, wrt, gradient);
   if (!result) return result;
@@ -229,13 +246,15 @@ std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, 
   if (gradient.size() != wrt.size())
     throw LossError(where(level) + ": AnalyticDerivatives::gradient made " + std::to_string(gradient.size()) + " tensors for " +
                     std::to_string(wrt.size()) + " in wrt; set one each (undefined for zero)");
-  check_loss(level, result->loss);
+  tape.finish();
+  const double value = check_loss(level, result->loss);
+  if (!replay) draw.loss = value;
   return result;
 }
 
 Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt) {
   seed_generators(draw.seed);
-  const ChoiceTape tape(draw.choices, /*replay=*/true, level.name, draw.seed);
+  ChoiceTape tape(draw.choices, /*replay=*/true, level.name, draw.seed);  // a product may need fewer choices than the loss
   const at::NoGradGuard no_grad;
   Tensors product = level.analytic->product(draw.batch, v, wrt);
   if (product.size() != wrt.size())
@@ -244,7 +263,7 @@ Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors&
   return product;
 }
 
-Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt) {
+Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt, double* value) {
   const DualNumbers duals(level.parameters, v);
   const auto refuse = [&](const std::string& why) {
     throw UnsupportedError(
@@ -256,6 +275,7 @@ Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tenso
   try {
     evaluation = evaluate(level, draw, /*replay=*/true);
     tangent = duals.tangent(evaluation->loss);
+    if (value) *value = value_of(evaluation->loss);
   } catch (const c10::NotImplementedError& error) {
     refuse(std::string("needs forward derivatives that LibTorch does not have (") + error.what_without_backtrace() + ")");
   }
@@ -292,23 +312,52 @@ SecondOrderGuard::~SecondOrderGuard() {
   at::globalContext().setSDPUseCuDNN(cudnn_);
 }
 
+namespace {
+
+using torch::autograd::Node;
+
+// The first node of the graphs behind `open` that is looked for; null if there is none.
+template <class IsIt>
+Node* find_node(std::vector<Node*> open, IsIt&& is_it) {
+  std::unordered_set<const Node*> seen(open.begin(), open.end());
+  while (!open.empty()) {
+    Node* node = open.back();
+    open.pop_back();
+    if (!node) continue;
+    if (is_it(*node)) return node;
+    for (const auto& edge : node->next_edges())
+      if (seen.insert(edge.function.get()).second) open.push_back(edge.function.get());
+  }
+  return nullptr;
+}
+
+std::string find_name(const Tensors& tensors, const char* part) {
+  std::vector<Node*> roots;
+  for (const at::Tensor& tensor : tensors)
+    if (tensor.defined()) roots.push_back(tensor.grad_fn().get());
+  const Node* node = find_node(roots, [&](const Node& each) { return each.name().find(part) != std::string::npos; });
+  return node ? node->name() : std::string();
+}
+
+}  // namespace
+
 std::string fused_attention_between(const at::Tensor& loss, const Tensors& gradients) {
-  const auto find = [](const Tensors& tensors, const char* part) -> std::string {
-    std::vector<torch::autograd::Node*> open;
-    for (const at::Tensor& tensor : tensors)
-      if (tensor.defined()) open.push_back(tensor.grad_fn().get());
-    std::unordered_set<const torch::autograd::Node*> seen(open.begin(), open.end());
-    while (!open.empty()) {
-      torch::autograd::Node* node = open.back();
-      open.pop_back();
-      if (!node) continue;
-      if (std::string name = node->name(); name.find(part) != std::string::npos) return name;
-      for (const auto& edge : node->next_edges())
-        if (seen.insert(edge.function.get()).second) open.push_back(edge.function.get());
-    }
-    return {};
+  return find_name(gradients, "NotImplemented").empty() ? std::string() : find_name({loss}, "ScaledDotProduct");
+}
+
+std::string wrong_when_differentiated_twice(const at::Tensor& loss, const Tensors& parameters) {
+  std::unordered_set<const void*> own;
+  for (const at::Tensor& parameter : parameters) own.insert(parameter.unsafeGetTensorImpl());
+  const auto is_own = [&](Node& node) {
+    const auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(&node);
+    return leaf && own.count(leaf->variable.unsafeGetTensorImpl()) != 0;
   };
-  return find(gradients, "NotImplemented").empty() ? std::string() : find({loss}, "ScaledDotProduct");
+  // The differentiable form of its backward takes the norms of the forward pass as constants.
+  const auto is_wrong = [&](Node& node) {
+    return node.name().find("WeightNormInterface") != std::string::npos && find_node({&node}, is_own);
+  };
+  const Node* node = find_node({loss.grad_fn().get()}, is_wrong);
+  return node ? node->name() : std::string();
 }
 
 }  // namespace mlo

@@ -60,6 +60,10 @@ class Level {
   std::optional<State> unread;     // the data's state before `pending` was drawn
   std::vector<Draw> last_draws;    // of the last step, to look at reads again
 
+  // What a replay has been held against (see Probe); what is not in a checkpoint is found anew.
+  double largest_loss = 0.0;  // by magnitude
+  double widest_gap = -1.0;   // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
+
   Counters counters;
   int64_t batches = 0;  // handed out by its data
   int64_t epoch = 0;
@@ -88,7 +92,7 @@ class Level {
 class Levels {
  public:
   std::vector<std::unique_ptr<Level>> all;
-  Tensors buffers;                             // of every module of every level
+  Untrained untrained;                         // buffers and frozen parameters of every level's modules
   std::vector<torch::nn::Module*> modules;     // and all their submodules
 
   Level& operator[](std::size_t i) const { return *all[i]; }
@@ -96,7 +100,7 @@ class Levels {
   /// Throws ConfigError naming the levels there are.
   Level& find(const std::string& name) const;
 
-  /// Collects buffers and modules; after the last level is there.
+  /// Collects modules, buffers and frozen parameters; after the last level is there.
   void collect();
   /// requires_grad on for the levels that train a tensor of `wrt` (and of `also`), off for the others.
   void set_gradients_for(const Tensors& wrt, const Tensors& also = {});
@@ -127,8 +131,8 @@ class Autocast {
   at::ScalarType was_ = at::kFloat;
 };
 
-/// One evaluation of a level's loss on a draw: random stream, choices, forward, and the checks on what comes back.
-/// `replay`: hand out the recorded choices again.
+/// One evaluation of a level's loss on a draw: random stream, choices, forward, and the checks on what comes back. The draw keeps
+/// choices and value. `replay`: hand out the recorded choices again, and leave the draw as it is.
 Evaluation evaluate(Level& level, Draw& draw, bool replay);
 
 /// The same by the problem's own derivatives, if it has them: the loss, and ∂L/∂t for each t of `wrt` into `gradient`.
@@ -138,8 +142,11 @@ std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, 
 Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt);
 
 /// The same by dual numbers: the loss's tangent along v at the level's parameters, differentiated while they are dual. Undefined:
-/// zero by structure. Throws UnsupportedError for an operation that this is not right for.
-Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt);
+/// zero by structure. Throws UnsupportedError for an operation that this is not right for. `value`: what the loss was.
+Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tensors& wrt, double* value = nullptr);
+
+/// The value of a one-element loss.
+double value_of(const at::Tensor& loss);
 
 /// ∂loss/∂t for each t, by one reverse pass counted for the level.
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph);
@@ -159,6 +166,8 @@ class SecondOrderGuard {
 /// The node of fused attention in the graph of `loss`, if the graphs of its gradients `gradients` hold a derivative that LibTorch
 /// does not have; else empty.
 std::string fused_attention_between(const at::Tensor& loss, const Tensors& gradients);
+/// The node in the graph of `loss`, on a way to one of `parameters`, whose second derivative LibTorch has wrong; else empty.
+std::string wrong_when_differentiated_twice(const at::Tensor& loss, const Tensors& parameters);
 /// "level 'head' at step 12".
 std::string where(const Level& level);
 

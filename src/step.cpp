@@ -7,6 +7,9 @@
 #include "profile.h"
 #include "text.h"
 
+#include <ATen/Parallel.h>
+
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -40,7 +43,12 @@ void Engine::Body::step() {
   begin_cycle();
   for (const std::size_t top : tops) take_step(levels[top], /*last=*/true);
   ++steps;
+  // A read that begins later than the first batch is found without validations, too, at a cost that vanishes.
+  if (looks_after(steps)) look_at_reads_again();
 }
+
+// The first step's batches are those that build() has looked at.
+bool Engine::Body::looks_after(int64_t step) { return step > 1 && std::has_single_bit(static_cast<uint64_t>(step)); }
 
 void Engine::Body::advance_below(Level& upper) {
   for (const std::size_t below : upper.below) {
@@ -48,10 +56,21 @@ void Engine::Body::advance_below(Level& upper) {
     const auto unroll = static_cast<std::size_t>(level.options.unroll);
     while (level.taken[upper.index] < unroll || level.counters.steps < level.options.warmup_steps) {
       const bool last = level.taken[upper.index] + 1 >= unroll && level.counters.steps + 1 >= level.options.warmup_steps;
-      if (level.taken[upper.index] == 0) level.problem->on_inner_loop_start();
+      if (level.taken[upper.index] == 0) start_inner_loop(level);
       take_step(level, last);
     }
   }
+}
+
+void Engine::Body::start_inner_loop(Level& level) {
+  level.values.about_to_change();  // the hook may set the parameters anew
+  const int64_t version = level.needs.trajectory && !level.records.empty() ? levels.version() : -1;
+  level.problem->on_inner_loop_start();
+  if (version >= 0 && levels.version() != version)
+    throw LossError(where(level) + ": on_inner_loop_start wrote parameters in the middle of the steps that '" +
+                    level.options.best_response->name() +
+                    "' differentiates through, because a level in between has stepped; "
+                    "give this level an implicit method such as mlo::cg(), or the levels in between unroll = 1");
 }
 
 void Engine::Body::take_step(Level& level, bool last) {
@@ -78,7 +97,7 @@ StepRecord* Engine::Body::begin_record(Level& level, bool last) {
   record.values.resize(levels.size());
   record.values[level.index] = level.values.freeze();
   for (const std::size_t j : level.value_reads) record.values[j] = levels[j].values.freeze();
-  if (!levels.buffers.empty()) record.buffers = clone(levels.buffers);
+  record.threads = at::get_num_threads();
   record.modes = levels.modes();
   return &record;
 }
@@ -124,17 +143,19 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   const bool keep = record && level.needs.kept_graph;
   levels.set_gradients(keep ? level.kept : level.differentiated);
   const SecondOrderGuard attention(keep && level.guarded_attention);
+  if (record) record->guarded_attention = keep && level.guarded_attention;
   const at::AutoGradMode with_gradients(true);
 
   Mean mean(wrt.size(), draws.size()), loss(1, draws.size());
   for (Draw& draw : draws) {
+    if (record) draw.untrained = levels.untrained.snapshot();
     Tensors gradient;
     loss.add({direct_gradient(level, draw, wrt, keep ? record : nullptr, gradient)});
     mean.add(std::move(gradient));
   }
   level.last_loss = loss.take().front();
   Tensors direct = mean.take();
-  if (options.validate_every > 0) level.last_draws = draws;
+  if (options.validate_every > 0 || looks_after(steps + 1)) level.last_draws = draws;
   if (record) record->draws = std::move(draws);
   if (!level.sweep) return direct;
 
@@ -186,15 +207,17 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
            ", below ten times the optimizer's eps = " + number(level.rule->epsilon()) +
            ", so its steps shrink with it; give this level's optimizer a smaller eps");
   }
-  double clip = 1.0;
+  Clipping clipping;
   if (level.options.clip_norm > 0.0) {
     const double size = norm(gradient);
     if (size > level.options.clip_norm) {
-      clip = level.options.clip_norm / size;
-      gradient = scaled(gradient, clip);
+      const double factor = level.options.clip_norm / size;
+      if (record) clipping = Clipping(factor, gradient);
+      gradient = scaled(gradient, factor);
     }
   }
   make_own(gradient);
+  level.values.about_to_change();  // by the optimizer, and the hook may write parameters as well
   level.problem->on_gradient(gradient);
 
   if (level.options.schedule) {
@@ -207,12 +230,11 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   for (std::size_t i = 0; i < gradient.size(); ++i) level.parameters[i].mutable_grad() = gradient[i];
   if (record) {
     if (level.needs.update_derivative || level.needs.optimizer_trajectory)
-      record->derivative = level.rule->observe(level.parameters, gradient, clip, level.needs.update_derivative,
+      record->derivative = level.rule->observe(level.parameters, gradient, clipping, level.needs.update_derivative,
                                                level.needs.optimizer_trajectory);
     if (level.needs.learning_rates) record->learning_rates = level.learning_rates();
     record->gradient = std::move(gradient);
   }
-  level.values.about_to_change();
   level.optimizer->step();
   for (const auto& parameter : level.parameters) parameter.mutable_grad().reset();
   ++level.counters.steps;

@@ -2,6 +2,8 @@
 
 #include "values.h"
 
+#include <cstring>
+
 namespace mlo {
 namespace {
 
@@ -41,6 +43,7 @@ std::shared_ptr<const FrozenValues> Values::freeze() {
     if (slot.use_count() == 1) current_ = slot;
   if (!current_) current_ = slots_.emplace_back(std::make_shared<FrozenValues>());
   current_->live = true;
+  current_->lost = false;
   current_->versions.resize(live_.size());
   for (std::size_t i = 0; i < live_.size(); ++i) current_->versions[i] = live_[i]._version();
   return current_;
@@ -49,11 +52,58 @@ std::shared_ptr<const FrozenValues> Values::freeze() {
 void Values::about_to_change() {
   if (!current_) return;
   if (current_.use_count() > 2) {  // held by more than slots_ and current_
-    make_room(current_->copy, live_);
-    copy_values(current_->copy, live_);
+    if (is_at(live_, current_->versions)) {
+      make_room(current_->copy, live_);
+      copy_values(current_->copy, live_);
+    } else {
+      current_->lost = true;
+    }
     current_->live = false;
   }
   current_ = nullptr;
+}
+
+bool Values::lost(const FrozenValues& frozen) const { return frozen.lost || (frozen.live && !is_at(live_, frozen.versions)); }
+
+void Untrained::clear() { *this = {}; }
+
+void Untrained::add(const at::Tensor& tensor, bool buffer) {
+  TORCH_INTERNAL_ASSERT(!buffer || buffers_ == live_.size(), "buffers come first");
+  live_.push_back(tensor);
+  copies_.emplace_back();
+  marks_.emplace_back();
+  if (buffer) ++buffers_;
+}
+
+Untrained::Mark Untrained::mark(const at::Tensor& tensor) { return {tensor._version(), tensor.const_data_ptr()}; }
+
+bool Untrained::moved(std::size_t i) const {
+  const at::Tensor &live = live_[i], &copy = copies_[i];
+  if (!copy.defined()) return true;
+  if (live.scalar_type() != copy.scalar_type() || live.sizes() != copy.sizes()) return true;
+  if (i >= buffers_ && !live.is_inference()) return mark(live) != marks_[i];
+  if (live.numel() == 0) return false;
+  const bool comparable = live.is_cpu() && live.is_contiguous() && copy.is_contiguous();
+  return !comparable || std::memcmp(live.const_data_ptr(), copy.const_data_ptr(), live.nbytes()) != 0;
+}
+
+Tensors Untrained::snapshot() {
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < live_.size(); ++i) {
+    if (!moved(i)) continue;
+    copies_[i] = live_[i].detach().clone();
+    if (!live_[i].is_inference()) marks_[i] = mark(live_[i]);
+  }
+  return copies_;
+}
+
+void Untrained::set(const Tensors& snapshot) {
+  for (std::size_t i = 0; i < live_.size(); ++i) {
+    if (i >= buffers_ && snapshot[i].is_same(copies_[i]) && !moved(i)) continue;
+    copy_values({live_[i]}, {snapshot[i]});
+    copies_[i] = snapshot[i];
+    if (!live_[i].is_inference()) marks_[i] = mark(live_[i]);
+  }
 }
 
 Rewind::Rewind(const Tensors& live, std::shared_ptr<const FrozenValues> frozen, Tensors& scratch)

@@ -35,8 +35,8 @@ class Trains {
   /// One tensor of the user's own, a leaf with requires_grad.
   void add(std::string name, at::Tensor parameter);
 
-  /// Modules that the loss runs but that no level trains (a frozen teacher): their buffers and their train/eval mode
-  /// are then put back by every probe, too.
+  /// Modules that the loss runs but that no level trains (a frozen teacher): their buffers, their frozen parameters and their
+  /// train/eval mode are then put back by every probe, too; the values are in checkpoints.
   template <class... Things>
   Trains& uses(const Things&... things) {
     (uses_one(as_module(things)), ...);
@@ -102,7 +102,7 @@ class Problem {
   /// Called before the first of the `unroll` steps that the levels above wait for.
   virtual void on_inner_loop_start() {}
   /// Called with the total gradient (one tensor a parameter; undefined where unused) just before the optimizer reads it. It
-  /// may be changed in place; the change is not differentiated through.
+  /// may be changed in place; the change is not differentiated through. Hooks may write their own level's parameters.
   virtual void on_gradient(Tensors& /*gradient*/) {}
   /// Called after the optimizer's step.
   virtual void on_step() {}

@@ -5,15 +5,25 @@
 #include "level.h"
 #include "mean.h"
 #include "mlo/error.h"
+#include "text.h"
 
+#include <ATen/Parallel.h>
+
+#include <cmath>
 #include <memory>
+#include <optional>
 
 namespace mlo {
 
 struct Probe::Body {
   Body(Levels& all, Level& the_level, const StepRecord& the_record, EvaluationPoint point, bool second)
-      : levels(all), level(the_level), record(the_record), second_order(second) {
-    const bool before = point == EvaluationPoint::before_step;
+      : levels(all),
+        level(the_level),
+        record(the_record),
+        second_order(second),
+        before(point == EvaluationPoint::before_step),
+        shifted(the_record.draws.size()) {
+    if (before) refuse_lost();
     rewinds.reserve(level.value_reads.size() + 1);
     rewinds.push_back(std::make_unique<Rewind>(level.parameters, before ? record.values[level.index] : level.values.freeze(),
                                                level.scratch));
@@ -27,21 +37,94 @@ struct Probe::Body {
 
   ~Body() {
     if (evaluating) {
-      copy_values(levels.buffers, buffers);
+      levels.untrained.set(untrained);
       levels.set_modes(modes);
     }
     for (std::size_t i = 0; i < levels.size(); ++i) levels[i].set_gradients(gradients[i] != 0);
   }
 
-  // Buffers and modes matter only once the loss is evaluated; a kept graph needs neither.
-  void prepare_evaluation() {
+  void refuse_lost() const {
+    const auto check = [&](const Level& of) {
+      if (of.values.lost(*record.values[of.index]))
+        throw LossError(
+            step() + ": the parameters of level '" + of.name +
+            "' that this step read are gone: something has written "
+            "them outside that level's own steps and hooks (another level's hook, a data source, a callback). Write a "
+            "level's parameters in its own on_inner_loop_start, on_gradient or on_step");
+    };
+    check(level);
+    for (const std::size_t j : level.value_reads) check(levels[j]);
+  }
+
+  // Buffers, frozen parameters and modes matter only once the loss is evaluated; a kept graph needs none of them.
+  void prepare_evaluation(std::size_t m) {
     if (!evaluating) {
-      if (!levels.buffers.empty()) buffers = clone(levels.buffers);
+      untrained = levels.untrained.snapshot();
       modes = levels.modes();
       if (modes != record.modes) levels.set_modes(record.modes);
       evaluating = true;
     }
-    if (!record.buffers.empty()) copy_values(levels.buffers, record.buffers);
+    levels.untrained.set(record.draws[m].untrained);
+  }
+
+  std::string step() const { return "level '" + level.name + "' at step " + std::to_string(record.step); }
+
+  // How far an evaluation at the recorded values may be from the step's own. The same operations give the same bits on a CPU;
+  // elsewhere sums may come in another order, and other kernels round differently.
+  double room(bool guarded, bool duals) const {
+    const at::Tensor& some = level.parameters.front();
+    const bool same = some.is_cpu() && !duals && !level.analytic && guarded == record.guarded_attention &&
+                      record.threads == at::get_num_threads();
+    if (same) return 0.0;
+    if (level.options.precision == Precision::bfloat16 || some.element_size() < 4) return 3e-2;
+    return some.scalar_type() == at::kDouble ? 1e-8 : 1e-3;
+  }
+
+  // A replay that gives another value replays another function, whose derivatives are not those of the step.
+  void check_value(std::size_t m, double value, bool guarded = false, bool duals = false) {
+    const double recorded = record.draws[m].loss;
+    level.largest_loss = std::max(level.largest_loss, std::abs(recorded));
+    if (std::abs(value - recorded) <= room(guarded, duals) * level.largest_loss) return;
+    const bool several = record.draws.size() > 1;
+    throw LossError(
+        step() + (several ? ", micro-batch " + std::to_string(m) : "") + ": the loss was " + number(recorded) +
+        ", and evaluated again for the levels above it is " + number(value) +
+        ", so its derivatives would be those of another function. Something that it reads has changed in between: a "
+        "counter or cache kept between calls (keep none), a tensor that is neither a parameter nor a registered buffer of "
+        "a module in trains(…) or .uses(…) (register it), values written through data() or set_data (write them under a "
+        "NoGradGuard), another level's parameters that earlier batches did not use (name it in LevelOptions::reads), or random "
+        "numbers that are not from LibTorch's default generators");
+  }
+
+  // At θ ± εv the values are others; their mean is the step's but for ½ε²vᵀHv, of which the replays that were found right say how
+  // large it gets. A larger gap, or the first, is looked into by an evaluation where the step was; it is not counted.
+  void check_shifted(std::size_t m, double value, const Tensors& wrt) {
+    Shifted& other = shifted[m];
+    const bool pair = other.epsilon == -epsilon && other.shift + 1 == shift;
+    const double gap = std::abs(0.5 * (other.value + value) - record.draws[m].loss);
+    other = {shift, epsilon, value, other.confirmed};
+    if (!pair || other.confirmed || gap <= 2.0 * level.widest_gap) return;
+    move(0.0, direction);
+    prepare_evaluation(m);
+    levels.set_gradients_for(wrt);
+    const at::AutoGradMode with_gradients(true);
+    const int64_t forwards = level.counters.forwards;
+    const double again = value_of(evaluate(level, draw(m), /*replay=*/true).loss);
+    level.counters.forwards = forwards;
+    check_value(m, again);
+    other.confirmed = true;
+    level.widest_gap = std::max(level.widest_gap, gap);
+    move(epsilon, direction);
+  }
+
+  void move(double by, const Tensors& along) {
+    rewinds.front()->again();
+    if (by == 0.0) return;
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < along.size(); ++i) {
+      const auto& parameter = level.parameters[i];
+      parameter.add_(along[i].scalar_type() == parameter.scalar_type() ? along[i] : along[i].to(parameter.scalar_type()), by);
+    }
   }
 
   // The recorded draw; evaluations replay its choices and do not change it.
@@ -50,12 +133,23 @@ struct Probe::Body {
   Levels& levels;
   Level& level;
   const StepRecord& record;
-  const bool second_order;
+  const bool second_order, before;
   std::vector<std::unique_ptr<Rewind>> rewinds;  // own level's first
   std::vector<char> gradients;
   bool evaluating = false;
-  Tensors buffers;
+  Tensors untrained;  // the present values, to be put back
   std::vector<char> modes;
+
+  // The last evaluation of each draw at shifted values.
+  struct Shifted {
+    int64_t shift = -1;  // its number within this probe
+    double epsilon = 0.0, value = 0.0;
+    bool confirmed = false;
+  };
+  std::vector<Shifted> shifted;
+  int64_t shift = 0;
+  double epsilon = 0.0;
+  Tensors direction;
   Tensors recorded;
 };
 
@@ -72,15 +166,10 @@ void Probe::count_backward() { ++body_->level.counters.backwards; }
 
 void Probe::shift(double epsilon, const Tensors& direction) {
   Body& body = *body_;
-  body.rewinds.front()->again();
-  if (epsilon == 0.0) return;
-  const at::NoGradGuard no_grad;
-  for (std::size_t i = 0; i < direction.size(); ++i) {
-    const auto& parameter = body.level.parameters[i];
-    parameter.add_(direction[i].scalar_type() == parameter.scalar_type() ? direction[i]
-                                                                         : direction[i].to(parameter.scalar_type()),
-                   epsilon);
-  }
+  ++body.shift;
+  body.epsilon = epsilon;
+  body.direction = direction;
+  body.move(epsilon, direction);
 }
 
 Tensors Probe::gradient(const Tensors& wrt) {
@@ -89,15 +178,22 @@ Tensors Probe::gradient(const Tensors& wrt) {
   const std::size_t draws = body.record.draws.size();
   Mean mean(wrt.size(), draws);
   for (std::size_t m = 0; m < draws; ++m) {
-    body.prepare_evaluation();
+    body.prepare_evaluation(m);
     Tensors gradient(wrt.size());
-    if (!known_gradient(body.level, body.draw(m), /*replay=*/true, wrt, gradient)) {
+    std::optional<Evaluation> evaluation = known_gradient(body.level, body.draw(m), /*replay=*/true, wrt, gradient);
+    if (!evaluation) {
       const at::AutoGradMode with_gradients(true);
-      const Evaluation evaluation = evaluate(body.level, body.draw(m), /*replay=*/true);
-      if (!evaluation.loss.requires_grad()) continue;  // uses none of wrt
-      gradient = differentiate(body.level, evaluation.loss, wrt, /*create_graph=*/false);
+      evaluation = evaluate(body.level, body.draw(m), /*replay=*/true);
+      if (evaluation->loss.requires_grad())  // else it uses none of wrt
+        gradient = differentiate(body.level, evaluation->loss, wrt, /*create_graph=*/false);
     }
     mean.add(std::move(gradient));
+    if (!body.before) continue;  // where the step has not been: nothing to be held against
+    if (body.epsilon == 0.0) {
+      body.check_value(m, value_of(evaluation->loss));
+    } else {
+      body.check_shifted(m, value_of(evaluation->loss), wrt);
+    }
   }
   return mean.take();
 }
@@ -106,10 +202,12 @@ Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
   Body& body = *body_;
   body.levels.set_gradients_for(body.level.parameters, targets);
   if (!body.record.kept.empty()) return body.record.kept[micro_batch];
-  const SecondOrderGuard attention(body.second_order && body.level.guarded_attention);
+  const bool guarded = body.second_order && body.level.guarded_attention;
+  const SecondOrderGuard attention(guarded);
   const at::AutoGradMode with_gradients(true);
-  body.prepare_evaluation();
+  body.prepare_evaluation(micro_batch);
   const Evaluation evaluation = evaluate(body.level, body.draw(micro_batch), /*replay=*/true);
+  if (body.before && body.epsilon == 0.0) body.check_value(micro_batch, value_of(evaluation.loss), guarded);
   if (!evaluation.loss.requires_grad()) return Tensors(body.level.parameters.size());
   return differentiate(body.level, evaluation.loss, body.level.parameters, /*create_graph=*/true);
 }
@@ -121,8 +219,10 @@ Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {
   const at::AutoGradMode with_gradients(true);
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
-    body.prepare_evaluation();
-    mean.add(product_by_duals(body.level, body.draw(m), v, wrt));
+    body.prepare_evaluation(m);
+    double value = 0.0;
+    mean.add(product_by_duals(body.level, body.draw(m), v, wrt, &value));
+    if (body.before && body.epsilon == 0.0) body.check_value(m, value, /*guarded=*/true, /*duals=*/true);
   }
   return mean.take();
 }
@@ -134,7 +234,7 @@ Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
                            "': the analytic oracle needs a problem that derives from AnalyticDerivatives");
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
-    body.prepare_evaluation();
+    body.prepare_evaluation(m);
     mean.add(known_product(body.level, body.draw(m), v, wrt));
   }
   return mean.take();

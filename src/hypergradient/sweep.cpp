@@ -53,7 +53,7 @@ class Sweep::VisitedLevel final : public Visit {
   }
 
   std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point) override {
-    return std::unique_ptr<Probe>(new Probe(levels_, level_, step(i), point, level_.needs.second_order));
+    return Sweep::probe(levels_, level_, step(i), point, level_.needs.second_order);
   }
 
  private:
@@ -82,6 +82,11 @@ Sweep::Sweep(Levels& levels, const Graph& graph, std::size_t upper)
     }
     stops_.push_back(std::move(stop));
   }
+}
+
+std::unique_ptr<Probe> Sweep::probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point,
+                                    bool second_order) {
+  return std::unique_ptr<Probe>(new Probe(levels, level, record, point, second_order));
 }
 
 const Tensors& Sweep::targets(std::size_t k) const {

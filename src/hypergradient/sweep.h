@@ -4,6 +4,7 @@
 #include "mlo/graph.h"
 #include "mlo/hypergradient/method.h"
 
+#include <memory>
 #include <vector>
 
 namespace mlo {
@@ -28,6 +29,10 @@ class Sweep {
   /// From ∂L_u/∂wrt (undefined: unused) to dL_u/dθ_u, in float32 or wider; undefined where nothing depends on a parameter.
   /// Every responding level has taken steps since u's last one, and has recorded those its method needs.
   Tensors total_derivative(const Tensors& gradient);
+
+  /// A probe of a step that no visit stands behind.
+  static std::unique_ptr<Probe> probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point,
+                                      bool second_order);
 
  private:
   class VisitedLevel;

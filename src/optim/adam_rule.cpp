@@ -112,8 +112,8 @@ class AdamRule final : public UpdateRule {
 
   double epsilon() const override { return view_.template options<Options>(0).eps(); }
 
-  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients, double clip, bool scale,
-                                                bool trajectory) override {
+  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients, const Clipping& clipping,
+                                                bool scale, bool trajectory) override {
     const at::NoGradGuard no_grad;
     const size_t n = parameters.size();
     std::vector<AdamStep> steps(n);
@@ -156,8 +156,7 @@ class AdamRule final : public UpdateRule {
         record.d[i] = d;
       }
     }
-    return std::make_shared<AdamDerivative>(std::move(steps), std::move(learning_rates), std::move(record),
-                                            Clipping(clip, gradients));
+    return std::make_shared<AdamDerivative>(std::move(steps), std::move(learning_rates), std::move(record), clipping);
   }
 
  private:

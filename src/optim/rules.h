@@ -31,19 +31,6 @@ class OptimizerView {
   std::vector<size_t> groups_;
 };
 
-/// ĝ = c·g with c = (largest norm)/‖g‖: ∂ĝ/∂g = c(I − ĝĝᵀ/‖ĝ‖²), symmetric, over all parameters of the level together.
-class Clipping {
- public:
-  /// Keeps the gradient only if clipping was active.
-  Clipping(double factor, const Tensors& gradient);
-  /// a ← (∂ĝ/∂g) a in place.
-  void apply(Tensors& a) const;
-
- private:
-  double factor_;
-  Tensors gradient_;
-};
-
 /// The adjoints of an optimizer's moments are zero until the last step has been reversed.
 inline void fill_with_zeros(std::vector<Tensors>& moments, size_t count, const Tensors& like) {
   while (moments.size() < count) {

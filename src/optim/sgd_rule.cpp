@@ -32,8 +32,8 @@ struct SgdStep {
 
 class SgdDerivative final : public StepDerivative {
  public:
-  SgdDerivative(std::vector<SgdStep> steps, std::vector<double> learning_rates, double clip, const Tensors& gradients)
-      : steps_(std::move(steps)), learning_rates_(std::move(learning_rates)), clipping_(clip, gradients) {}
+  SgdDerivative(std::vector<SgdStep> steps, std::vector<double> learning_rates, Clipping clipping)
+      : steps_(std::move(steps)), learning_rates_(std::move(learning_rates)), clipping_(std::move(clipping)) {}
 
   Tensors apply(const Tensors& a) const override {
     Tensors result(a.size());
@@ -91,8 +91,8 @@ class SgdRule final : public UpdateRule {
  public:
   explicit SgdRule(OptimizerView view) : view_(std::move(view)) {}
 
-  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients, double clip, bool /*scale*/,
-                                                bool /*trajectory*/) override {
+  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients, const Clipping& clipping,
+                                                bool /*scale*/, bool /*trajectory*/) override {
     std::vector<SgdStep> steps(parameters.size());
     std::vector<double> learning_rates(parameters.size());
     for (size_t i = 0; i < parameters.size(); ++i) {
@@ -102,7 +102,7 @@ class SgdRule final : public UpdateRule {
         steps[i] = SgdStep(options, view_.state<torch::optim::SGDParamState>(parameters[i]) == nullptr);
       }
     }
-    return std::make_shared<SgdDerivative>(std::move(steps), std::move(learning_rates), clip, gradients);
+    return std::make_shared<SgdDerivative>(std::move(steps), std::move(learning_rates), clipping);
   }
 
  private:

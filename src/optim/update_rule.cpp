@@ -79,24 +79,14 @@ std::unique_ptr<UpdateRule> UpdateRule::of(torch::optim::Optimizer& optimizer, c
   return rule;
 }
 
-namespace detail {
-
-Clipping::Clipping(double factor, const Tensors& gradient) : factor_(factor) {
-  if (factor != 1.0) {
-    gradient_ = gradient;
-  }
-}
-
 void Clipping::apply(Tensors& a) const {
   if (gradient_.empty()) {
     return;
   }
-  // A gradient that was scaled down to zero norm (underflow) has no direction left to project out.
   if (const double square = dot(gradient_, gradient_); square > 0) {
     add_scaled(a, gradient_, -dot(gradient_, a) / square);
   }
   scale(a, factor_);
 }
 
-}  // namespace detail
 }  // namespace mlo

@@ -185,9 +185,10 @@ TEST_CASE("A loss that changes on replay is refused, and its cures work", "[engi
   for (const auto& [name, mask] : cures) {
     INFO(name);
     const at::Tensor x = leaf(std::vector<double>(16, 1.0)), y = leaf(0.5);
-    std::vector<at::Tensor> masks;
+    std::vector<at::Tensor> masks, of_steps;
     Engine cured;
-    // Under finite differences: three evaluations a step, all with the mask of the step, another one at the next step.
+    // Under finite differences three evaluations a step (the first time one more, to be sure), all with the mask of the step,
+    // another one at the next step.
     cured.add("head",
               Lambda(x,
                      [&, x, y, mask = mask](const Batch&) {
@@ -197,12 +198,15 @@ TEST_CASE("A loss that changes on replay is refused, and its cures work", "[engi
               respond(mlo::darts()));
     cured.add("up", lead(y, x), sgd());
     cured.build();
-    masks.clear();
-    for (int i = 0; i < 3; ++i) cured.step();
-    REQUIRE(masks.size() == 9);
-    for (std::size_t i = 0; i < masks.size(); ++i) CHECK(at::equal(masks[i], masks[i - i % 3]));
-    CHECK_FALSE(at::equal(masks[0], masks[3]));
-    CHECK_FALSE(at::equal(masks[3], masks[6]));
+    for (int i = 0; i < 3; ++i) {
+      masks.clear();
+      cured.step();
+      REQUIRE(masks.size() >= 3);
+      for (const at::Tensor& each : masks) CHECK(at::equal(each, masks[0]));
+      of_steps.push_back(masks[0]);
+    }
+    CHECK_FALSE(at::equal(of_steps[0], of_steps[1]));
+    CHECK_FALSE(at::equal(of_steps[1], of_steps[2]));
   }
 }
 

@@ -79,7 +79,8 @@ Adjoints reversed(const Curved& problem, const Setup& setup, const Tensors& star
       trajectory.push_back(clone(parameters));
       const auto raw = problem.gradient(trajectory.back(), lambda, step);
       const auto gradients = clipped(raw, problem.largest);
-      steps.push_back(rule->observe(parameters, gradients, tell_clip ? norm(gradients) / norm(raw) : 1.0, false, true));
+      steps.push_back(
+          rule->observe(parameters, gradients, tell_clip ? Clipping(norm(gradients) / norm(raw), raw) : Clipping(), false, true));
       set_gradients(parameters, gradients);
       optimizer->step();
     }
@@ -195,7 +196,7 @@ TEST_CASE("A of a unit that is dead at this step and before is finite and right"
     for (int t = 1; t <= 3; ++t) {
       auto g = at::randn({3}, kDouble);
       g[1] = 0;
-      const auto a = rule->observe(parameters, {g}, 1.0, true, false)->apply({at::ones({3}, kDouble)});
+      const auto a = rule->observe(parameters, {g}, {}, true, false)->apply({at::ones({3}, kDouble)});
       REQUIRE(all_finite(a));
       CHECK(a[0][1].item<double>() == Approx(0.1 * 0.1 / ((1 - std::pow(0.9, t)) * 1e-2)).epsilon(1e-13));
       set_gradients(parameters, {g});
@@ -221,7 +222,7 @@ TEST_CASE("observing changes neither the step nor the gradients", "[optim]") {
       const Tensors g{at::randn({3}, kDouble), at::randn({2, 2}, kDouble)};
       set_gradients(watched, clone(g));
       set_gradients(plain, clone(g));
-      const auto derivative = rule->observe(watched, {watched[0].grad(), watched[1].grad()}, 1.0, true, true);
+      const auto derivative = rule->observe(watched, {watched[0].grad(), watched[1].grad()}, {}, true, true);
       a->step();
       b->step();
       CHECK(at::equal(watched[0], plain[0]));

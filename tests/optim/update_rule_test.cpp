@@ -60,7 +60,7 @@ struct Scene {
 
   std::shared_ptr<const StepDerivative> observe() {
     const auto gradients = clipped(raw, largest);
-    return rule->observe(parameters, gradients, norm_of(gradients) / norm_of(raw), true, false);
+    return rule->observe(parameters, gradients, Clipping(norm_of(gradients) / norm_of(raw), raw), true, false);
   }
 
   /// A a by autograd through the functional step.
@@ -199,7 +199,7 @@ TEST_CASE("clipping that is not asked about leaves a wrong A", "[optim][control]
   torch::manual_seed(4);
   Scene scene(setups()[2], 2, 0.5);
   const auto a = random_like(scene.parameters);
-  const auto unclipped = scene.rule->observe(scene.parameters, clipped(scene.raw, 0.5), 1.0, true, false);
+  const auto unclipped = scene.rule->observe(scene.parameters, clipped(scene.raw, 0.5), {}, true, false);
   CHECK(relative_error(unclipped->apply(a), scene.autograd(a)) > 1e-1);
 }
 
@@ -228,10 +228,10 @@ TEST_CASE("a float32 step has a float32 A, also where gradients are tiny", "[opt
     for (int step = 0; step < 3; ++step) {
       const Tensors gradient{(size * at::randn({50}, kDouble)).to(at::kFloat)};
       const Tensors same{gradient[0].to(at::kDouble)};
-      const auto a = narrow_rule->observe(narrow, gradient, 1.0, true, false)->apply({at::ones({50})});
+      const auto a = narrow_rule->observe(narrow, gradient, {}, true, false)->apply({at::ones({50})});
       REQUIRE(a[0].scalar_type() == at::kFloat);
       REQUIRE(all_finite(a));
-      const auto expected = wide_rule->observe(wide, same, 1.0, true, false)->apply({at::ones({50}, kDouble)});
+      const auto expected = wide_rule->observe(wide, same, {}, true, false)->apply({at::ones({50}, kDouble)});
       CHECK(relative_error(a, expected) < 1e-5);
       set_gradients(wide, same);
       set_gradients(narrow, gradient);
@@ -251,7 +251,7 @@ TEST_CASE("adjoints stay wide for parameters in half precision", "[optim]") {
       const auto rule = rule_for(*optimizer, parameters);
       for (int step = 0; step < 2; ++step) {
         const Tensors gradients{at::randn({3}).to(dtype), at::randn({2, 2}).to(dtype)};
-        const auto derivative = rule->observe(parameters, gradients, 0.5, true, true);
+        const auto derivative = rule->observe(parameters, gradients, Clipping(0.5, gradients), true, true);
         Tensors theta{at::randn({3}), at::randn({2, 2}, kDouble)};
         std::vector<Tensors> moments;
         for (const auto& result : {derivative->apply(theta), derivative->reverse(theta, moments), theta}) {
@@ -273,7 +273,7 @@ TEST_CASE("a parameter without a gradient was skipped", "[optim]") {
     Scene scene(setup, 2, 0.0);
     const auto a = random_like(scene.parameters);
     const Tensors gradients{scene.raw[0], at::Tensor()};
-    const auto derivative = scene.rule->observe(scene.parameters, gradients, 1.0, true, true);
+    const auto derivative = scene.rule->observe(scene.parameters, gradients, {}, true, true);
     const auto result = derivative->apply(a);
     CHECK(result[1].count_nonzero().item<int64_t>() == 0);
     CHECK(relative_error({result[0]}, {scene.autograd(a)[0]}) < kExact);
@@ -341,7 +341,7 @@ TEST_CASE("optimizers whose step is not known are refused by name", "[optim][err
 
 TEST_CASE("what was not asked for at observe is refused", "[optim][error]") {
   Scene scene(setups()[7], 2, 0.0);
-  const auto derivative = scene.rule->observe(scene.parameters, scene.raw, 1.0, false, false);
+  const auto derivative = scene.rule->observe(scene.parameters, scene.raw, {}, false, false);
   auto theta = random_like(scene.parameters);
   std::vector<Tensors> moments;
   CHECK_THROWS_WITH(derivative->apply(theta), Contains("observed with `scale`"));

@@ -12,12 +12,15 @@ namespace mlo {
 
 struct FrozenValues;  // the library's own: a Probe puts them into place
 
-/// One evaluation of a loss, complete enough to be repeated: the batch, the key of its random stream and the discrete
-/// choices taken (`mlo::replayed`).
+/// One evaluation of a loss, complete enough to be repeated, and its value, which a repetition is held against.
 struct Draw {
   Batch batch;
-  uint64_t seed = 0;
-  Tensors choices;
+  uint64_t seed = 0;  ///< of its random stream
+  Tensors choices;    ///< the discrete ones that were taken (`mlo::replayed`)
+  /// Before the evaluation: the buffers of the levels' modules and the parameters that no level trains. Copies, shared between
+  /// draws while the values stay the same; empty where there are none, and in steps that are not recorded.
+  Tensors untrained;
+  double loss = 0.0;
 };
 
 /// One own step of a level as the levels above differentiate it: what was drawn, which values were read, what the
@@ -34,8 +37,9 @@ struct StepRecord {
   /// Values as this step read them, by level index (own level: before the step); null for levels it does not read.
   /// Copies are made only where values have changed since.
   std::vector<std::shared_ptr<const FrozenValues>> values;
-  Tensors buffers;            ///< of the modules the loss runs, before the step; empty where there are none
-  std::vector<char> modes;    ///< train (1) or eval (0) of each of these modules
+  std::vector<char> modes;         ///< train (1) or eval (0) of each module that the losses run
+  bool guarded_attention = false;  ///< attention ran through a kernel that can be differentiated twice
+  int threads = 0;                 ///< LibTorch's own, within an operation
 };
 
 }  // namespace mlo
