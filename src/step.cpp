@@ -161,6 +161,10 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
 
   const at::NoGradGuard no_grad;
   Tensors total = level.sweep->total_derivative(direct);
+  for (const std::size_t k : level.sweep->order()) {
+    const SolveSummary solve = levels[k].options.best_response->summary();
+    if (!solve.warning.empty()) warn("solve of " + levels[k].name + ": " + to_string(solve.reason), solve.warning);
+  }
   for (std::size_t i = 0; i < total.size(); ++i)
     if (total[i].defined() && total[i].scalar_type() != level.parameters[i].scalar_type()) total[i] = total[i].to(level.parameters[i].scalar_type());
   return total;

@@ -2,11 +2,40 @@
 
 #include "mlo/error.h"
 #include "mlo/hypergradient/solver.h"
+#include "text.h"
 
 #include <cmath>
+#include <map>
+#include <sstream>
 
 namespace mlo {
 namespace {
+
+/// The combination of iterates with the smallest residual (minimal residual smoothing, Zhou and Walker 1994): the residual never
+/// rises, and an iterate that is far off, as those before a direction of negative curvature are, gets next to no weight.
+class Smoothed {
+ public:
+  Smoothed(const Tensors& z, const Tensors& r) : z_(clone(z)), r_(clone(r)), rr_(dot(r, r)) {}
+
+  void add(const Tensors& z, const Tensors& r, double rr) {
+    const double cross = dot(r_, r);
+    const double distance = rr - 2.0 * cross + rr_;
+    if (!(distance > 0.0)) return;
+    const double weight = (rr_ - cross) / distance;
+    scale(z_, 1.0 - weight);
+    add_scaled(z_, z, weight);
+    scale(r_, 1.0 - weight);
+    add_scaled(r_, r, weight);
+    rr_ = dot(r_, r_);
+  }
+
+  Tensors take() { return std::move(z_); }
+  double residual() const { return std::sqrt(rr_); }
+
+ private:
+  Tensors z_, r_;
+  double rr_;
+};
 
 class ConjugateGradient final : public Solver {
  public:
@@ -15,34 +44,40 @@ class ConjugateGradient final : public Solver {
   std::string name() const override { return "conjugate gradient"; }
 
   Tensors solve(const LinearSystem& system, const Tensors& a, SolveSummary& summary) override {
-    summary = {.reason = SolveSummary::Reason::iterations};
+    using Reason = SolveSummary::Reason;
+    summary = {.reason = Reason::iterations};
     const double size = norm(a);
     if (size == 0.0) {
-      summary.reason = SolveSummary::Reason::converged;
+      summary.reason = Reason::converged;
       return clone(a);
     }
-    const bool warm = options_.warm_start && !previous_.empty();
-    Tensors z = warm ? clone(previous_) : zeros_like(a);
-    Tensors r = clone(a);
-    if (warm) add_scaled(r, damped(system, z), -1.0);
+    Tensors z = zeros_like(a), r = clone(a);
+    double rr = size * size;
+    bool begun = start(system, a, z, r, rr);
+    Smoothed smoothed(z, r);
     Tensors p = clone(r);
-    double rr = dot(r, r);
 
     while (true) {
       summary.residual = std::sqrt(rr) / size;
       if (!std::isfinite(summary.residual))
         throw NonFiniteError("level '" + system.level() + "': a Hessian product in conjugate gradient is not finite");
       if (summary.residual <= options_.tolerance) {
-        summary.reason = SolveSummary::Reason::converged;
+        summary.reason = Reason::converged;
         break;
       }
       if (summary.iterations == options_.max_iterations) break;
       const Tensors hp = damped(system, p);
       const double curvature = dot(p, hp);
-      if (curvature <= 0.0) {
-        summary.reason = SolveSummary::Reason::negative_curvature;
-        // Nothing reached yet: the gradient step whose length |curvature| gives, rather than nothing at all.
-        if (summary.iterations == 0 && !warm) z = scaled(a, curvature < 0.0 ? rr / -curvature : 1.0);
+      const double bent = norm(hp);
+      // So near to zero its sign is rounding's, and a step of that length would overflow.
+      if (curvature <= 1e-7 * norm(p) * bent) {
+        summary.reason = Reason::negative_curvature;
+        if (!begun) {  // rather than nothing at all; its residual is at most 2
+          const double length = bent > 0.0 ? size / bent : 1.0;
+          z = scaled(a, length);
+          add_scaled(r, hp, -length);
+          summary.residual = norm(r) / size;
+        }
         break;
       }
       const double alpha = rr / curvature;
@@ -52,32 +87,83 @@ class ConjugateGradient final : public Solver {
       scale(p, rr_next / rr);
       add_scaled(p, r);
       rr = rr_next;
+      if (std::isfinite(rr)) smoothed.add(z, r, rr);
+      begun = true;
       ++summary.iterations;
     }
-    if (options_.warm_start) previous_ = clone(z);
+
+    const double reached = summary.residual;
+    const bool indefinite = summary.reason == Reason::negative_curvature;
+    if (begun && (indefinite || reached > 1.0)) {
+      z = smoothed.take();
+      summary.residual = smoothed.residual() / size;
+    }
+    if (indefinite || reached > 1.0) summary.warning = warning(system, summary, reached);
+    if (options_.warm_start && !indefinite) previous_[system.upper()] = clone(z);
     return z;
   }
 
   void save(State& state, const std::string& prefix) const override {
-    state.set(prefix + "warm_start/size", static_cast<int64_t>(previous_.size()));
-    for (std::size_t i = 0; i < previous_.size(); ++i) state.set(prefix + "warm_start/" + std::to_string(i), previous_[i].clone());
+    std::string uppers;
+    for (const auto& [upper, z] : previous_) {
+      uppers += upper + "\n";
+      const std::string key = prefix + "warm_start/" + upper + "/";
+      state.set(key + "size", static_cast<int64_t>(z.size()));
+      for (std::size_t i = 0; i < z.size(); ++i) state.set(key + std::to_string(i), z[i].clone());
+    }
+    state.set(prefix + "warm_start", uppers);
   }
 
   void load(const State& state, const std::string& prefix) override {
     previous_.clear();
-    const int64_t size = state.integer(prefix + "warm_start/size");
-    for (int64_t i = 0; i < size; ++i) previous_.push_back(state.tensor(prefix + "warm_start/" + std::to_string(i)).clone());
+    if (!state.has(prefix + "warm_start")) return;  // of state version 1, which does not say whose it is
+    std::istringstream uppers(state.text(prefix + "warm_start"));
+    for (std::string upper; std::getline(uppers, upper);) {
+      const std::string key = prefix + "warm_start/" + upper + "/";
+      const int64_t size = state.integer(key + "size");
+      for (int64_t i = 0; i < size; ++i) previous_[upper].push_back(state.tensor(key + std::to_string(i)).clone());
+    }
   }
 
  private:
+  // The upper level's last z, if it is better than nothing. The system changes between its steps, with mini-batches a lot. True
+  // if z was taken. What is not taken, or is not stored again at the end, is forgotten.
+  bool start(const LinearSystem& system, const Tensors& a, Tensors& z, Tensors& r, double& rr) {
+    const auto found = previous_.find(system.upper());
+    if (found == previous_.end()) return false;
+    Tensors last = std::move(found->second);
+    previous_.erase(found);
+    Tensors residual = clone(a);
+    add_scaled(residual, damped(system, last), -1.0);
+    const double left = dot(residual, residual);
+    if (!(left < rr)) return false;
+    z = std::move(last);
+    r = std::move(residual);
+    rr = left;
+    return true;
+  }
+
   Tensors damped(const LinearSystem& system, const Tensors& v) const {
     Tensors product = system.hessian(v);
     if (options_.damping > 0.0) add_scaled(product, v, options_.damping);
     return product;
   }
 
+  static std::string warning(const LinearSystem& system, const SolveSummary& summary, double reached) {
+    const std::string who = "level '" + system.level() + "': conjugate gradient for level '" + system.upper() + "' ";
+    const std::string iterations = std::to_string(summary.iterations) + " iterations";
+    if (summary.reason == SolveSummary::Reason::negative_curvature)
+      return who + "met curvature <= 0 after " + iterations + ": the level is not at a minimum along that direction, and what is "
+             "returned solves the rest, with a residual of " + c10::str(summary.residual) +
+             " of the adjoint's norm; train the level longer (unroll, warmup_steps), add weight decay to its loss, or give "
+             "ConjugateGradientOptions::damping";
+    return who + "has a residual of " + c10::str(reached) + " times the adjoint's norm after " + iterations +
+           ": the Hessian is ill-conditioned or not definite, and what is returned is the combination of iterates with the smallest "
+           "residual, " + c10::str(summary.residual) + "; give more max_iterations, or ConjugateGradientOptions::damping";
+  }
+
   ConjugateGradientOptions options_;
-  Tensors previous_;  // the last outer step's z
+  std::map<std::string, Tensors> previous_;  // by upper level: its last z
 };
 
 }  // namespace
@@ -85,9 +171,9 @@ class ConjugateGradient final : public Solver {
 void ConjugateGradientOptions::validate() const {
   if (max_iterations < 1)
     throw ConfigError("ConjugateGradientOptions: max_iterations = " + std::to_string(max_iterations) + "; it must be >= 1");
-  if (!(tolerance >= 0.0)) throw ConfigError("ConjugateGradientOptions: tolerance = " + std::to_string(tolerance) + "; it must be >= 0");
+  if (!(tolerance >= 0.0)) throw ConfigError("ConjugateGradientOptions: tolerance = " + number(tolerance) + "; it must be >= 0");
   if (!(damping >= 0.0) || !std::isfinite(damping))
-    throw ConfigError("ConjugateGradientOptions: damping = " + std::to_string(damping) + "; it must be >= 0 and finite");
+    throw ConfigError("ConjugateGradientOptions: damping = " + number(damping) + "; it must be >= 0 and finite");
 }
 
 std::unique_ptr<Solver> conjugate_gradient_solver(ConjugateGradientOptions options) {

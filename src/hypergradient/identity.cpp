@@ -3,6 +3,7 @@
 #include "mlo/error.h"
 #include "mlo/hypergradient/solver.h"
 #include "optim/update_rule.h"
+#include "text.h"
 
 #include <cmath>
 
@@ -42,7 +43,7 @@ class Identity final : public Solver {
 
 void IdentityOptions::validate() const {
   if (!std::isfinite(value) || value <= 0.0)
-    throw ConfigError("IdentityOptions: value = " + std::to_string(value) + "; the scale must be positive and finite");
+    throw ConfigError("IdentityOptions: value = " + number(value) + "; the scale must be positive and finite");
 }
 
 std::unique_ptr<Solver> identity_solver(IdentityOptions options) { return std::make_unique<Identity>(options); }

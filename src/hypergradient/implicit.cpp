@@ -1,5 +1,6 @@
 #include "precompiled.h"
 
+#include "hypergradient/note_error.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/method.h"
 
@@ -37,9 +38,10 @@ class Implicit final : public Method {
   void visit(Visit& visit) override {
     const auto probe = visit.probe(visit.steps() - 1, point_);
     const auto linearization = oracle_->linearize(*probe, visit.targets());
-    const LinearSystem system(*linearization, probe->record(), probe->parameters(), visit.level());
+    const LinearSystem system(*linearization, probe->record(), probe->parameters(), visit.level(), visit.upper());
     const Tensors z = solver_->solve(system, visit.adjoint(), summary_);
     visit.subtract(linearization->product(z, Linearization::Wrt::targets, /*last=*/true));
+    note_error(summary_, linearization->error(), visit.level());
   }
 
   SolveSummary summary() const override { return summary_; }

@@ -2,6 +2,9 @@
 
 #include "mlo/error.h"
 #include "mlo/hypergradient/solver.h"
+#include "text.h"
+
+#include <ATen/CPUGeneratorImpl.h>
 
 #include <cmath>
 
@@ -21,11 +24,33 @@ class Neumann final : public Solver {
       summary.reason = SolveSummary::Reason::converged;
       return clone(a);
     }
-    const double step = options_.step > 0.0 ? options_.step : estimated_step(system, a);
+    double step = options_.step;
+    if (step == 0.0) {
+      const double largest = std::abs(largest_eigenvalue(system, a));
+      step = largest > 0.0 ? 1.0 / (kRoom * largest) : 1.0;  // H = 0: nothing to go by
+    }
+    while (true) {
+      summary.iterations = 0;
+      Tensors z;
+      const double largest = sum(system, a, step, z, summary);
+      if (largest == 0.0) return z;
+      if (options_.step > 0.0)
+        throw Error("level '" + system.level() + "': the Neumann series diverges: with step " + number(step) + " term " +
+                    std::to_string(summary.iterations + 1) + " is longer than the one before, so the largest eigenvalue of the Hessian "
+                    "is at least " + number(largest) + "; NeumannOptions::step must be below 2 over it, or 0 to have it estimated");
+      step = 1.0 / (kRoom * largest);
+    }
+  }
 
+ private:
+  static constexpr double kRoom = 1.05;  // estimates of the largest eigenvalue come from below
+
+  // The series into z; 0, or what its growth shows the largest eigenvalue of H to be at least.
+  double sum(const LinearSystem& system, const Tensors& a, double step, Tensors& z, SolveSummary& summary) const {
     // p_j = (I − αH)ʲ a;  z = α Σ p_j. The residual a − Hz is the term after the last one.
     Tensors p = clone(a);
-    Tensors z = scaled(a, step);
+    z = scaled(a, step);
+    const double size = norm(a);
     double last = size;
     for (int64_t j = 0; j < options_.iterations; ++j) {
       const Tensors before = p;
@@ -35,13 +60,17 @@ class Neumann final : public Solver {
       if (!std::isfinite(now))
         throw NonFiniteError("level '" + system.level() + "': a Hessian product in the Neumann series is not finite");
       if (now > last * (1.0 + 1e-6)) {
-        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]: beyond 2 the terms change sign.
-        if (dot(next, before) < 0.0)
-          throw Error("level '" + system.level() + "': the Neumann series diverges: with step " + std::to_string(step) +
-                      " term " + std::to_string(j + 1) + " is " + std::to_string(now / last) +
-                      " times the one before, so the largest eigenvalue of the Hessian is above 2/step = " +
-                      std::to_string(2.0 / step) + "; use a smaller NeumannOptions::step, or 0 to have it estimated");
+        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the terms change sign, but the first that
+        // grows need not yet; of an estimated step that is not to be feared.
+        if (dot(next, before) < 0.0) return (1.0 + now / last) / step;
+        if (options_.step > 0.0)
+          if (const double largest = largest_eigenvalue(system, next); step * largest > 2.0) return largest;
         summary.reason = SolveSummary::Reason::negative_curvature;
+        summary.residual = now / size;
+        summary.warning = "level '" + system.level() + "': the Neumann series for level '" + system.upper() +
+                          "' met curvature < 0 and ends after " + std::to_string(j) + " of " + std::to_string(options_.iterations) +
+                          " terms: the level is not at a minimum along that direction; train it longer (unroll, warmup_steps), add "
+                          "weight decay to its loss, or use mlo::cg() with damping";
         break;
       }
       p = std::move(next);
@@ -49,23 +78,30 @@ class Neumann final : public Solver {
       add_scaled(z, p, step);
       ++summary.iterations;
     }
-    return z;
+    return 0.0;
   }
 
- private:
-  // 1/λ by power iterations from the adjoint; 5 % of room because the estimate comes from below.
-  double estimated_step(const LinearSystem& system, const Tensors& a) const {
-    Tensors v = scaled(a, 1.0 / norm(a));
+  // The largest by magnitude, from below, by power iterations. From the adjoint alone they would not see a direction that it has next
+  // to nothing of, and that the series brings up later.
+  double largest_eigenvalue(const LinearSystem& system, const Tensors& a) const {
+    auto generator = at::detail::createCPUGenerator(/*seed_val=*/1);
+    Tensors v;
+    for (const auto& tensor : a)
+      v.push_back(at::randn(tensor.sizes(), generator, at::TensorOptions(tensor.scalar_type())).to(tensor.device()));
+    scale(v, 1.0 / norm(v));
+    add_scaled(v, a, 1.0 / norm(a));
+    scale(v, 1.0 / norm(v));
     double largest = 0.0;
     for (int64_t i = 0; i < options_.power_iterations; ++i) {
       Tensors product = system.hessian(v);
-      largest = norm(product);
-      if (largest == 0.0) return 1.0;  // H a = 0: every step gives the same
-      v = scaled(product, 1.0 / largest);
+      const double size = norm(product);
+      if (!std::isfinite(size))
+        throw NonFiniteError("level '" + system.level() + "': a Hessian product in the power iteration is not finite");
+      if (size == 0.0) return 0.0;
+      largest = std::copysign(size, dot(v, product));
+      v = scaled(product, 1.0 / size);
     }
-    if (!std::isfinite(largest))
-      throw NonFiniteError("level '" + system.level() + "': a Hessian product in the power iteration is not finite");
-    return 1.0 / (1.05 * largest);
+    return largest;
   }
 
   NeumannOptions options_;
@@ -76,7 +112,7 @@ class Neumann final : public Solver {
 void NeumannOptions::validate() const {
   if (iterations < 0) throw ConfigError("NeumannOptions: iterations = " + std::to_string(iterations) + "; it must be >= 0");
   if (!(step >= 0.0) || !std::isfinite(step))
-    throw ConfigError("NeumannOptions: step = " + std::to_string(step) + "; it must be positive, or 0 to be estimated");
+    throw ConfigError("NeumannOptions: step = " + number(step) + "; it must be positive, or 0 to be estimated");
   if (power_iterations < 1)
     throw ConfigError("NeumannOptions: power_iterations = " + std::to_string(power_iterations) + "; it must be >= 1");
 }

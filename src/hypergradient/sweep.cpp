@@ -29,6 +29,7 @@ class Sweep::VisitedLevel final : public Visit {
   }
 
   const std::string& level() const override { return level_.name; }
+  const std::string& upper() const override { return levels_[upper_].name; }
   const Tensors& adjoint() const override { return adjoints_[level_.index]; }
   const Tensors& targets() const override { return stop_.targets; }
   std::size_t steps() const override { return level_.records.size() - first_; }

@@ -1,7 +1,10 @@
 #include "precompiled.h"
 
+#include "hypergradient/note_error.h"
 #include "mlo/hypergradient/presets.h"
 #include "optim/update_rule.h"
+
+#include <algorithm>
 
 namespace mlo {
 namespace {
@@ -23,6 +26,7 @@ class Unrolled final : public Method {
   void visit(Visit& visit) override {
     Tensors theta = clone(visit.adjoint());
     std::vector<Tensors> moments;
+    double error = 0.0;
     for (std::size_t i = visit.steps(); i-- > 0;) {
       const Tensors g = visit.step(i).derivative->reverse(theta, moments);
       const auto probe = visit.probe(i, EvaluationPoint::before_step);
@@ -36,8 +40,10 @@ class Unrolled final : public Method {
       for (auto& product : share)
         if (product.defined()) product = -product;  // Visit subtracts, t̄ adds
       visit.subtract(share);
+      error = std::max(error, linearization->error());
     }
     summary_ = {.reason = SolveSummary::Reason::direct, .iterations = static_cast<int64_t>(visit.steps())};
+    note_error(summary_, error, visit.level());
   }
 
   SolveSummary summary() const override { return summary_; }

@@ -102,7 +102,7 @@ TEST_CASE("What a resume could forget would be seen", "[engine][resume]") {
 
   for (const std::string key :
        {"buffer/0", "level/net/optimizer", "level/head/optimizer", "level/weight/optimizer", "level/net/steps",
-        "level/net/data/position", "level/net/data/epoch", "level/net/method/warm_start/0", "level/head/batches",
+        "level/net/data/position", "level/net/data/epoch", "level/net/method/warm_start/weight/0", "level/head/batches",
         "level/head/parameter/parameter0", "engine/steps", "early_stopping/best"}) {
     INFO(key);
     State::Value other;
@@ -110,7 +110,7 @@ TEST_CASE("What a resume could forget would be seen", "[engine][resume]") {
       other = 0.0;
     } else if (key == "level/net/data/position") {
       other = middle.integer(key) == 0 ? int64_t{4} : int64_t{0};
-    } else if (key == "level/net/method/warm_start/0") {
+    } else if (key == "level/net/method/warm_start/weight/0") {
       other = at::zeros_like(middle.tensor(key));
     } else {
       REQUIRE(fresh.has(key));

@@ -77,7 +77,7 @@ TEST_CASE("The same run has the same state, bit for bit", "[engine][state]") {
   CHECK(first.integer("engine/steps") == 3);
   CHECK(first.integer("level/low/steps") == 6);
   CHECK(first.integer("level/low/batches") == 6);
-  CHECK(first.has("level/low/method/warm_start/0"));
+  CHECK(first.has("level/low/method/warm_start/up/0"));
   CHECK(first.integer("early_stopping/has_best") == 1);
 
   Loaded one;

@@ -56,6 +56,7 @@ class Scaled final : public Visit {
  public:
   Scaled(Visit& visit, double factor) : visit_(visit), factor_(factor) {}
   const std::string& level() const override { return visit_.level(); }
+  const std::string& upper() const override { return visit_.upper(); }
   const Tensors& adjoint() const override { return visit_.adjoint(); }
   const Tensors& targets() const override { return visit_.targets(); }
   void subtract(const Tensors& products) override { visit_.subtract(scaled(products, factor_)); }

@@ -17,6 +17,8 @@ class Visit {
   virtual ~Visit() = default;
 
   virtual const std::string& level() const = 0;
+  /// The level u whose total derivative the sweep takes.
+  virtual const std::string& upper() const = 0;
   /// a_k, one tensor a parameter of the level, float32 or wider.
   virtual const Tensors& adjoint() const = 0;
   /// Parameters of the upper level and of the responding levels that this one reads, in one list.

@@ -35,6 +35,8 @@ class Linearization {
   /// The product with v (shaped like θ, float32 or wider), mean over the micro-batches. A product that is zero by
   /// structure may come back as an undefined tensor. `last`: no other product follows, graphs may be freed on the way.
   virtual Tensors product(const Tensors& v, Wrt wrt, bool last = false) = 0;
+  /// Estimated relative error of the products so far, the largest; 0 where they are exact or no estimate is known.
+  virtual double error() const { return 0.0; }
 };
 
 /// How products with second derivatives of a level's loss are computed.

@@ -23,29 +23,40 @@ struct SolveSummary {
   Reason reason = Reason::none;
   int64_t iterations = 0;
   double residual = 0.0;  ///< ‖Hz − a‖ / ‖a‖ where the solver knows it, else 0
+  double error = 0.0;     ///< estimated relative error of the oracle's products; 0 where they are exact or no estimate is known
+  std::string warning = {};  ///< what the user should know of this solve; the engine hands it to Callback::on_warning, once each
 };
 const char* to_string(SolveSummary::Reason reason);
 
 /// H z = a, with H given by its products.
 class LinearSystem {
  public:
-  LinearSystem(Linearization& linearization, const StepRecord& record, const Tensors& parameters, std::string level)
-      : linearization_(linearization), record_(record), parameters_(parameters), level_(std::move(level)) {}
+  LinearSystem(Linearization& linearization, const StepRecord& record, const Tensors& parameters, std::string level,
+               std::string upper = {})
+      : linearization_(linearization),
+        record_(record),
+        parameters_(parameters),
+        level_(std::move(level)),
+        upper_(std::move(upper)) {}
 
   /// H v, in float32 or wider; zeros where H is zero by structure.
   Tensors hessian(const Tensors& v) const;
   const StepRecord& record() const { return record_; }
   const Tensors& parameters() const { return parameters_; }
   const std::string& level() const { return level_; }
+  /// The level whose total derivative is being taken: `a` is an adjoint of its loss.
+  const std::string& upper() const { return upper_; }
 
  private:
   Linearization& linearization_;
   const StepRecord& record_;
   const Tensors& parameters_;
   std::string level_;
+  std::string upper_;
 };
 
-/// z ≈ H⁻¹ a. A solver serves one level and may remember (warm start); what it remembers is in its state.
+/// z ≈ H⁻¹ a. A solver serves one level and may remember (warm start); what it remembers is in its state. Levels above whose sweeps
+/// come by in turn ask for different `a`: what it remembers of one (LinearSystem::upper) is nothing to the others.
 class Solver {
  public:
   virtual ~Solver() = default;
@@ -80,20 +91,25 @@ struct NeumannOptions {
 
   void validate() const;
 };
-/// Truncated Neumann series. Costs K Hessian products. A series that overshoots (α λ > 2) is an error that says so, not a
-/// result; negative curvature ends it and is in the summary.
+/// Truncated Neumann series. Costs K Hessian products. A series whose given step overshoots (α λ > 2) is an error that says so,
+/// not a result; an estimated step is then cut to what the overshoot shows of λ, and the series begins anew. Negative curvature
+/// ends it and is in the summary.
 std::unique_ptr<Solver> neumann_solver(NeumannOptions options = {});
 
 struct ConjugateGradientOptions {
   int64_t max_iterations = 20;
   double tolerance = 1e-6;   ///< on ‖(H + damping·I) z − a‖ / ‖a‖
   double damping = 0.0;      ///< added to H's diagonal
-  bool warm_start = true;    ///< begin with the last outer step's z
+  /// Begin with the z of the same upper level's last step, where that leaves a residual below ‖a‖.
+  bool warm_start = true;
 
   void validate() const;
 };
-/// Conjugate gradients for symmetric H. Stops at the tolerance, at the iterations or at a direction of curvature ≤ 0, where it
-/// returns what it has (at the very first direction: the step ‖a‖²/|aᵀHa|·a).
+/// Conjugate gradients for symmetric H. Stops at the tolerance, at the iterations or at a direction of curvature ≤ 0. Returns the
+/// last iterate, which has the least energy ½zᵀHz − zᵀa, while its residual is at most ‖a‖ and all curvatures were positive. Else
+/// the combination of all iterates with the smallest residual (minimal residual smoothing, Zhou and Walker 1994), which is below
+/// ‖a‖; at curvature ≤ 0 along the very first direction, a itself, the step ‖a‖/‖Ha‖·a. These two come with a warning, and a z
+/// from after curvature ≤ 0 starts no later solve.
 std::unique_ptr<Solver> conjugate_gradient_solver(ConjugateGradientOptions options = {});
 
 }  // namespace mlo
