@@ -61,19 +61,19 @@ std::unique_ptr<Oracle> exact_oracle(ExactOptions options = {});
 
 struct FiniteDifferenceOptions {
   enum class Radius {
-    relative,  ///< ε = c / max over tensors of ‖v_t‖ / max(‖θ_t‖, 0.1·rms(θ)·√n_t)
+    relative,  ///< ε = c / max over tensors of rms(v_t) / max(rms(θ_t), 0.1·rms(θ)), rms(v_t) over its entries that are not zero
     norm       ///< ε = c / ‖v‖ (Betty's, with c = 0.01)
   };
-  /// c of the radius; 0 means 3e-3 in float32 and 1e-5 in float64 (relative), 0.01 (norm).
+  /// c of the radius; 0 means 3e-3, or 1e-5 where level and targets are in float64 (relative), 0.01 (norm).
   double constant = 0.0;
   Radius radius = Radius::relative;
 
   void validate() const;
 };
-/// Central differences D(ε) = [∇L(θ+εv) − ∇L(θ−εv)] / 2ε: two first-order passes a product, to the targets only; works with
-/// every loss that has a gradient. Refuses parameters narrower than float32.
+/// Central differences D(ε) = [∇L(θ+εv) − ∇L(θ−εv)] / 2ε: two first-order passes a product (relative, where one radius will not do for all of v: two
+/// or more a part, see docs/methods.md), to the targets only; for every loss that has a gradient. Refuses parameters narrower than float32.
 std::unique_ptr<Oracle> finite_difference_oracle(FiniteDifferenceOptions options = {});
-/// ‖D(ε) − D(2ε)‖ / 3 over all products: estimates the error of D(ε). Costs four first-order passes.
+/// ‖D(ε) − D(2ε)‖ / 3 over all products: estimates the error of D(ε). Costs four first-order passes a part.
 double finite_difference_error(Probe& probe, const Tensors& targets, const Tensors& v, FiniteDifferenceOptions options = {});
 
 /// Dual numbers: the loss is evaluated once at θ + εv, its tangent is ∇_θL·v, and one backward of that gives the products; exact.
