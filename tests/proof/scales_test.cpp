@@ -27,7 +27,7 @@ class Compared final : public Method {
     return needs;
   }
   void visit(Visit& visit) override {
-    const auto probe = visit.probe(visit.steps() - 1, EvaluationPoint::before_step, true);
+    const auto probe = visit.probe(visit.steps() - 1, EvaluationPoint::before_step);
     const auto exact = exact_oracle({.keep_graph = false})->linearize(*probe, visit.targets());
     const auto differences = finite_difference_oracle(options_)->linearize(*probe, visit.targets());
     const LinearSystem system(*exact, probe->record(), probe->parameters(), visit.level(), visit.upper());

@@ -25,7 +25,7 @@ class BesideCold final : public Method {
   std::string name() const override { return "beside cold"; }
   Needs needs() const override { return oracle_->needs(); }
   void visit(Visit& visit) override {
-    const auto probe = visit.probe(visit.steps() - 1, EvaluationPoint::before_step, true);
+    const auto probe = visit.probe(visit.steps() - 1, EvaluationPoint::before_step);
     const auto linearization = oracle_->linearize(*probe, visit.targets());
     const LinearSystem system(*linearization, probe->record(), probe->parameters(), visit.level(), visit.upper());
     SolveSummary cold;
