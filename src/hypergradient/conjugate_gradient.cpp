@@ -153,13 +153,15 @@ class ConjugateGradient final : public Solver {
     const std::string who = "level '" + system.level() + "': conjugate gradient for level '" + system.upper() + "' ";
     const std::string iterations = std::to_string(summary.iterations) + " iterations";
     if (summary.reason == SolveSummary::Reason::negative_curvature)
-      return who + "met curvature <= 0 after " + iterations + ": the level is not at a minimum along that direction, and what is "
-             "returned solves the rest, with a residual of " + c10::str(summary.residual) +
+      return who + "met curvature <= 0 after " + iterations +
+             ": the level is not at a minimum along that direction, and what is returned solves the rest, with a residual of " +
+             c10::str(summary.residual) +
              " of the adjoint's norm; train the level longer (unroll, warmup_steps), add weight decay to its loss, or give "
              "ConjugateGradientOptions::damping";
     return who + "has a residual of " + c10::str(reached) + " times the adjoint's norm after " + iterations +
-           ": the Hessian is ill-conditioned or not definite, and what is returned is the combination of iterates with the smallest "
-           "residual, " + c10::str(summary.residual) + "; give more max_iterations, or ConjugateGradientOptions::damping";
+           ": the Hessian is ill-conditioned or not definite, and what is returned is the combination of iterates with the "
+           "smallest residual, " +
+           c10::str(summary.residual) + "; give more max_iterations, or ConjugateGradientOptions::damping";
   }
 
   ConjugateGradientOptions options_;

@@ -51,12 +51,12 @@ struct Magnitudes {
   void add(const at::Tensor& v, double size) {
     const double factor = 1.0 / size;
     const bool done = detail::plain(v) && detail::with_type(v.scalar_type(), [&]<class T>(T) {
-      const T* x = v.const_data_ptr<T>();
-      for (int64_t i = 0; i < v.numel(); ++i) {
-        const double magnitude = std::abs(static_cast<double>(x[i]) * factor);
-        if (magnitude > 0.0) count(static_cast<int>(std::bit_cast<uint64_t>(magnitude) >> 52) - 1023, 1);
-      }
-    });
+                        const T* x = v.const_data_ptr<T>();
+                        for (int64_t i = 0; i < v.numel(); ++i) {
+                          const double magnitude = std::abs(static_cast<double>(x[i]) * factor);
+                          if (magnitude > 0.0) count(static_cast<int>(std::bit_cast<uint64_t>(magnitude) >> 52) - 1023, 1);
+                        }
+                      });
     if (done) return;
     const at::Tensor powers = v.abs().mul(factor).log2().floor();
     const at::Tensor histogram = at::histc(powers.to(at::kFloat), kPowers, -kPowers / 2, kPowers / 2).cpu().to(at::kLong);
@@ -126,7 +126,8 @@ class Parts {
       if (!std::isfinite(size)) return size;
       const int64_t before = all.nonzero;
       all.add(v[i], sizes_.of[i]);
-      largest = std::max(largest, size / (sizes_.of[i] * std::sqrt(static_cast<double>(std::max<int64_t>(all.nonzero - before, 1)))));
+      largest =
+          std::max(largest, size / (sizes_.of[i] * std::sqrt(static_cast<double>(std::max<int64_t>(all.nonzero - before, 1)))));
     }
     return largest;
   }
@@ -147,7 +148,8 @@ class Parts {
       add(std::move(v), move, /*doubtful=*/false);
       return;
     }
-    // Of so unlike entries a part's share is unlike its size, too, and a kink within the radius, times a large entry, may be all of it.
+    // Of so unlike entries a part's share is unlike its size, too, and a kink within the radius, times a large entry, may be all
+    // of it.
     double upper = std::numeric_limits<double>::infinity();
     while (top >= bottom) {
       const int low = top - kTwoDecades + 1;
@@ -177,8 +179,10 @@ std::vector<Part> parts_of(const FiniteDifferenceOptions& options, Probe& probe,
   }
   for (const auto& part : parts)
     if (!(part.epsilon > 0.0))
-      throw NonFiniteError("level '" + probe.level_name() + "': what its finite differences are to be multiplied with is not finite: "
-                           "the adjoint, or the scale of the optimizer's step; look for a square root, logarithm or division at zero");
+      throw NonFiniteError(
+          "level '" + probe.level_name() +
+          "': what its finite differences are to be multiplied with is not finite: "
+          "the adjoint, or the scale of the optimizer's step; look for a square root, logarithm or division at zero");
   return parts;
 }
 
@@ -215,8 +219,8 @@ Tensors gap(const Tensors& a, const Tensors& b, const Tensors& inputs) {
   return result;
 }
 
-// The difference at a radius that another bears out. Where rounding is a large part of it a larger one is tried, as long as that gives the
-// same to rounding; else smaller ones, until two agree.
+// The difference at a radius that another bears out. Where rounding is a large part of it a larger one is tried, as long as that
+// gives the same to rounding; else smaller ones, until two agree.
 Difference settled_difference(Probe& probe, const Tensors& inputs, const Part& part) {
   constexpr double kStep = 10.0;
   Difference here = central_difference(probe, inputs, part.v, part.epsilon);
@@ -264,8 +268,8 @@ class DifferenceLinearization final : public Linearization {
     Tensors sum(inputs.size());
     double squares = 0.0;
     for (const Part& part : parts_of(options_, probe_, inputs, v)) {
-      Difference difference = part.doubtful ? settled_difference(probe_, inputs, part)
-                                            : central_difference(probe_, inputs, part.v, part.epsilon);
+      Difference difference =
+          part.doubtful ? settled_difference(probe_, inputs, part) : central_difference(probe_, inputs, part.v, part.epsilon);
       squares += difference.error * difference.error;
       for (std::size_t i = 0; i < sum.size(); ++i) {
         if (!difference.value[i].defined()) continue;

@@ -36,8 +36,9 @@ class Neumann final : public Solver {
       if (largest == 0.0) return z;
       if (options_.step > 0.0)
         throw Error("level '" + system.level() + "': the Neumann series diverges: with step " + number(step) + " term " +
-                    std::to_string(summary.iterations + 1) + " is longer than the one before, so the largest eigenvalue of the Hessian "
-                    "is at least " + number(largest) + "; NeumannOptions::step must be below 2 over it, or 0 to have it estimated");
+                    std::to_string(summary.iterations + 1) +
+                    " is longer than the one before, so the largest eigenvalue of the Hessian is at least " +
+                    number(largest) + "; NeumannOptions::step must be below 2 over it, or 0 to have it estimated");
       step = 1.0 / (kRoom * largest);
     }
   }
@@ -60,17 +61,18 @@ class Neumann final : public Solver {
       if (!std::isfinite(now))
         throw NonFiniteError("level '" + system.level() + "': a Hessian product in the Neumann series is not finite");
       if (now > last * (1.0 + 1e-6)) {
-        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the terms change sign, but the first that
-        // grows need not yet; of an estimated step that is not to be feared.
+        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the terms change sign, but the
+        // first that grows need not yet; of an estimated step that is not to be feared.
         if (dot(next, before) < 0.0) return (1.0 + now / last) / step;
         if (options_.step > 0.0)
           if (const double largest = largest_eigenvalue(system, next); step * largest > 2.0) return largest;
         summary.reason = SolveSummary::Reason::negative_curvature;
         summary.residual = now / size;
-        summary.warning = "level '" + system.level() + "': the Neumann series for level '" + system.upper() +
-                          "' met curvature < 0 and ends after " + std::to_string(j) + " of " + std::to_string(options_.iterations) +
-                          " terms: the level is not at a minimum along that direction; train it longer (unroll, warmup_steps), add "
-                          "weight decay to its loss, or use mlo::cg() with damping";
+        summary.warning =
+            "level '" + system.level() + "': the Neumann series for level '" + system.upper() +
+            "' met curvature < 0 and ends after " + std::to_string(j) + " of " + std::to_string(options_.iterations) +
+            " terms: the level is not at a minimum along that direction; train it longer (unroll, warmup_steps), add "
+            "weight decay to its loss, or use mlo::cg() with damping";
         break;
       }
       p = std::move(next);
@@ -81,8 +83,8 @@ class Neumann final : public Solver {
     return 0.0;
   }
 
-  // The largest by magnitude, from below, by power iterations. From the adjoint alone they would not see a direction that it has next
-  // to nothing of, and that the series brings up later.
+  // The largest by magnitude, from below, by power iterations. From the adjoint alone they would not see a direction that it has
+  // next to nothing of, and that the series brings up later.
   double largest_eigenvalue(const LinearSystem& system, const Tensors& a) const {
     auto generator = at::detail::createCPUGenerator(/*seed_val=*/1);
     Tensors v;

@@ -49,8 +49,8 @@ class Compared final : public Method {
 
 // A level below and weights of its rows above; the rows' losses of the level are given.
 struct Weighted {
-  Weighted(const Trains& trained, std::function<at::Tensor()> rows, std::function<at::Tensor()> judged, OptimizerFactory optimizer,
-           int64_t count, at::ScalarType above = at::kFloat, FiniteDifferenceOptions options = {},
+  Weighted(const Trains& trained, std::function<at::Tensor()> rows, std::function<at::Tensor()> judged,
+           OptimizerFactory optimizer, int64_t count, at::ScalarType above = at::kFloat, FiniteDifferenceOptions options = {},
            IdentityOptions identity = {}) {
     weights = (0.1 * torch::randn({count}, above)).requires_grad_();
     const at::Tensor w = weights;
@@ -89,15 +89,17 @@ int64_t dead_units(torch::nn::Sequential net, const at::Tensor& x) {
 
 }  // namespace
 
-TEST_CASE("differences under Adam hold beside units that are dead, in float32, or their estimated error says how far", "[scales]") {
+TEST_CASE("differences under Adam hold beside units that are dead, in float32, or their estimated error says how far",
+          "[scales]") {
   int64_t with_dead = 0;
   for (const uint64_t seed : {1, 2, 3, 4, 5, 6}) {
     torch::manual_seed(seed);
     auto net = relu_net();
     const at::Tensor x = torch::randn({32, 10}), y = torch::randn({32}), xv = torch::randn({32, 10}), yv = torch::randn({32});
     with_dead += dead_units(net, x) > 0 ? 1 : 0;
-    Weighted problem(trains(net), [=]() mutable { return (net->forward(x).squeeze(1) - y).square(); },
-                     [=]() mutable { return (net->forward(xv).squeeze(1) - yv).square(); }, adam({.lr = 1e-3}), 32);
+    Weighted problem(
+        trains(net), [=]() mutable { return (net->forward(x).squeeze(1) - y).square(); },
+        [=]() mutable { return (net->forward(xv).squeeze(1) - yv).square(); }, adam({.lr = 1e-3}), 32);
     for (const int64_t cycles : {1, 2, 5, 20}) {
       const Seen seen = problem.after(cycles);
       INFO("seed " << seed << ", cycles " << cycles << ", estimated " << seen.estimate);
@@ -119,8 +121,9 @@ TEST_CASE("differences under Adam hold beside rows of an embedding that no batch
     const at::Tensor rows = torch::randint(0, 20, {40}, at::kLong), y = torch::randn({40});
     const at::Tensor judged = torch::randint(0, 60, {40}, at::kLong);  // rows that the level below never uses, too
     const auto loss = [=](const at::Tensor& index) { return (at::embedding(table, index).tanh().matmul(head) - y).square(); };
-    Weighted problem(trains(table, head), [=] { return loss(rows); }, [=] { return loss(judged); },
-                     adamw_below ? adamw({.lr = 1e-2}) : adam({.lr = 1e-2}), 40);
+    Weighted problem(
+        trains(table, head), [=] { return loss(rows); }, [=] { return loss(judged); },
+        adamw_below ? adamw({.lr = 1e-2}) : adam({.lr = 1e-2}), 40);
     for (const int64_t cycles : {1, 2, 5, 20}) {
       const Seen seen = problem.after(cycles);
       INFO("cycles " << cycles << ", estimated " << seen.estimate);
@@ -136,7 +139,8 @@ TEST_CASE("a response from where the gradient is exactly zero is not lost", "[sc
   const auto seen = std::make_shared<Seen>();
   Engine engine;
   engine.add("low", Lambda(x, [=](const Batch&) { return (t * x).sum(); }),
-             {.optimizer = adam({.lr = 1e-3}), .best_response = std::make_unique<Compared>(seen, FiniteDifferenceOptions{}, IdentityOptions{})});
+             {.optimizer = adam({.lr = 1e-3}),
+              .best_response = std::make_unique<Compared>(seen, FiniteDifferenceOptions{}, IdentityOptions{})});
   engine.add("up", Lambda(t, [=](const Batch&) { return x.square().sum(); }), {.optimizer = mlo::sgd({.lr = 1e-9})});
   engine.step();
   CHECK(seen->error < 1e-3);
@@ -152,13 +156,15 @@ TEST_CASE("differences hold for a bias at zero beside weights of size 1e3 and 1e
         const double unit = large_units ? size : 1.0;
         const at::Tensor x = torch::randn({32, 12}) * (unit / size), xv = torch::randn({32, 12}) * (unit / size);
         const auto loss = [=](const at::Tensor& in) { return (((in.matmul(w) + b) / unit).tanh().sum(1) - 0.5).square(); };
-        Weighted problem(trains(w, b), [=] { return loss(x); }, [=] { return loss(xv); },
-                         adam_below ? adam({.lr = 1e-3}) : mlo::sgd({.lr = 1e-3}), 32);
+        Weighted problem(
+            trains(w, b), [=] { return loss(x); }, [=] { return loss(xv); },
+            adam_below ? adam({.lr = 1e-3}) : mlo::sgd({.lr = 1e-3}), 32);
         for (const int64_t cycles : {1, 3}) {
           const Seen seen = problem.after(cycles);
-          INFO("size " << size << ", in its units " << large_units << ", Adam " << adam_below << ", cycles " << cycles << ", estimated "
-                       << seen.estimate);
-          note("bias beside " + std::to_string(size) + (large_units ? " in its units" : "") + (adam_below ? " Adam" : " SGD"), seen);
+          INFO("size " << size << ", in its units " << large_units << ", Adam " << adam_below << ", cycles " << cycles
+                       << ", estimated " << seen.estimate);
+          note("bias beside " + std::to_string(size) + (large_units ? " in its units" : "") + (adam_below ? " Adam" : " SGD"),
+               seen);
           CHECK(seen.error < 0.01);
         }
       }
@@ -170,7 +176,8 @@ TEST_CASE("differences of a float64 level hold for a float32 level above it", "[
   const at::Tensor x = torch::randn({32, 12}, at::kDouble), xv = torch::randn({32, 12}, at::kDouble);
   const auto loss = [=](const at::Tensor& in) { return (in.matmul(w).tanh() - 0.5).square(); };
   for (const at::ScalarType above : {at::kFloat, at::kDouble}) {
-    Weighted problem(trains(w), [=] { return loss(x); }, [=] { return loss(xv); }, mlo::sgd({.lr = 0.1}), 32, above);
+    Weighted problem(
+        trains(w), [=] { return loss(x); }, [=] { return loss(xv); }, mlo::sgd({.lr = 0.1}), 32, above);
     const Seen seen = problem.after(1);
     INFO(c10::toString(above));
     note(std::string("float64 below, above ") + c10::toString(above), seen);

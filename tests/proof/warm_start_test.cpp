@@ -55,7 +55,9 @@ Worst train(int64_t inputs, int64_t hidden, at::ScalarType dtype, int64_t batch,
   const int64_t rows = 256;
   const auto options = at::TensorOptions(dtype);
   const at::Tensor x = torch::randn({rows, inputs}, options), xv = torch::randn({rows, inputs}, options);
-  const auto target = [](const at::Tensor& in) { return (in.select(1, 0) * in.select(1, 1)).sin() + 0.3 * torch::randn_like(in.select(1, 0)); };
+  const auto target = [](const at::Tensor& in) {
+    return (in.select(1, 0) * in.select(1, 1)).sin() + 0.3 * torch::randn_like(in.select(1, 0));
+  };
   const at::Tensor y = target(x), yv = target(xv);
   torch::nn::Sequential net(torch::nn::Linear(inputs, hidden), torch::nn::Tanh(), torch::nn::Linear(hidden, 1));
   net->to(dtype);
@@ -90,9 +92,10 @@ TEST_CASE("conjugate gradient stays sound where the Hessian is not definite, war
         const Worst worst = small ? train(3, 8, dtype, batch, steps) : train(20, 32, dtype, batch, steps);
         INFO((small ? "3-8-1, " : "20-32-1, ") << c10::toString(dtype) << ", batches of " << batch);
         if (std::getenv("MLO_PROOF_WORST"))
-          std::cout << (small ? "3-8-1, " : "20-32-1, ") << c10::toString(dtype) << ", batches of " << batch << ": residual <= "
-                    << worst.residual << ", warm over cold " << std::exp(worst.ratio) << ", negative curvature " << worst.negative
-                    << " of " << worst.solves << ", along the adjoint " << worst.at_once << "\n";
+          std::cout << (small ? "3-8-1, " : "20-32-1, ") << c10::toString(dtype) << ", batches of " << batch
+                    << ": residual <= " << worst.residual << ", warm over cold " << std::exp(worst.ratio)
+                    << ", negative curvature " << worst.negative << " of " << worst.solves << ", along the adjoint "
+                    << worst.at_once << "\n";
         CHECK(worst.residual <= 1.0);
         CHECK(worst.ratio <= 0.02);
         CHECK(worst.negative > 0);  // or the case shows nothing
@@ -109,7 +112,8 @@ TEST_CASE("warm starts of levels above that take turns are apart, and of a state
     const at::Tensor s = leaf(0.5), t = leaf(-0.5);
     const auto build = [&](Engine& engine) {
       engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * x.dot(h.matmul(x)) - x.dot(s * one + t * two); }),
-                 {.optimizer = mlo::sgd({.lr = 1e-3}), .best_response = cg({.max_iterations = 200, .tolerance = 1e-8, .warm_start = warm})});
+                 {.optimizer = mlo::sgd({.lr = 1e-3}),
+                  .best_response = cg({.max_iterations = 200, .tolerance = 1e-8, .warm_start = warm})});
       LevelOptions first = sgd(1e-6), second = sgd(1e-6);
       first.top = second.top = true;
       engine.add("first", Lambda(s, [=](const Batch&) { return x.dot(one) + 0.5 * s.square().sum(); }), std::move(first));
@@ -143,7 +147,8 @@ TEST_CASE("negative curvature is warned of once, by name, and a definite level s
       CHECK(watch->warnings.empty());
     } else {
       REQUIRE(watch->warnings.size() == 1);
-      CHECK_THAT(watch->warnings[0], Contains("level 'low'") && Contains("level 'up'") && Contains("curvature <= 0") && Contains("damping"));
+      CHECK_THAT(watch->warnings[0],
+                 Contains("level 'low'") && Contains("level 'up'") && Contains("curvature <= 0") && Contains("damping"));
       CHECK_FALSE(engine.summary("low").warning.empty());
     }
   }

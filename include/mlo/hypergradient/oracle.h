@@ -70,8 +70,8 @@ struct FiniteDifferenceOptions {
 
   void validate() const;
 };
-/// Central differences D(ε) = [∇L(θ+εv) − ∇L(θ−εv)] / 2ε: two first-order passes a product (relative, where one radius will not do for all of v: two
-/// or more a part, see docs/methods.md), to the targets only; for every loss that has a gradient. Refuses parameters narrower than float32.
+/// Central differences D(ε) = [∇L(θ+εv) − ∇L(θ−εv)] / 2ε: two first-order passes a product, more where one radius will not
+/// do for all of v (docs/methods.md); to the targets only; for every loss that has a gradient. Refuses types below float32.
 std::unique_ptr<Oracle> finite_difference_oracle(FiniteDifferenceOptions options = {});
 /// ‖D(ε) − D(2ε)‖ / 3 over all products: estimates the error of D(ε). Costs four first-order passes a part.
 double finite_difference_error(Probe& probe, const Tensors& targets, const Tensors& v, FiniteDifferenceOptions options = {});

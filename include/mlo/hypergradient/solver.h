@@ -55,8 +55,8 @@ class LinearSystem {
   std::string upper_;
 };
 
-/// z ≈ H⁻¹ a. A solver serves one level and may remember (warm start); what it remembers is in its state. Levels above whose sweeps
-/// come by in turn ask for different `a`: what it remembers of one (LinearSystem::upper) is nothing to the others.
+/// z ≈ H⁻¹ a. A solver serves one level and may remember (warm start); what it remembers is in its state. Levels above whose
+/// sweeps come by in turn ask for different `a`: what it remembers of one (LinearSystem::upper) is nothing to the others.
 class Solver {
  public:
   virtual ~Solver() = default;
