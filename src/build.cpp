@@ -44,9 +44,8 @@ class Untouched {
   const Tensors untrained_;
 };
 
-// The loss on all of a step's micro-batches without gradients.
+// The loss on all of a step's micro-batches, replayed.
 double value(Level& level, std::vector<Draw>& draws, const Untouched& untouched) {
-  const at::NoGradGuard no_grad;
   untouched.buffers_again();
   double sum = 0.0;
   for (Draw& draw : draws) sum += evaluate(level, draw, /*replay=*/true).loss.item<double>();
@@ -109,6 +108,7 @@ void Engine::Body::build() {
   check_early_stopping();
   order_levels();
   levels.collect();
+  const Thawed thawed(levels);
 
   graph.nodes.assign(levels.size(), {});
   tops.clear();
@@ -149,7 +149,6 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
   const int64_t version = levels.version();
   double first = 0.0;
   for (Draw& draw : draws) {
-    const at::AutoGradMode with_gradients(true);
     const Evaluation evaluation = evaluate(level, draw, /*replay=*/false);
     first += evaluation.loss.item<double>();
     if (levels.version() != version)
@@ -170,6 +169,15 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
       throw LossError(where(level) + ": the loss changes on replay: " + number(first) + ", then " + number(again) +
                       " with the same parameters, buffers, batch and random state. Draw random numbers only from LibTorch's "
                       "default generators, keep no state between calls, wrap discrete choices in mlo::replayed");
+    // A loss that takes gradients itself needs them on in every evaluation, and so does one that computes its value another way
+    // without them, for a replay has to find the step's bits.
+    levels.set_all_gradients(false);
+    try {
+      level.takes_gradients = std::abs(value(level, draws, untouched) - first) > room;
+    } catch (const std::exception&) {
+      level.takes_gradients = true;
+    }
+    levels.set_all_gradients(true);
     // A value that depends on a level without a graph to it would silently lose a term.
     for (const auto& other : levels.all) {
       if (other->index == level.index || is_constant(level, *other)) continue;
@@ -178,8 +186,8 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
         if (!reached_parameters[other->index][p]) rest.push_back(p);
       const auto changes = [&](const std::vector<std::size_t>& perturbed) {
         const Rewind back(other->parameters, other->values.freeze(), other->scratch);
-        const at::NoGradGuard no_grad;
         for (const std::size_t p : perturbed) {
+          const at::NoGradGuard no_grad;
           const auto& parameter = other->parameters[p];
           const double size =
               std::max(0.1, norm({parameter}) / std::sqrt(std::max<double>(1.0, static_cast<double>(parameter.numel()))));
@@ -244,9 +252,11 @@ void Engine::Body::plan() {
     level->value_reads = node.reads;
     level->value_reads.insert(level->value_reads.end(), node.constants.begin(), node.constants.end());
     const auto order = graph.responding(level->index);
-    if (order.empty() && !level->trains_itself)
-      throw LossError(where(*level) + ": the loss is detached: it depends on no parameter this level trains, neither directly nor "
-                      "through a level below that reads it; remove detach() and no-grad blocks on the way");
+    if (order.empty() && !level->trains_itself && !level->makes_gradient)
+      throw LossError(where(*level) +
+                      ": the loss is detached: it depends on no parameter this level trains, neither directly nor "
+                      "through a level below that reads it; remove detach() and no-grad blocks on the way, or, where "
+                      "on_gradient makes the gradient, name the levels whose values the loss uses (LevelOptions::constant)");
     level->differentiated.assign(levels.size(), 0);
     level->differentiated[level->index] = 1;
     for (const std::size_t k : order) {
@@ -263,9 +273,18 @@ void Engine::Body::plan() {
     if (!reaches_top) {
       std::string names;
       for (const std::size_t top : tops) names += (names.empty() ? "" : ", ") + quoted(levels[top].name);
-      throw ConfigError("from level " + quoted(level->name) + " no top level can be reached: neither " + names +
-                        " nor a level it reads depends on its parameters, so it would never step. Use them in a loss, remove the "
-                        "level, or mark it LevelOptions::top\n" + graph.to_string());
+      throw ConfigError(
+          "from level " + quoted(level->name) +
+          " no top level can be reached, so it would never step: no graph leads to its "
+          "parameters from the loss of " +
+          names +
+          " or of a level that it uses, and these losses did not change when the "
+          "parameters were perturbed by a hundredth. Use them in a loss. If one uses them but is piecewise constant (an "
+          "accuracy, an argmax), say so there: LevelOptions::constant = {\"" +
+          level->name +
+          "\"}. Else remove the level, or mark it "
+          "LevelOptions::top\n" +
+          graph.to_string());
     }
     if (level->sweepers.empty()) {
       level->needs = {};
@@ -298,14 +317,14 @@ void Engine::Body::check_method(Level& upper, Level& level) {
   if (needs.differences && !built) check_constants(upper, level);
   if (needs.second_order || needs.forward_mode) {
     const Untouched untouched(levels, level);
-    const at::AutoGradMode with_gradients(true);
+    const at::AutoGradMode with_gradients(true);  // around the gradients that are taken of the losses
     std::vector<Draw>& draws = built ? level.last_draws : level.pending;
     if (needs.second_order) check_attention(level, who, draws);
     if (needs.forward_mode) {
       // Along the parameters themselves: any direction does to see what the loss is made of.
       const SecondOrderGuard attention(true);
       const Tensors& targets = upper.sweep->targets(level.index);
-      levels.set_gradients_for(targets);
+      levels.set_gradients_for(level, targets);
       for (Draw& draw : draws) product_by_duals(level, draw, clone(level.parameters), targets);
       levels.set_all_gradients(true);
     }
@@ -353,7 +372,7 @@ void Engine::Body::check_constants(Level& upper, Level& level) {
   Draw draw = level.pending.front();
   draw.untrained = levels.untrained.snapshot();
 
-  levels.set_gradients_for(level.parameters);
+  levels.set_gradients_for(level, level.parameters);
   Tensors slope;
   {
     const at::AutoGradMode with_gradients(true);
@@ -472,6 +491,7 @@ void Engine::Body::check_trajectory(Level& upper, Level& level) {
 void Engine::Body::look_at_reads_again() {
   const Graph before = graph;
   const Exclusive exclusive(*this);
+  const Thawed thawed(levels);
   for (const auto& level : levels.all) {
     const Graph::Node& node = graph.nodes[level->index];
     const bool knows_all = node.reads.size() + node.constants.size() + 1 == levels.size();

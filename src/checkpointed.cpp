@@ -3,6 +3,7 @@
 #include "mlo/checkpointed.h"
 
 #include "choices.h"
+#include "mlo/error.h"
 #include "random.h"
 
 #include <ATen/autocast_mode.h>
@@ -82,9 +83,10 @@ class Unfrozen {
 
 struct CheckpointedBackward final : torch::autograd::Node {
   variable_list apply(variable_list&& gradients) override {
-    TORCH_CHECK(
-        f,
-        "mlo::checkpointed: its backward is called a second time after its buffers were freed; retain the graph the first time");
+    if (!f)
+      throw LossError(
+          "mlo::checkpointed: its backward is called a second time after its buffers were freed; retain the graph the first "
+          "time");
     variable_list result(saved.size());
     if (!gradients[0].defined()) return result;
     const bool again = at::GradMode::is_enabled();  // create_graph: this derivative is to be differentiated, too

@@ -20,6 +20,12 @@ bool is_folder(const std::filesystem::path& path) {
   return std::filesystem::is_directory(path, unknown);
 }
 
+// The public calls, around which nothing of LibTorch's own comes out. What belongs to a level has been named further in.
+template <class Call>
+decltype(auto) guarded(const char* name, const Call& call) {
+  return naming<Error>([name] { return std::string("Engine::") + name; }, call);
+}
+
 }  // namespace
 
 void LevelOptions::validate(const std::string& level) const {
@@ -64,12 +70,18 @@ std::atomic<const void*> Exclusive::active = nullptr;
 
 Exclusive::Exclusive(Engine::Body& body) : levels_(body.levels) {
   body.check_usable();
+  if (c10::InferenceMode::is_enabled())
+    throw ConfigError(
+        "the engine was called under c10::InferenceMode, in which nothing has a gradient; leave it before the engine is "
+        "called (the scope of the guard), or use at::NoGradGuard for what is yours");
   const void* nobody = nullptr;
   outermost_ = active.compare_exchange_strong(nobody, &body);
   if (!outermost_ && nobody != &body)
     throw Error("another engine of this process is stepping; LibTorch's random generators and attention switches are "
                 "process-wide, so one engine steps at a time: wait for the other, or use a process for each");
-  if (outermost_) generators_.emplace();
+  if (!outermost_) return;
+  generators_.emplace();
+  levels_.look_at_frozen();
 }
 
 Exclusive::~Exclusive() {
@@ -93,7 +105,8 @@ void Engine::add_level(std::string name, std::shared_ptr<Problem> problem, Level
   for (const auto& level : body.levels.all)
     if (level->name == name) throw ConfigError("two levels are called '" + name + "'; names must differ");
   if (!options.best_response) options.best_response = one_step();
-  auto level = std::make_unique<Level>(std::move(name), std::move(problem), std::move(options));
+  auto level = naming<ConfigError>([&] { return "level '" + name + "'"; },
+                                   [&] { return std::make_unique<Level>(name, std::move(problem), std::move(options)); });
 
   std::unordered_map<const void*, std::string> trained;
   for (const auto& other : body.levels.all)
@@ -113,37 +126,47 @@ void Engine::add(std::shared_ptr<Callback> callback) {
   body_->callbacks.push_back(std::move(callback));
 }
 
-void Engine::build() { body_->build(); }
-RunSummary Engine::run() { return body_->run(); }
+void Engine::build() {
+  guarded("build", [this] { body_->build(); });
+}
+RunSummary Engine::run() {
+  return guarded("run", [this] { return body_->run(); });
+}
 
 void Engine::step() {
-  body_->build();
-  const Exclusive exclusive(*body_);
-  body_->step();
+  guarded("step", [this] {
+    body_->build();
+    const Exclusive exclusive(*body_);
+    body_->step();
+  });
 }
 
 Tensors Engine::hypergradient(const std::string& name) {
-  body_->build();
-  const Exclusive exclusive(*body_);
-  Level& level = body_->levels.find(name);
-  body_->check_parameters();
-  body_->begin_cycle();
-  body_->advance_below(level);
-  Tensors total = body_->total_gradient(level, nullptr);
-  for (std::size_t i = 0; i < total.size(); ++i)
-    if (!total[i].defined()) total[i] = at::zeros_like(level.parameters[i].detach());
-  return total;
+  return guarded("hypergradient", [&] {
+    body_->build();
+    const Exclusive exclusive(*body_);
+    Level& level = body_->levels.find(name);
+    body_->check_parameters();
+    body_->begin_cycle();
+    body_->advance_below(level);
+    Tensors total = body_->total_gradient(level, nullptr);
+    for (std::size_t i = 0; i < total.size(); ++i)
+      if (!total[i].defined()) total[i] = at::zeros_like(level.parameters[i].detach());
+    return total;
+  });
 }
 
 std::map<std::string, double> Engine::validate() {
-  body_->build();
-  return body_->validate();
+  return guarded("validate", [this] {
+    body_->build();
+    return body_->validate();
+  });
 }
 
 void Engine::request_stop() noexcept { body_->stop_requested = true; }
 
 const Graph& Engine::graph() {
-  body_->build();
+  build();
   return body_->graph;
 }
 
@@ -174,17 +197,23 @@ int64_t Engine::steps_taken() const { return body_->steps; }
 const EngineOptions& Engine::options() const { return body_->options; }
 
 State Engine::state() const {
-  body_->check_usable();
-  body_->build();
-  return body_->state();
+  return guarded("state", [this] {
+    body_->check_usable();
+    body_->build();
+    return body_->state();
+  });
 }
 void Engine::load_state(const State& state, const LoadOptions& options) {
-  body_->build();
-  body_->load_state(state, options);
+  guarded("load_state", [&] {
+    body_->build();
+    body_->load_state(state, options);
+  });
 }
-void Engine::save(const std::filesystem::path& file) const { write_checkpoint(file, state(), body_->options.checkpoint_sink); }
+void Engine::save(const std::filesystem::path& file) const {
+  guarded("save", [&] { write_checkpoint(file, state(), body_->options.checkpoint_sink); });
+}
 void Engine::load(const std::filesystem::path& file, const LoadOptions& options) {
-  load_state(read_checkpoint(file), options);
+  guarded("load", [&] { load_state(read_checkpoint(file), options); });
 }
 
 void Engine::Body::check_usable() const {
@@ -201,7 +230,7 @@ void Engine::Body::check_usable() const {
 
 void Engine::Body::warn(const std::string& what, const std::string& text) {
   if (!warned.insert(what).second) return;
-  for (const auto& callback : callbacks) callback->on_warning(text);
+  tell("on_warning", [&](Callback& callback) { callback.on_warning(text); });
 }
 
 RunSummary Engine::Body::run() {
@@ -210,7 +239,7 @@ RunSummary Engine::Body::run() {
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [start] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   const bool timed = std::isfinite(options.seconds);
-  for (const auto& callback : callbacks) callback->on_start(self);
+  tell("on_start", [&](Callback& callback) { callback.on_start(self); });
 
   RunSummary summary;
   while (true) {
@@ -230,12 +259,12 @@ RunSummary Engine::Body::run() {
     step();
     if (!callbacks.empty()) {
       const StepReport report{steps, options.steps, elapsed(), self};
-      for (const auto& callback : callbacks) callback->on_step(report);
+      tell("on_step", [&](Callback& callback) { callback.on_step(report); });
     }
     if (options.validate_every > 0 && steps % options.validate_every == 0) {
       ValidationReport report{steps, validate(), false};
       report.best = judge(report.metrics);
-      for (const auto& callback : callbacks) callback->on_validation(self, report);
+      tell("on_validation", [&](Callback& callback) { callback.on_validation(self, report); });
       look_at_reads_again();
     }
     if (options.checkpoint_every > 0 && steps % options.checkpoint_every == 0 && steps < options.steps)
@@ -244,7 +273,7 @@ RunSummary Engine::Body::run() {
   if (!options.checkpoint.empty()) self.save(options.checkpoint);
   summary.steps = steps;
   summary.seconds = elapsed();
-  for (const auto& callback : callbacks) callback->on_stop(self, to_string(summary.reason));
+  tell("on_stop", [&](Callback& callback) { callback.on_stop(self, to_string(summary.reason)); });
   return summary;
 }
 
@@ -261,7 +290,8 @@ std::map<std::string, double> Engine::Body::validate() {
   std::map<std::string, double> metrics;
   for (const auto& level : levels.all) {
     seed_generators(stream_key(options.seed, level->stream, steps, /*micro_batch=*/-2));
-    for (const auto& [name, value] : level->problem->validate()) metrics[level->name + "." + name] = value;
+    const auto numbers = naming<Error>([&] { return where(*level) + ": validate"; }, [&] { return level->problem->validate(); });
+    for (const auto& [name, value] : numbers) metrics[level->name + "." + name] = value;
   }
   return metrics;
 }

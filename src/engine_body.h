@@ -1,7 +1,9 @@
 #pragma once
 
 #include "level.h"
+#include "libtorch_error.h"
 #include "mlo/engine.h"
+#include "mlo/error.h"
 #include "random.h"
 
 #include <atomic>
@@ -63,6 +65,13 @@ struct Engine::Body {
   Tensors total_gradient(Level& level, StepRecord* record);
   at::Tensor direct_gradient(Level& level, Draw& draw, const Tensors& wrt, StepRecord* keep, Tensors& gradient);
   void apply(Level& level, Tensors gradient, StepRecord* record);
+  /// Calls a hook of the problem's: requires_grad is as the user has set it, and what he changes counts from then on.
+  template <class Call>
+  void hook(Level& level, const char* name, const Call& call) {
+    levels.set_all_gradients(true);
+    naming<Error>([&] { return where(level) + ": " + name; }, call);
+    levels.look_at_frozen();
+  }
   std::vector<Draw> draw(Level& level);
   Batch next_batch(Level& level);
   void step();
@@ -70,6 +79,11 @@ struct Engine::Body {
   // engine.cpp
   void check_usable() const;
   RunSummary run();
+  template <class Call>
+  void tell(const char* what, const Call& call) const {
+    for (const auto& callback : callbacks)
+      naming<Error>([what] { return std::string("Engine::run: a callback's ") + what; }, [&] { call(*callback); });
+  }
   std::map<std::string, double> validate();
   bool judge(const std::map<std::string, double>& metrics);
   bool out_of_patience() const;
@@ -98,7 +112,7 @@ struct EngineAccess {
 };
 
 /// While one engine evaluates losses no other may: LibTorch's generators and attention switches belong to the process. Entering
-/// again from the same engine is fine. Puts the generators and every requires_grad back at the end.
+/// again from the same engine is fine. Puts the generators and every requires_grad back at the end, as the user has set it.
 class Exclusive {
  public:
   explicit Exclusive(Engine::Body& body);

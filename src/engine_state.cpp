@@ -255,8 +255,7 @@ void Engine::Body::load_state(const State& incoming, const LoadOptions& load) {
   const State before = state();
   const uint64_t seed = options.seed;
   const auto words = [](const std::exception& error) {
-    const auto* of_libtorch = dynamic_cast<const c10::Error*>(&error);
-    return std::string(of_libtorch ? of_libtorch->what_without_backtrace() : error.what());
+    return is_libtorch(error) ? words_of(error) : std::string(error.what());
   };
   try {
     apply_state(incoming, changed);

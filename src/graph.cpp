@@ -13,14 +13,22 @@ using Marks = std::vector<char>;
 // Top levels are peers: none stands below another, so none responds to another.
 bool stands_below(const Graph& graph, std::size_t k, std::size_t u) { return k < u && !graph.nodes[k].top; }
 
-// Levels that `from` reaches by reads, going on only through levels below u.
-Marks reached(const Graph& graph, std::size_t from, std::size_t u) {
+// What a level uses of others: what it reads, and with `constants` also what it takes as constant.
+Indices used(const Graph& graph, std::size_t level, bool constants) {
+  const Graph::Node& node = graph.nodes[level];
+  Indices result = node.reads;
+  if (constants) result.insert(result.end(), node.constants.begin(), node.constants.end());
+  return result;
+}
+
+// Levels that `from` reaches by what is used, going on only through levels below u.
+Marks reached(const Graph& graph, std::size_t from, std::size_t u, bool constants = false) {
   Marks marks(graph.nodes.size(), 0);
   Indices open = {from};
   while (!open.empty()) {
     const std::size_t node = open.back();
     open.pop_back();
-    for (const std::size_t read : graph.nodes[node].reads) {
+    for (const std::size_t read : used(graph, node, constants)) {
       if (marks[read]) continue;
       marks[read] = 1;
       if (stands_below(graph, read, u)) open.push_back(read);
@@ -29,15 +37,15 @@ Marks reached(const Graph& graph, std::size_t from, std::size_t u) {
   return marks;
 }
 
-// The members, those that are read by others before those that read them (`first_read`), or the other way round; a circle
+// The members, those that are used by others before those that use them (`first_read`), or the other way round; a circle
 // is left over in `circle`. Ties in the order of the levels.
-Indices topological(const Graph& graph, Indices members, bool first_read, Indices& circle) {
+Indices topological(const Graph& graph, Indices members, bool first_read, Indices& circle, bool constants = false) {
   Indices order;
   while (!members.empty()) {
     const auto free = std::find_if(members.begin(), members.end(), [&](std::size_t candidate) {
       return std::none_of(members.begin(), members.end(), [&](std::size_t other) {
         if (other == candidate) return false;
-        const auto& reads = graph.nodes[first_read ? candidate : other].reads;
+        const Indices reads = used(graph, first_read ? candidate : other, constants);
         return std::find(reads.begin(), reads.end(), first_read ? other : candidate) != reads.end();
       });
     });
@@ -79,13 +87,15 @@ std::vector<std::size_t> Graph::responding(std::size_t u) const {
 }
 
 std::vector<std::size_t> Graph::below(std::size_t u) const {
-  const Marks from_u = reached(*this, u, u);
+  const Marks from_u = reached(*this, u, u, /*constants=*/true);
   Indices members;
   for (std::size_t k = 0; k < u; ++k)
     if (stands_below(*this, k, u) && from_u[k]) members.push_back(k);
-  Indices circle;
-  Indices order = topological(*this, members, /*first_read=*/true, circle);
-  order.insert(order.end(), circle.begin(), circle.end());
+  // In a circle of reads and constants the reads alone say who comes first, in a circle of reads the order of the levels.
+  Indices circle, rest;
+  Indices order = topological(*this, members, /*first_read=*/true, circle, /*constants=*/true);
+  for (const std::size_t member : topological(*this, circle, /*first_read=*/true, rest)) order.push_back(member);
+  order.insert(order.end(), rest.begin(), rest.end());
   return order;
 }
 

@@ -3,14 +3,17 @@
 #include "level.h"
 
 #include "choices.h"
+#include "gradients.h"
 #include "hypergradient/dual_numbers.h"
 #include "hypergradient/sweep.h"
+#include "libtorch_error.h"
 #include "mlo/error.h"
 #include "optim/settings.h"
 #include "random.h"
 #include "text.h"
 
 #include <ATen/Context.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
@@ -32,6 +35,8 @@ namespace {
 // Returns its value.
 double check_loss(const Level& level, const at::Tensor& loss) {
   if (!loss.defined()) throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
+  if (loss.is_meta())
+    throw LossError(where(level) + ": the loss lies on the meta device and has no value; put modules and batches on a real one");
   if (loss.numel() != 1)
     throw LossError(where(level) + ": the loss has shape " + c10::str(loss.sizes()) +
                     "; return a scalar, for example loss.mean()");
@@ -47,6 +52,63 @@ double check_loss(const Level& level, const at::Tensor& loss) {
     throw NonFiniteError(where(level) + ": the loss is " + number(value) +
                          "; lower the learning rate, clip the gradient or check the data");
   return value;
+}
+
+void check_metrics(const Level& level, const Evaluation& evaluation) {
+  for (const auto& [name, metric] : evaluation.metrics)
+    if (!metric.defined() || metric.numel() != 1)
+      throw LossError(where(level) + ": the metric '" + name + "' " +
+                      (metric.defined() ? "has shape " + c10::str(metric.sizes()) : std::string("is an undefined tensor")) +
+                      "; return a scalar beside the loss");
+}
+
+void check_parameter(const std::string& who, const at::Tensor& parameter) {
+  const auto refuse = [&who](const std::string& what) { throw ConfigError(who + what); };
+  if (!at::isFloatingType(parameter.scalar_type()))
+    refuse(std::string(" is of type ") + c10::toString(parameter.scalar_type()) + "; a trained parameter is floating point");
+  if (parameter.is_meta()) refuse(" lies on the meta device and has no values; make it on a real one before Engine::add");
+  if (parameter.is_inference()) refuse(" was made under c10::InferenceMode and cannot be trained; make it outside");
+  if (parameter.layout() != at::kStrided)
+    refuse(c10::str(" has the layout ", parameter.layout(), "; a trained parameter is dense, as to_dense() makes it"));
+  if (at::has_internal_overlap(parameter) == at::MemOverlap::Yes)
+    refuse(c10::str(" of shape ", parameter.sizes(),
+                    " is expanded: some of its elements are one number in memory, which no step can "
+                    "write; train what it was expanded from, or its clone()"));
+}
+
+}  // namespace
+
+namespace {
+
+// Calls the user's loss, or what stands for it.
+template <class Call>
+auto calling_loss(const Level& level, const char* what, const Batch& batch, const Call& call) {
+  try {
+    return naming<LossError>([&] { return where(level) + ": " + what; }, call);
+  } catch (const std::out_of_range& error) {
+    // Batch::operator[], most likely; the words are those of std::vector::at.
+    if (std::string_view(error.what()).find("_M_range_check") == std::string_view::npos) throw;
+    std::throw_with_nested(LossError(where(level) + ": " + what + " asked for an element that is not there (" + error.what() +
+                                     "); its batch has " + std::to_string(batch.size()) +
+                                     (batch.size() == 1 ? " tensor" : " tensors") +
+                                     ", those of LevelOptions::data in their order"));
+  }
+}
+
+// What a problem knows of a parameter that the user has frozen is not asked for.
+void forget_frozen(Tensors& derivatives, const Tensors& wrt) {
+  for (std::size_t i = 0; i < wrt.size(); ++i)
+    if (!wrt[i].requires_grad()) derivatives[i].reset();
+}
+
+[[noreturn]] void refuse_sparse(const Level& level, const at::Tensor& parameter) {
+  std::string name = c10::str("a parameter of shape ", parameter.sizes());
+  for (std::size_t i = 0; i < level.parameters.size(); ++i)
+    if (level.parameters[i].is_same(parameter)) name = "parameter '" + level.parameter_names[i] + "'";
+  throw UnsupportedError(
+      where(level) + ": the gradient of " + name +
+      " is sparse, and clipping, optimizers and hypergradients here are for dense ones; make the embedding with "
+      "torch::nn::EmbeddingOptions::sparse(false)");
 }
 
 }  // namespace
@@ -65,9 +127,7 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
   std::unordered_set<const void*> seen;  // a tied parameter counts once
   for (const auto& [parameter_name, parameter] : problem->trained().parameters()) {
     if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
-    if (!at::isFloatingType(parameter.scalar_type()))
-      throw ConfigError("level '" + name + "': parameter '" + parameter_name + "' is of type " +
-                        c10::toString(parameter.scalar_type()) + "; a trained parameter is floating point");
+    check_parameter("level '" + name + "': parameter '" + parameter_name + "'", parameter);
     parameter_names.push_back(parameter_name);
     parameters.push_back(parameter);
     metas_.push_back({parameter.sizes().vec(), parameter.scalar_type(), parameter.device()});
@@ -83,8 +143,11 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
                           "' of type " + c10::toString(parameters[i].scalar_type()) +
                           "; it is for parameters in float32, which stay so");
   values = Values(parameters);
+  frozen.assign(parameters.size(), 0);
+  makes_gradient = !options.constant.empty();
 
-  optimizer = options.optimizer(parameters);
+  optimizer = naming<ConfigError>([this] { return "level '" + name + "': the optimizer"; },
+                                  [this] { return options.optimizer(parameters); });
   if (!optimizer) throw ConfigError("level '" + name + "': the optimizer factory returned nothing");
   for (auto& group : optimizer->param_groups()) base_learning_rates.push_back(group.options().get_lr());
   optimizer_settings = detail::settings_of(*optimizer);
@@ -110,8 +173,12 @@ void Level::check_parameters() const {
 
 void Level::set_gradients(bool on) {
   if (gradients_on == on) return;
-  for (const auto& parameter : parameters) parameter.set_requires_grad(on);
+  for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].set_requires_grad(on && !frozen[i]);
   gradients_on = on;
+}
+
+void Level::look_at_frozen() {
+  for (std::size_t i = 0; i < parameters.size(); ++i) frozen[i] = parameters[i].requires_grad() ? 0 : 1;
 }
 
 std::vector<double> Level::learning_rates() const {
@@ -144,6 +211,12 @@ void Levels::collect() {
   owner_.clear();
   std::unordered_set<const void*> seen;
   Tensors frozen;
+  // Each after all below it, turned round at the end.
+  const std::function<void(const std::shared_ptr<torch::nn::Module>&)> collect_module = [&](const auto& module) {
+    if (!seen.insert(module.get()).second) return;
+    for (const auto& child : module->children()) collect_module(child);
+    modules.push_back(module);
+  };
   for (const auto& level : all)
     for (const auto& parameter : level->parameters) owner_[parameter.unsafeGetTensorImpl()] = level.get();
   const auto add_frozen = [&](const at::Tensor& parameter) {
@@ -153,8 +226,7 @@ void Levels::collect() {
   for (const auto& level : all) {
     for (const auto& [name, parameter] : level->problem->trained().parameters()) add_frozen(parameter);
     for (const auto& root : level->problem->trained().modules()) {
-      for (const auto& module : root->modules())
-        if (seen.insert(module.get()).second) modules.push_back(module.get());
+      collect_module(root);
       for (const auto& buffer : root->buffers())
         if (buffer.defined() && seen.insert(buffer.unsafeGetTensorImpl()).second) untrained.add(buffer, /*buffer=*/true);
       for (const auto& parameter : root->parameters())
@@ -162,9 +234,10 @@ void Levels::collect() {
     }
   }
   for (const auto& parameter : frozen) untrained.add(parameter, /*buffer=*/false);
+  std::reverse(modules.begin(), modules.end());
 }
 
-void Levels::set_gradients_for(const Tensors& wrt, const Tensors& also) {
+void Levels::set_gradients_for(const Level& level, const Tensors& wrt, const Tensors& also) {
   std::vector<char> wanted(all.size(), 0);
   for (const auto* list : {&wrt, &also}) {
     for (const auto& tensor : *list) {
@@ -172,15 +245,19 @@ void Levels::set_gradients_for(const Tensors& wrt, const Tensors& also) {
       if (owner != owner_.end()) wanted[owner->second->index] = 1;
     }
   }
-  set_gradients(wanted);
+  set_gradients(level, wanted);
 }
 
-void Levels::set_gradients(const std::vector<char>& on) {
-  for (const auto& level : all) level->set_gradients(on[level->index] != 0);
+void Levels::set_gradients(const Level& level, const std::vector<char>& on) {
+  for (const auto& other : all) other->set_gradients(level.takes_gradients || on[other->index] != 0);
 }
 
 void Levels::set_all_gradients(bool on) {
   for (const auto& level : all) level->set_gradients(on);
+}
+
+void Levels::look_at_frozen() {
+  for (const auto& level : all) level->look_at_frozen();
 }
 
 int64_t Levels::version() const {
@@ -197,9 +274,23 @@ std::vector<char> Levels::modes() const {
 }
 
 void Levels::set_modes(const std::vector<char>& modes) {
-  // train(bool) recurses; submodules come after their parents, so each ends with its own mode.
-  for (std::size_t i = 0; i < modules.size(); ++i)
-    if (modules[i]->is_training() != (modes[i] != 0)) modules[i]->train(modes[i] != 0);
+  // train(bool) recurses, so what is above comes first. A user's own train may reach modules that are not below, hence again.
+  for (std::size_t pass = 0; pass <= modules.size() && this->modes() != modes; ++pass)
+    for (std::size_t i = 0; i < modules.size(); ++i)
+      if (modules[i]->is_training() != (modes[i] != 0)) modules[i]->train(modes[i] != 0);
+}
+
+Thawed::Thawed(Levels& levels) : levels_(levels) {
+  levels.set_all_gradients(false);
+  for (const auto& level : levels.all)
+    frozen_.push_back(std::exchange(level->frozen, std::vector<char>(level->parameters.size(), 0)));
+  levels.set_all_gradients(true);
+}
+
+Thawed::~Thawed() {
+  levels_.set_all_gradients(false);
+  for (std::size_t i = 0; i < frozen_.size(); ++i) levels_[i].frozen = std::move(frozen_[i]);
+  levels_.set_all_gradients(true);
 }
 
 Autocast::Autocast(const Level& level)
@@ -219,11 +310,12 @@ Autocast::~Autocast() {
 }
 
 Evaluation evaluate(Level& level, Draw& draw, bool replay) {
+  const at::AutoGradMode with_gradients(true);
   seed_generators(draw.seed);
   ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   ++level.counters.forwards;
   const Autocast autocast(level);
-  Evaluation result = level.problem->loss(draw.batch);
+  Evaluation result = calling_loss(level, "the loss", draw.batch, [&] { return level.problem->loss(draw.batch); });
   // Its cache of converted weights would outlive the values it was made from.
   if (at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA))
     at::autocast::clear_cache();
@@ -231,6 +323,7 @@ Evaluation evaluate(Level& level, Draw& draw, bool replay) {
   tape.finish();
   const double value = check_loss(level, result.loss);
   if (!replay) draw.loss = value;
+  check_metrics(level, result);
   return result;
 }
 
@@ -239,7 +332,8 @@ std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, 
   seed_generators(draw.seed);
   ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   gradient.assign(wrt.size(), {});
-  std::optional<Evaluation> result = level.analytic->gradient(draw.batch, wrt, gradient);
+  std::optional<Evaluation> result = calling_loss(level, "AnalyticDerivatives::gradient", draw.batch,
+                                                  [&] { return level.analytic->gradient(draw.batch, wrt, gradient); });
   if (!result) return result;
   ++level.counters.forwards;
   ++level.counters.backwards;
@@ -247,7 +341,9 @@ std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, 
     throw LossError(where(level) + ": AnalyticDerivatives::gradient made " + std::to_string(gradient.size()) + " tensors for " +
                     std::to_string(wrt.size()) + " in wrt; set one each (undefined for zero)");
   tape.finish();
+  forget_frozen(gradient, wrt);
   const double value = check_loss(level, result->loss);
+  check_metrics(level, *result);
   if (!replay) draw.loss = value;
   return result;
 }
@@ -256,10 +352,12 @@ Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors&
   seed_generators(draw.seed);
   ChoiceTape tape(draw.choices, /*replay=*/true, level.name, draw.seed);  // a product may need fewer choices than the loss
   const at::NoGradGuard no_grad;
-  Tensors product = level.analytic->product(draw.batch, v, wrt);
+  Tensors product = calling_loss(level, "AnalyticDerivatives::product", draw.batch,
+                                 [&] { return level.analytic->product(draw.batch, v, wrt); });
   if (product.size() != wrt.size())
     throw LossError("level '" + level.name + "': AnalyticDerivatives::product returned " + std::to_string(product.size()) +
                     " tensors for " + std::to_string(wrt.size()) + " in wrt; return one each (undefined for zero)");
+  forget_frozen(product, wrt);
   return product;
 }
 
@@ -276,8 +374,15 @@ Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tenso
     evaluation = evaluate(level, draw, /*replay=*/true);
     tangent = duals.tangent(evaluation->loss);
     if (value) *value = value_of(evaluation->loss);
-  } catch (const c10::NotImplementedError& error) {
-    refuse(std::string("needs forward derivatives that LibTorch does not have (") + error.what_without_backtrace() + ")");
+  } catch (const Error& error) {
+    // A loss that has been evaluated without dual numbers, and now fails in LibTorch.
+    try {
+      std::rethrow_if_nested(error);
+    } catch (const std::exception& inner) {
+      if (is_libtorch(inner)) refuse("needs forward derivatives that LibTorch does not have (" + words_of(inner) + ")");
+    } catch (...) {
+    }
+    throw;
   }
   if (!tangent.defined() || !tangent.requires_grad()) return Tensors(wrt.size());
   if (const std::string node = not_differentiable_after_forward(evaluation->loss, tangent); !node.empty())
@@ -291,7 +396,11 @@ Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tenso
 
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph) {
   ++level.counters.backwards;
-  return torch::autograd::grad({loss}, wrt, {}, create_graph, create_graph, /*allow_unused=*/true);
+  Tensors result = naming<LossError>([&level] { return where(level) + ": the gradient of the loss"; },
+                                     [&] { return gradients({loss}, wrt, {}, create_graph, create_graph); });
+  for (std::size_t i = 0; i < wrt.size(); ++i)
+    if (result[i].defined() && result[i].layout() != at::kStrided) refuse_sparse(level, wrt[i]);
+  return result;
 }
 
 SecondOrderGuard::SecondOrderGuard(bool on)

@@ -35,6 +35,9 @@ class Level {
   Values values;
   Tensors scratch;  // for Rewind
   bool gradients_on = true;
+  std::vector<char> frozen;      // by parameter: switched off by the user, so that it is a constant for now
+  bool makes_gradient = false;   // its loss uses declared values and may be on no graph: on_gradient makes the gradient
+  bool takes_gradients = false;  // its loss is another one, or none, where gradients are off
 
   std::shared_ptr<torch::optim::Optimizer> optimizer;
   std::vector<double> base_learning_rates;
@@ -68,6 +71,7 @@ class Level {
   int64_t batches = 0;  // handed out by its data
   int64_t epoch = 0;
   at::Tensor last_loss;
+  bool detached = false;  // its last loss was on no graph
   std::vector<std::pair<std::string, at::Tensor>> last_metrics;
 
   /// Lets go of the records that no sweep can ask for any more.
@@ -75,7 +79,10 @@ class Level {
 
   /// Throws ConfigError if a parameter is not what it was when the level was added.
   void check_parameters() const;
+  /// requires_grad of its parameters, but for those that are frozen.
   void set_gradients(bool on);
+  /// Takes for frozen what the user has switched off. Only while gradients are on: then nobody else has.
+  void look_at_frozen();
   /// Of each parameter, as the optimizer's groups say now.
   std::vector<double> learning_rates() const;
 
@@ -92,8 +99,8 @@ class Level {
 class Levels {
  public:
   std::vector<std::unique_ptr<Level>> all;
-  Untrained untrained;                         // buffers and frozen parameters of every level's modules
-  std::vector<torch::nn::Module*> modules;     // and all their submodules
+  Untrained untrained;                                      // buffers and frozen parameters of every level's modules
+  std::vector<std::shared_ptr<torch::nn::Module>> modules;  // and all their submodules, each before those below it
 
   Level& operator[](std::size_t i) const { return *all[i]; }
   std::size_t size() const { return all.size(); }
@@ -102,18 +109,35 @@ class Levels {
 
   /// Collects modules, buffers and frozen parameters; after the last level is there.
   void collect();
-  /// requires_grad on for the levels that train a tensor of `wrt` (and of `also`), off for the others.
-  void set_gradients_for(const Tensors& wrt, const Tensors& also = {});
-  /// requires_grad by level.
-  void set_gradients(const std::vector<char>& on);
+  /// For an evaluation of the level's loss: requires_grad on for the levels that train a tensor of `wrt` (and of `also`), off for
+  /// the others; on for all if the loss takes gradients itself.
+  void set_gradients_for(const Level& level, const Tensors& wrt, const Tensors& also = {});
+  /// The same by level.
+  void set_gradients(const Level& level, const std::vector<char>& on);
+  /// On: requires_grad as the user has set it.
   void set_all_gradients(bool on);
+  void look_at_frozen();
   /// Sum of autograd's version counters: moves whenever any parameter is written.
   int64_t version() const;
   std::vector<char> modes() const;
+  /// Of each module its own flag.
   void set_modes(const std::vector<char>& modes);
 
  private:
   std::unordered_map<const void*, Level*> owner_;
+};
+
+/// For its lifetime nothing is frozen: who reads whom does not hang on what the user trains just now.
+class Thawed {
+ public:
+  explicit Thawed(Levels& levels);
+  ~Thawed();
+  Thawed(const Thawed&) = delete;
+  Thawed& operator=(const Thawed&) = delete;
+
+ private:
+  Levels& levels_;
+  std::vector<std::vector<char>> frozen_;
 };
 
 /// For its lifetime LibTorch's autocast is on for the level's device, if its precision asks for it; off and forgotten afterwards.
@@ -131,8 +155,8 @@ class Autocast {
   at::ScalarType was_ = at::kFloat;
 };
 
-/// One evaluation of a level's loss on a draw: random stream, choices, forward, and the checks on what comes back. The draw keeps
-/// choices and value. `replay`: hand out the recorded choices again, and leave the draw as it is.
+/// One evaluation of a level's loss on a draw, with gradients on: random stream, choices, forward, and the checks on what comes
+/// back. The draw keeps choices and value. `replay`: hand out the recorded choices again, and leave the draw as it is.
 Evaluation evaluate(Level& level, Draw& draw, bool replay);
 
 /// The same by the problem's own derivatives, if it has them: the loss, and ∂L/∂t for each t of `wrt` into `gradient`.
@@ -148,7 +172,7 @@ Tensors product_by_duals(Level& level, Draw& draw, const Tensors& v, const Tenso
 /// The value of a one-element loss.
 double value_of(const at::Tensor& loss);
 
-/// ∂loss/∂t for each t, by one reverse pass counted for the level.
+/// ∂loss/∂t for each t, by one reverse pass counted for the level; undefined where t is frozen.
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph);
 
 /// For its lifetime attention runs through kernels that can be differentiated twice.

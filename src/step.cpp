@@ -22,6 +22,17 @@ void make_own(Tensors& gradient) {
     if (tensor.defined() && (tensor.use_count() > 1 || !tensor.is_non_overlapping_and_dense())) tensor = tensor.clone();
 }
 
+// A loss on no graph: either nothing of the level is trained just now, or on_gradient has made its gradient.
+void check_makes_gradient(const Level& level, const Tensors& gradient) {
+  const auto made = [](const at::Tensor& tensor) { return tensor.defined(); };
+  const auto is_frozen = [](char frozen) { return frozen != 0; };
+  if (std::any_of(gradient.begin(), gradient.end(), made) || std::all_of(level.frozen.begin(), level.frozen.end(), is_frozen))
+    return;
+  throw LossError(where(level) +
+                  ": the loss is detached: no graph leads from it to the parameters this level trains, and on_gradient made "
+                  "no gradient; remove detach(), no-grad blocks and item() on the way, or make the gradient there");
+}
+
 }  // namespace
 
 // Steps of one cycle (the top levels' next step and all below) are never carried into the next: every wait is for
@@ -40,8 +51,10 @@ void Engine::Body::check_parameters() const {
 
 void Engine::Body::step() {
   check_parameters();
+  levels.look_at_frozen();
   begin_cycle();
   for (const std::size_t top : tops) take_step(levels[top], /*last=*/true);
+  levels.set_all_gradients(true);
   ++steps;
   // A read that begins later than the first batch is found without validations, too, at a cost that vanishes.
   if (looks_after(steps)) look_at_reads_again();
@@ -65,7 +78,7 @@ void Engine::Body::advance_below(Level& upper) {
 void Engine::Body::start_inner_loop(Level& level) {
   level.values.about_to_change();  // the hook may set the parameters anew
   const int64_t version = level.needs.trajectory && !level.records.empty() ? levels.version() : -1;
-  level.problem->on_inner_loop_start();
+  hook(level, "on_inner_loop_start", [&] { level.problem->on_inner_loop_start(); });
   if (version >= 0 && levels.version() != version)
     throw LossError(where(level) + ": on_inner_loop_start wrote parameters in the middle of the steps that '" +
                     level.options.best_response->name() +
@@ -106,20 +119,28 @@ Batch Engine::Body::next_batch(Level& level) {
   Data& data = level.options.data;
   Batch batch;
   if (data.empty()) return batch;
-  if (data.source()) {
-    batch = data.source()->next();
-  } else {
-    seed_generators(stream_key(options.seed, ~level.stream, level.batches, 0));
-    batch = data.function()(level.batches);
-  }
+  naming<ConfigError>([&] { return where(level) + ": the data"; },
+                      [&] {
+                        if (data.source()) {
+                          batch = data.source()->next();
+                        } else {
+                          seed_generators(stream_key(options.seed, ~level.stream, level.batches, 0));
+                          batch = data.function()(level.batches);
+                        }
+                      });
   ++level.batches;
   if (batch.size() == 0)
     throw ConfigError(where(level) + ": the data source gave an empty batch; a level without data leaves LevelOptions::data out");
-  for (const auto& tensor : batch.tensors())
+  for (const auto& tensor : batch.tensors()) {
+    if (tensor.defined() && tensor.is_inference())
+      throw ConfigError(where(level) +
+                        ": the data source gave a tensor that was made under c10::InferenceMode, which no gradient can "
+                        "pass; make it outside, or clone() it there");
     if (!tensor.defined() || (tensor.dim() > 0 && tensor.size(0) == 0))
       throw ConfigError(where(level) + ": the data source gave a batch with " +
                         (tensor.defined() ? "a tensor of shape " + c10::str(tensor.sizes()) : std::string("an undefined tensor")) +
                         "; every tensor must have at least one row");
+  }
   return batch;
 }
 
@@ -141,11 +162,12 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   std::vector<Draw> draws = draw(level);
   const Tensors& wrt = level.sweep ? level.sweep->wrt() : level.parameters;
   const bool keep = record && level.needs.kept_graph;
-  levels.set_gradients(keep ? level.kept : level.differentiated);
+  levels.set_gradients(level, keep ? level.kept : level.differentiated);
   const SecondOrderGuard attention(keep && level.guarded_attention);
   if (record) record->guarded_attention = keep && level.guarded_attention;
   const at::AutoGradMode with_gradients(true);
 
+  level.detached = false;
   Mean mean(wrt.size(), draws.size()), loss(1, draws.size());
   for (Draw& draw : draws) {
     if (record) draw.untrained = levels.untrained.snapshot();
@@ -155,6 +177,8 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   }
   level.last_loss = loss.take().front();
   Tensors direct = mean.take();
+  const auto made = [](const at::Tensor& part) { return part.defined(); };
+  if (level.detached && std::any_of(direct.begin(), direct.end(), made)) check_makes_gradient(level, {});  // some draws only
   if (options.validate_every > 0 || looks_after(steps + 1)) level.last_draws = draws;
   if (record) record->draws = std::move(draws);
   if (!level.sweep) return direct;
@@ -179,10 +203,13 @@ at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors
     evaluation = evaluate(level, draw, /*replay=*/false);
     if (levels.version() != version)
       throw LossError(where(level) + ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
-    if (!evaluation->loss.requires_grad())
-      throw LossError(where(level) + ": the loss is detached: no graph leads from it to the parameters this level trains; "
-                      "remove detach(), no-grad blocks and item() on the way");
-    gradient = differentiate(level, evaluation->loss, wrt, keep != nullptr);
+    if (evaluation->loss.requires_grad()) {
+      gradient = differentiate(level, evaluation->loss, wrt, keep != nullptr);
+    } else {
+      level.detached = true;
+      if (!level.makes_gradient) check_makes_gradient(level, {});
+      gradient.assign(wrt.size(), {});
+    }
   }
   if (keep) {
     keep->kept.emplace_back(gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(level.parameters.size()));
@@ -222,7 +249,10 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   }
   make_own(gradient);
   level.values.about_to_change();  // by the optimizer, and the hook may write parameters as well
-  level.problem->on_gradient(gradient);
+  hook(level, "on_gradient", [&] { level.problem->on_gradient(gradient); });
+  for (std::size_t i = 0; i < gradient.size(); ++i)
+    if (level.frozen[i]) gradient[i].reset();  // whatever on_gradient made of it: the optimizer skips what has no gradient
+  if (level.detached) check_makes_gradient(level, gradient);
 
   if (level.options.schedule) {
     const double factor = level.options.schedule(level.counters.steps);
@@ -239,12 +269,12 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
     if (level.needs.learning_rates) record->learning_rates = level.learning_rates();
     record->gradient = std::move(gradient);
   }
-  level.optimizer->step();
+  naming<Error>([&] { return where(level) + ": the optimizer's step"; }, [&] { level.optimizer->step(); });
   for (const auto& parameter : level.parameters) parameter.mutable_grad().reset();
   ++level.counters.steps;
-  level.problem->on_step();
+  hook(level, "on_step", [&] { level.problem->on_step(); });
   if (const BatchSource* source = level.options.data.source())
-    while (level.epoch < source->epoch()) level.problem->on_epoch(++level.epoch);
+    while (level.epoch < source->epoch()) hook(level, "on_epoch", [&] { level.problem->on_epoch(++level.epoch); });
 }
 
 }  // namespace mlo

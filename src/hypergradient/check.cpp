@@ -3,6 +3,7 @@
 #include "mlo/hypergradient/check.h"
 
 #include "engine_body.h"
+#include "gradients.h"
 #include "hypergradient/differences.h"
 #include "mlo/error.h"
 #include "text.h"
@@ -210,7 +211,7 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
   Tensors v;
   for (const auto& parameter : level.parameters) v.push_back(at::randn_like(parameter.detach()));
 
-  body.levels.set_gradients(wanted);
+  body.levels.set_gradients(level, wanted);
   const SecondOrderGuard attention(true);
   Tensors gradient, product;
   {
@@ -223,7 +224,7 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
       inner = inner.defined() ? inner + term : term;
     }
     product.resize(wrt.size());
-    if (inner.defined()) product = torch::autograd::grad({inner}, wrt, {}, true, false, /*allow_unused=*/true);
+    if (inner.defined()) product = gradients({inner}, wrt, {}, /*retain_graph=*/true, /*create_graph=*/false);
   }
   const at::NoGradGuard no_grad;
   result.product = compare(widened(known_product(level, draw, v, wrt), wrt), widened(product, wrt), names);
@@ -243,7 +244,7 @@ void CheckOptions::validate() const {
     throw ConfigError("CheckOptions: resolve_steps = " + std::to_string(resolve_steps) + "; it must be >= 0 (0: not compared)");
 }
 
-CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
+static CheckReport checked(Engine& engine, const CheckOptions& options) {
   options.validate();
   engine.build();
   Engine::Body& body = EngineAccess::body(engine);
@@ -291,8 +292,9 @@ CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
       throw;
     } catch (const Error& error) {
       report.resolve_failure = error.what();
-    } catch (const c10::Error& error) {
-      report.resolve_failure = error.what_without_backtrace();
+    } catch (const std::exception& error) {
+      if (!is_libtorch(error)) throw;
+      report.resolve_failure = words_of(error);
     }
   }
 
@@ -301,6 +303,10 @@ CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
     if (each->analytic) report.analytic.push_back(check_analytic(body, *each, options.seed));
   start.finish();
   return report;
+}
+
+CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
+  return naming<Error>([] { return std::string("check_hypergradient"); }, [&] { return checked(engine, options); });
 }
 
 }  // namespace mlo

@@ -177,13 +177,15 @@ double Differences::loss_at(const Direction& direction, double shift) {
   const at::NoGradGuard no_grad;
   level_.values.about_to_change();
   for (std::size_t i = 0; i < direction.shift.size(); ++i)
-    if (direction.shift[i].defined()) level_.parameters[i].add_(direction.shift[i].to(level_.parameters[i].scalar_type()), shift);
+    if (direction.shift[i].defined() && !level_.frozen[i])
+      level_.parameters[i].add_(direction.shift[i].to(level_.parameters[i].scalar_type()), shift);
   if (response_ == Response::steps_taken) {
     body_.advance_below(level_);
   } else {
     solve_below();
   }
   double loss = 0.0;
+  body_.levels.set_gradients_for(level_, level_.parameters);
   std::vector<Draw> draws = body_.draw(level_);
   for (Draw& draw : draws) loss += evaluate(level_, draw, /*replay=*/false).loss.item<double>();
   ++evaluations_;

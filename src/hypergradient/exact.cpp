@@ -1,6 +1,8 @@
 #include "precompiled.h"
 
+#include "gradients.h"
 #include "hypergradient/product_inputs.h"
+#include "libtorch_error.h"
 #include "mean.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/oracle.h"
@@ -39,14 +41,15 @@ class ExactLinearization final : public Linearization {
   Tensors backward(const Tensors& outputs, const Tensors& inputs, const Tensors& directions, bool retain) const {
     try {
       probe_.count_backward();
-      return torch::autograd::grad(outputs, inputs, directions, retain, /*create_graph=*/false, /*allow_unused=*/true);
-    } catch (const c10::Error& error) {
-      throw UnsupportedError("level '" + probe_.level_name() +
-                             "': the exact oracle could not differentiate the loss a second time (" +
-                             error.what_without_backtrace() +
-                             "). Use a finite-difference method for this level (mlo::darts()), or replace the operation "
-                             "by one that LibTorch can differentiate twice; if a loss writes buffers in place, set "
-                             "ExactOptions::keep_graph = false");
+      return gradients(outputs, inputs, directions, retain, /*create_graph=*/false);
+    } catch (const std::exception& error) {
+      if (!is_libtorch(error)) throw;
+      std::throw_with_nested(
+          UnsupportedError("level '" + probe_.level_name() +
+                           "': the exact oracle could not differentiate the loss a second time (" + words_of(error) +
+                           "). Use a finite-difference method for this level (mlo::darts()), or replace the operation "
+                           "by one that LibTorch can differentiate twice; if a loss writes buffers in place, set "
+                           "ExactOptions::keep_graph = false"));
     }
   }
 

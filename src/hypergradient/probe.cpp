@@ -106,7 +106,7 @@ struct Probe::Body {
     if (!pair || other.confirmed || gap <= 2.0 * level.widest_gap) return;
     move(0.0, direction);
     prepare_evaluation(m);
-    levels.set_gradients_for(wrt);
+    levels.set_gradients_for(level, wrt);
     const at::AutoGradMode with_gradients(true);
     const int64_t forwards = level.counters.forwards;
     const double again = value_of(evaluate(level, draw(m), /*replay=*/true).loss);
@@ -174,7 +174,7 @@ void Probe::shift(double epsilon, const Tensors& direction) {
 
 Tensors Probe::gradient(const Tensors& wrt) {
   Body& body = *body_;
-  body.levels.set_gradients_for(wrt);
+  body.levels.set_gradients_for(body.level, wrt);
   const std::size_t draws = body.record.draws.size();
   Mean mean(wrt.size(), draws);
   for (std::size_t m = 0; m < draws; ++m) {
@@ -200,7 +200,7 @@ Tensors Probe::gradient(const Tensors& wrt) {
 
 Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
   Body& body = *body_;
-  body.levels.set_gradients_for(body.level.parameters, targets);
+  body.levels.set_gradients_for(body.level, body.level.parameters, targets);
   if (!body.record.kept.empty()) return body.record.kept[micro_batch];
   const bool guarded = body.second_order && body.level.guarded_attention;
   const SecondOrderGuard attention(guarded);
@@ -214,7 +214,7 @@ Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
 
 Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {
   Body& body = *body_;
-  body.levels.set_gradients_for(wrt);
+  body.levels.set_gradients_for(body.level, wrt);
   const SecondOrderGuard attention(true);  // no fused kernel has a forward derivative
   const at::AutoGradMode with_gradients(true);
   Mean mean(wrt.size(), body.record.draws.size());
@@ -232,6 +232,7 @@ Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
   if (!body.level.analytic)
     throw UnsupportedError("level '" + body.level.name +
                            "': the analytic oracle needs a problem that derives from AnalyticDerivatives");
+  body.levels.set_gradients_for(body.level, wrt);
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
     body.prepare_evaluation(m);

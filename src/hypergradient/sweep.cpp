@@ -1,7 +1,7 @@
 #include "precompiled.h"
 
 #include "hypergradient/sweep.h"
-
+#include "libtorch_error.h"
 #include "mlo/error.h"
 
 #include <algorithm>
@@ -114,7 +114,8 @@ Tensors Sweep::total_derivative(const Tensors& gradient) {
     Level& level = levels_[stop.level];
     VisitedLevel visit(levels_, upper_, stop, adjoints);
     ++level.counters.visits;
-    level.options.best_response->visit(visit);
+    naming<Error>([&] { return where(level) + ": the method '" + level.options.best_response->name() + "'"; },
+                  [&] { level.options.best_response->visit(visit); });
     adjoints[stop.level].clear();
   }
   return std::move(adjoints[upper_]);
