@@ -6,6 +6,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace mlo {
@@ -26,7 +27,7 @@ class Neumann final : public Solver {
     }
     double step = options_.step;
     if (step == 0.0) {
-      const double largest = std::abs(largest_eigenvalue(system, a));
+      const double largest = std::abs(largest_eigenvalue(system, a, options_.power_iterations));
       step = largest > 0.0 ? 1.0 / (kRoom * largest) : 1.0;  // H = 0: nothing to go by
     }
     while (true) {
@@ -37,8 +38,8 @@ class Neumann final : public Solver {
       if (options_.step > 0.0)
         throw Error("level '" + system.level() + "': the Neumann series diverges: with step " + number(step) + " term " +
                     std::to_string(summary.iterations + 1) +
-                    " is longer than the one before, so the largest eigenvalue of the Hessian is at least " +
-                    number(largest) + "; NeumannOptions::step must be below 2 over it, or 0 to have it estimated");
+                    " is longer than the one before, so the largest eigenvalue of the Hessian is at least " + c10::str(largest) +
+                    "; NeumannOptions::step must be below 2 over it, or 0 to have it estimated");
       step = 1.0 / (kRoom * largest);
     }
   }
@@ -61,11 +62,14 @@ class Neumann final : public Solver {
       if (!std::isfinite(now))
         throw NonFiniteError("level '" + system.level() + "': a Hessian product in the Neumann series is not finite");
       if (now > last * (1.0 + 1e-6)) {
-        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the terms change sign, but the
-        // first that grows need not yet; of an estimated step that is not to be feared.
-        if (dot(next, before) < 0.0) return (1.0 + now / last) / step;
-        if (options_.step > 0.0)
-          if (const double largest = largest_eigenvalue(system, next); step * largest > 2.0) return largest;
+        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the terms change sign, but the first
+        // that grows need not yet: then, unless the curvature along it is negative, the largest eigenvalue decides.
+        const double along = dot(next, before);
+        if (along < 0.0) return (1.0 + now / last) / step;
+        if (along < last * last) {
+          const double largest = largest_eigenvalue(system, next, std::max<int64_t>(10, options_.power_iterations));
+          if (step * largest > 2.0) return largest;
+        }
         summary.reason = SolveSummary::Reason::negative_curvature;
         summary.residual = now / size;
         summary.warning =
@@ -85,7 +89,7 @@ class Neumann final : public Solver {
 
   // The largest by magnitude, from below, by power iterations. From the adjoint alone they would not see a direction that it has
   // next to nothing of, and that the series brings up later.
-  double largest_eigenvalue(const LinearSystem& system, const Tensors& a) const {
+  static double largest_eigenvalue(const LinearSystem& system, const Tensors& a, int64_t iterations) {
     auto generator = at::detail::createCPUGenerator(/*seed_val=*/1);
     Tensors v;
     for (const auto& tensor : a)
@@ -94,7 +98,7 @@ class Neumann final : public Solver {
     add_scaled(v, a, 1.0 / norm(a));
     scale(v, 1.0 / norm(v));
     double largest = 0.0;
-    for (int64_t i = 0; i < options_.power_iterations; ++i) {
+    for (int64_t i = 0; i < iterations; ++i) {
       Tensors product = system.hessian(v);
       const double size = norm(product);
       if (!std::isfinite(size))
