@@ -17,9 +17,9 @@ enum class EvaluationPoint { before_step, after_step };
 
 /// Evaluates a lower level's loss again, as a transaction: from construction to destruction the parameters of all levels
 /// the recorded step read, buffers, frozen parameters and train/eval modes are those of that step, the attention kernel is one
-/// that can be differentiated twice if `second_order` says so and this loss needs it; every evaluation replays the step's batch,
-/// random draws and discrete choices, and must find the step's loss (LossError). The destructor puts everything back bit for bit,
-/// also while an exception passes. One probe at a time.
+/// that can be differentiated twice if the method needs that (`Needs::second_order`) and this loss does; every evaluation replays
+/// the step's batch, random draws and discrete choices, and must find the step's loss (LossError). The destructor puts everything
+/// back bit for bit, also while an exception passes. One probe at a time.
 class Probe {
  public:
   ~Probe();
