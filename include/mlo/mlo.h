@@ -18,7 +18,6 @@
 #include "mlo/hypergradient/probe.h"
 #include "mlo/hypergradient/solver.h"
 #include "mlo/io/checkpoint.h"
-#include "mlo/io/read_file.h"
 #include "mlo/io/safetensors.h"
 #include "mlo/io/tensorboard.h"
 #include "mlo/optim/optimizers.h"

@@ -4,7 +4,6 @@
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
 #include "mlo/error.h"
-#include "mlo/io/read_file.h"
 #include "random.h"
 
 #include <ATen/CPUGeneratorImpl.h>

@@ -1,7 +1,6 @@
 #include "io/json.h"
 
 #include "mlo/error.h"
-#include "mlo/io/read_file.h"
 
 #include <algorithm>
 #include <set>
@@ -60,12 +59,6 @@ class KeyCheck final : public nlohmann::json_sax<Json> {
 };
 
 }  // namespace
-
-void check_json_depth(std::string_view text, const std::string& origin) {
-  if (const int64_t depth = depth_of(text); depth > kDeepest)
-    throw Error(origin + " nests arrays and objects " + std::to_string(depth) + " deep, expected at most " +
-                std::to_string(kDeepest) + "; it is damaged or made to do harm: get it again");
-}
 
 Json parsed_json(const std::string& text) {
   if (const int64_t depth = depth_of(text); depth > kDeepest)

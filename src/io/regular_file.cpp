@@ -1,7 +1,6 @@
 #include "io/regular_file.h"
 
 #include "mlo/error.h"
-#include "mlo/io/read_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -28,4 +28,7 @@ class RegularFile {
   uint64_t size_ = 0, left_ = 0;
 };
 
+/// The bytes of a regular file. Throws mlo::Error naming the file for another, one of more than `most` bytes, or that cannot be read.
+std::string read_file(const std::filesystem::path& file, uint64_t most);
+
 }  // namespace mlo

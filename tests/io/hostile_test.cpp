@@ -1,11 +1,13 @@
 // Files made to do harm: what is no regular file, what nests, repeats or announces without end.
 #include "files.h"
 
+#include "io/json.h"
+#include "io/regular_file.h"
+
 #include <mlo/data/idx.h>
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
-#include <mlo/io/read_file.h>
 #include <mlo/io/safetensors.h>
 
 #include <torch/torch.h>
@@ -82,11 +84,12 @@ TEST_CASE("A file is read whole, or refused for its size", "[hostile]") {
 }
 
 TEST_CASE("JSON that nests without end is refused before it is parsed", "[hostile]") {
-  CHECK_NOTHROW(mlo::check_json_depth(repeated("[", 64) + repeated("]", 64), "x"));
-  CHECK_NOTHROW(mlo::check_json_depth("\"" + repeated("[", 100) + R"(\")" + repeated("{", 100) + "\"", "x"));
-  CHECK_NOTHROW(mlo::check_json_depth(repeated("[],{},", 1000), "x"));
-  CHECK_THROWS_WITH(mlo::check_json_depth(repeated(R"({"\\":[)", 33), "a.json"),
-                    Contains("a.json nests arrays and objects 66 deep, expected at most 64"));
+  CHECK_NOTHROW(mlo::parsed_json(repeated("[", 64) + repeated("]", 64)));
+  CHECK_NOTHROW(mlo::parsed_json("\"" + repeated("[", 100) + R"(\")" + repeated("{", 100) + "\""));
+  CHECK_NOTHROW(mlo::parsed_json("[" + repeated("[],{},", 1000) + "0]"));
+  CHECK_THROWS_WITH(mlo::parsed_json(repeated(R"({"\\":[)", 33)),
+                    Contains("nests arrays and objects 66 deep, expected at most 64"));
+  CHECK_THROWS_WITH(mlo::parsed_json(R"({"a":[{"b":1,"b":2}]})"), Contains("names 'b' twice"));
 
   const TemporaryFolder folder;
   const auto refusal = [&](const std::string& header, const std::string& data = "") {
