@@ -186,10 +186,10 @@ TEST_CASE("differences of a float64 level hold for a float32 level above it", "[
 }
 
 TEST_CASE("differences that are rounding are said to be, once, and a good one is not", "[scales]") {
-  for (const double offset : {0.0, 1e7}) {
+  for (const double offset : {0.0, 3e3}) {
     const at::Tensor x = torch::tensor({0.3f, -0.2f}).requires_grad_(), t = torch::tensor({0.5f, 0.4f}).requires_grad_();
     Engine engine({.steps = 3});
-    // ∂L/∂t = x² + offset: next to 1e7 the move of x² is less than a rounding.
+    // ∂L/∂t = x² + offset: next to 3e3 the move of x² is a few roundings.
     engine.add("low", Lambda(x, [=](const Batch&) { return (t * (x.square() + offset)).sum(); }),
                {.optimizer = mlo::sgd({.lr = 0.1}), .best_response = darts()});
     engine.add("up", Lambda(t, [=](const Batch&) { return (x - 1.0).square().sum(); }), {.optimizer = mlo::sgd({.lr = 1e-3})});
@@ -202,8 +202,6 @@ TEST_CASE("differences that are rounding are said to be, once, and a good one is
       CHECK(error > 0.0);
       CHECK(error < 1e-3);
       CHECK(watch->warnings.empty());
-    } else if (error == 0.0) {
-      WARN("every difference was zero");
     } else {
       CHECK(error > 0.1);
       REQUIRE(watch->warnings.size() == 1);
