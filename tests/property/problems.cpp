@@ -320,12 +320,14 @@ ByHand::Derivative ByHand::hypergradient(std::size_t u) {
   return result;
 }
 
-// What u reads, directly or not, takes its steps; lower levels first.
+// What u reads, directly or not, as constants or not, takes its steps; lower levels first.
 void ByHand::advance(std::size_t u) {
   std::set<std::size_t> reached;
   const std::function<void(std::size_t)> reach = [&](std::size_t k) {
-    for (const std::size_t j : world_.spec.levels[k].reads)
-      if (j < u && !world_.spec.levels[j].top && reached.insert(j).second) reach(j);
+    const LevelSpec& level = world_.spec.levels[k];
+    for (const auto* list : {&level.reads, &level.constant})
+      for (const std::size_t j : *list)
+        if (j < u && !world_.spec.levels[j].top && reached.insert(j).second) reach(j);
   };
   reach(u);
   for (const std::size_t k : reached) {
