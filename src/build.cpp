@@ -174,7 +174,7 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
     levels.set_all_gradients(false);
     try {
       level.takes_gradients = std::abs(value(level, draws, untouched) - first) > room;
-    } catch (const std::exception&) {
+    } catch (const Error&) {  // LibTorch's; what the user throws is not about gradients
       level.takes_gradients = true;
     }
     levels.set_all_gradients(true);

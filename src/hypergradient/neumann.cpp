@@ -95,7 +95,7 @@ class Neumann final : public Solver {
     for (const auto& tensor : a)
       v.push_back(at::randn(tensor.sizes(), generator, at::TensorOptions(tensor.scalar_type())).to(tensor.device()));
     scale(v, 1.0 / norm(v));
-    add_scaled(v, a, 1.0 / norm(a));
+    add_scaled(v, a, (dot(v, a) < 0.0 ? -1.0 : 1.0) / norm(a));  // in one dimension the two would cancel
     scale(v, 1.0 / norm(v));
     double largest = 0.0;
     for (int64_t i = 0; i < iterations; ++i) {

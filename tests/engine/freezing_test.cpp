@@ -60,7 +60,7 @@ TEST_CASE("A frozen parameter is a constant of the hypergradient, whatever the m
       {"one_step, fresh graph", [] { return mlo::one_step({.keep_graph = false}); }},
       {"darts", [] { return mlo::darts(); }},
       {"cg", [] { return mlo::cg(); }},
-      {"neumann", [] { return mlo::neumann(); }},
+      {"neumann", [] { return mlo::neumann({.step = 0.05}); }},
       {"unrolled", [] { return mlo::unrolled(); }},
       {"duals", [] { return by_duals(); }},
   };

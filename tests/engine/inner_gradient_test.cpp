@@ -165,7 +165,9 @@ TEST_CASE("Gradients stay on only where the loss needs them", "[engine][inner]")
     engine.build();
     own.clear();
     engine.step();
-    CHECK(own == std::vector<bool>{true, needed, needed});  // the step, then both sides of the difference
+    REQUIRE(own.size() >= 3);  // the step, both sides of the difference, and the look whether a replay gives the step's value
+    CHECK(own.front());
+    for (std::size_t i = 1; i < own.size(); ++i) CHECK(own[i] == needed);
     CHECK(x.requires_grad());
     CHECK(y.requires_grad());
   }

@@ -309,7 +309,12 @@ TEST_CASE("Every key of a state is read, and a missing or wrong one is a Checkpo
     State without;
     for (const auto& [name, kept] : saved.values())
       if (name != key) without.set(name, kept);
-    CHECK_THROWS_AS(engine.load_state(without), CheckpointError);
+    if (key == "level/fit/method/warm_start") {  // as in a state of version 1: the solver starts cold
+      engine.load_state(without);
+      engine.load_state(before);
+    } else {
+      CHECK_THROWS_AS(engine.load_state(without), CheckpointError);
+    }
     const State::Value wrong = std::holds_alternative<std::string>(value) ? State::Value(1.5) : State::Value(std::string("x"));
     CHECK_THROWS_AS(engine.load_state(with(saved, key, wrong)), CheckpointError);
     if (std::holds_alternative<at::Tensor>(value)) CHECK_THROWS_AS(engine.load_state(with(saved, key, at::Tensor())), CheckpointError);
