@@ -12,7 +12,7 @@ cp -r run first
 
 # --- The call that began it, with --resume: nothing is different.
 "$mlomae" pretrain "${tiny[@]}" --set run.reconstruction_steps=8 --out run --resume >/dev/null 2>error.txt || fail "$(cat error.txt)"
-[ ! -s error.txt ] || fail "it found differences: $(cat error.txt)"
+if grep -v '^note: ' error.txt >&2; then fail "it found differences: $(cat error.txt)"; fi
 [ "$(value first/run.json images_per_second)" = "$(value run/run.json images_per_second)" ] || fail "a finished run has lost its rate"
 
 # --- Settings that decide what is trained: named, and taken only if they are allowed.
