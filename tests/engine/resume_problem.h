@@ -25,7 +25,7 @@ class ResumeProblem {
                {.optimizer = mlo::sgd({.lr = 0.05, .momentum = 0.9, .nesterov = true}),
                 .data = mlo::tensor_source({data_}, {.batch_size = 4, .drop_last = false}),
                 .unroll = 2,
-                .best_response = mlo::cg({.max_iterations = 2, .damping = 1.0}),
+                .best_response = mlo::cg({.max_iterations = 2, .damping = 100.0}),
                 .schedule = mlo::cosine({.steps = 40, .warmup = 3}),
                 .warmup_steps = 3,
                 .accumulate = 2});

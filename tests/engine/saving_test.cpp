@@ -25,7 +25,7 @@ struct Three {
                {.optimizer = adam_below ? mlo::adam() : mlo::sgd({.lr = 0.01, .momentum = 0.9}),
                 .data = mlo::tensor_source({data}, {.batch_size = 8}),
                 .unroll = 2,
-                .best_response = mlo::cg({.max_iterations = 3, .damping = 10.0})});
+                .best_response = mlo::cg({.max_iterations = 3, .damping = 1e3})});
     engine.add(middle,
                Lambda(head, [this](const Batch&) { return (at::matmul(net->forward(data), head) - 1.0).square().mean(); }),
                {.optimizer = mlo::adamw({.lr = 0.01}), .best_response = mlo::darts()});
