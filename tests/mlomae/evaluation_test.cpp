@@ -1,5 +1,7 @@
 // How encoders are judged: the probe against Newton's method, the neighbours against a loop, fine-tuning on a toy set.
+#include "mlomae/evaluation/classifier.h"
 #include "mlomae/evaluation/features.h"
+#include "mlomae/evaluation/features_file.h"
 #include "mlomae/evaluation/finetune.h"
 #include "mlomae/evaluation/knn.h"
 #include "mlomae/evaluation/linear_probe.h"
@@ -9,7 +11,10 @@
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
+#include <mlo/io/safetensors.h>
 #include <torch/torch.h>
+
+#include <cstring>
 
 #include "catch.h"
 
@@ -230,6 +235,62 @@ TEST_CASE("Learning rates decay from layer to layer", "[mlomae][evaluation]") {
     }
   }
   CHECK(seen == all.size());
+}
+
+TEST_CASE("Features are written as they are, in the format of the file's ending", "[mlomae][evaluation]") {
+  const TemporaryFolder folder;
+  const Features f{torch::tensor({{1.0F, 0.1F, -2.5F}, {0.0F, 1e-20F, 3.0F}}),
+                   torch::tensor({{4.0F, 5.0F, 6.0F}, {7.0F, 8.0F, 9.0F}}), torch::zeros({2}, at::kLong)};
+  const std::vector<std::string> names = {"a/\"1\",x.png", "b.png"};
+  write_features(folder / "f.csv", names, f, "class");
+  CHECK(read_bytes(folder / "f.csv") == "image,class0,class1,class2\n\"a/\"\"1\"\",x.png\",1,0.1,-2.5\nb.png,0,1e-20,3\n");
+  write_features(folder / "f.npy", names, f, "mean");
+  const std::string npy = read_bytes(folder / "f.npy");
+  REQUIRE(npy.size() > 10);
+  const std::size_t header = 10 + static_cast<unsigned char>(npy[8]) + 256U * static_cast<unsigned char>(npy[9]);
+  CHECK(npy.substr(0, 8) == std::string("\x93NUMPY\x01\x00", 8));
+  CHECK(header % 64 == 0);
+  CHECK_THAT(npy.substr(10, header - 10),
+             Contains("'descr': '<f4'") && Contains("'fortran_order': False") && Contains("'shape': (2, 3)"));
+  REQUIRE(npy.size() == header + 6 * sizeof(float));
+  CHECK(std::memcmp(npy.data() + header, f.mean.const_data_ptr(), 6 * sizeof(float)) == 0);
+  write_features(folder / "f.safetensors", names, f, "class");
+  const mlo::Safetensors back = mlo::read_safetensors(folder / "f.safetensors");
+  CHECK(at::equal(back.at("class"), f.class_token));
+  CHECK(at::equal(back.at("mean"), f.mean));
+  CHECK(nlohmann::json::parse(back.metadata.at("images")) == nlohmann::json(names));
+  CHECK_THROWS_WITH(write_features(folder / "f.txt", names, f, "class"), Contains("f.txt") && Contains(".npy"));
+}
+
+TEST_CASE("Probes and fine-tuned models predict after being read back as before", "[mlomae][evaluation]") {
+  const TemporaryFolder folder;
+  torch::manual_seed(8);
+  const at::Tensor x = torch::randn({60, 4}), y = torch::randint(0, 3, {60});
+  const LinearProbe probe = linear_probe(x, y, x, y, 3);
+  CHECK(probe.logits(x).argmax(1).eq(y).to(at::kDouble).mean().item<double>() == Approx(probe.accuracy));
+  write_probes(folder / "p.safetensors",
+               {.classes = {"a", "b", "c"}, .of_feature = {{"class", probe}, {"mean", probe}}, .encoder = "e"});
+  const Probes back = read_probes(folder / "p.safetensors");
+  CHECK(back.classes == std::vector<std::string>{"a", "b", "c"});
+  CHECK(back.encoder == "e");
+  CHECK(at::equal(back.of("mean").logits(x), probe.logits(x)));
+  CHECK_THROWS_WITH(back.of("other"), Contains("class, mean"));
+
+  MaskedAutoencoder mae(tiny());
+  Head head(HeadOptions{.dim = 16, .classes = 3, .dropout = 0.0});
+  write_classifier(folder / "c.safetensors", mae, head, {"a", "b", "c"});
+  Classifier c = read_classifier(folder / "c.safetensors");
+  const at::Tensor images = torch::randn({2, 1, 8, 8});
+  mae->eval(), c.mae->eval();
+  CHECK(at::equal(c.head->forward(c.mae->features(images)), head->forward(mae->features(images))));
+  CHECK(checksum(c.mae) == checksum(mae));
+  {
+    const at::NoGradGuard no_grad;
+    c.mae->named_parameters()["norm.bias"][3] += 1e-6;
+  }
+  CHECK(checksum(c.mae) != checksum(mae));
+  write_classifier(folder / "c.safetensors", mae, head, {"a", "b"});
+  CHECK_THROWS_WITH(read_classifier(folder / "c.safetensors"), Contains("c.safetensors") && Contains("2 names of classes for 3"));
 }
 
 TEST_CASE("Scores are kept and read back", "[mlomae][evaluation]") {

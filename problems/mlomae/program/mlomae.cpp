@@ -79,6 +79,7 @@ int run(int count, char** arguments) {
       "  mlomae pretrain --preset micro --data photos --set model.image_size=64 --out run\n"
       "  mlomae evaluate linear-probe,knn run\n"
       "  mlomae report run -o report.html\n"
+      "  mlomae embed run photos -o features.csv\n"
       "Each command's options: mlomae COMMAND --help. All settings: mlomae config.\n"
       "Status: 0 done; 1 it could not be done; 2 input that cannot be used; 3 stopped and saved.");
   mlomae::Action chosen;
@@ -86,6 +87,7 @@ int run(int count, char** arguments) {
   mlomae::add_evaluate(app, chosen);
   mlomae::add_report(app, chosen);
   mlomae::add_masks(app, chosen);
+  mlomae::add_use(app, chosen);
   mlomae::add_weights(app, chosen);
   mlomae::add_config(app, chosen);
   try {
