@@ -169,11 +169,12 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
       throw LossError(where(level) + ": the loss changes on replay: " + number(first) + ", then " + number(again) +
                       " with the same parameters, buffers, batch and random state. Draw random numbers only from LibTorch's "
                       "default generators, keep no state between calls, wrap discrete choices in mlo::replayed");
-    // A loss that takes gradients itself needs them on in every evaluation, and so does one that computes its value another way
-    // without them, for a replay has to find the step's bits.
+    // A loss that takes gradients itself needs them on in every evaluation, and so does one that computes another value without
+    // them. Another rounding is no other value: which kernel runs may depend on what requires a gradient.
     levels.set_all_gradients(false);
     try {
-      level.takes_gradients = std::abs(value(level, draws, untouched) - first) > room;
+      const double rounding = (level.parameters.front().scalar_type() == at::kDouble ? 1e-12 : 1e-5) * std::abs(first);
+      level.takes_gradients = std::abs(value(level, draws, untouched) - first) > std::max(room, rounding);
     } catch (const Error&) {  // LibTorch's; what the user throws is not about gradients
       level.takes_gradients = true;
     }
