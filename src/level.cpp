@@ -82,16 +82,12 @@ namespace {
 
 // Calls the user's loss, or what stands for it.
 template <class Call>
-auto calling_loss(const Level& level, const char* what, const Batch& batch, const Call& call) {
+auto calling_loss(const Level& level, const char* what, const Call& call) {
   try {
     return naming<LossError>([&] { return where(level) + ": " + what; }, call);
-  } catch (const std::out_of_range& error) {
-    // Batch::operator[], most likely; the words are those of std::vector::at.
-    if (std::string_view(error.what()).find("_M_range_check") == std::string_view::npos) throw;
-    std::throw_with_nested(LossError(where(level) + ": " + what + " asked for an element that is not there (" + error.what() +
-                                     "); its batch has " + std::to_string(batch.size()) +
-                                     (batch.size() == 1 ? " tensor" : " tensors") +
-                                     ", those of LevelOptions::data in their order"));
+  } catch (const detail::NoSuchTensor& error) {
+    throw LossError(where(level) + ": " + what + " asked for " + error.what() +
+                    "; a batch holds the tensors of LevelOptions::data, in their order, counted from 0");
   }
 }
 
@@ -315,7 +311,7 @@ Evaluation evaluate(Level& level, Draw& draw, bool replay) {
   ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   ++level.counters.forwards;
   const Autocast autocast(level);
-  Evaluation result = calling_loss(level, "the loss", draw.batch, [&] { return level.problem->loss(draw.batch); });
+  Evaluation result = calling_loss(level, "the loss", [&] { return level.problem->loss(draw.batch); });
   // Its cache of converted weights would outlive the values it was made from.
   if (at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA))
     at::autocast::clear_cache();
@@ -332,7 +328,7 @@ std::optional<Evaluation> known_gradient(Level& level, Draw& draw, bool replay, 
   seed_generators(draw.seed);
   ChoiceTape tape(draw.choices, replay, level.name, draw.seed);
   gradient.assign(wrt.size(), {});
-  std::optional<Evaluation> result = calling_loss(level, "AnalyticDerivatives::gradient", draw.batch,
+  std::optional<Evaluation> result = calling_loss(level, "AnalyticDerivatives::gradient",
                                                   [&] { return level.analytic->gradient(draw.batch, wrt, gradient); });
   if (!result) return result;
   ++level.counters.forwards;
@@ -352,7 +348,7 @@ Tensors known_product(Level& level, Draw& draw, const Tensors& v, const Tensors&
   seed_generators(draw.seed);
   ChoiceTape tape(draw.choices, /*replay=*/true, level.name, draw.seed);  // a product may need fewer choices than the loss
   const at::NoGradGuard no_grad;
-  Tensors product = calling_loss(level, "AnalyticDerivatives::product", draw.batch,
+  Tensors product = calling_loss(level, "AnalyticDerivatives::product",
                                  [&] { return level.analytic->product(draw.batch, v, wrt); });
   if (product.size() != wrt.size())
     throw LossError("level '" + level.name + "': AnalyticDerivatives::product returned " + std::to_string(product.size()) +

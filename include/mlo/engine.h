@@ -49,7 +49,8 @@ struct LevelOptions {
   /// Levels whose parameters the loss depends on. Not given: found by evaluating the first batch. Given: the authority,
   /// and checked.
   std::optional<std::vector<std::string>> reads = std::nullopt;
-  /// Levels whose values the loss uses as constants: no derivative is taken with respect to them.
+  /// Levels whose values the loss uses as constants: no derivative is taken with respect to them. Those below take their steps
+  /// first all the same.
   std::vector<std::string> constant = {};
   /// Levels that stand below this one, where the order of registration does not say so.
   std::vector<std::string> above = {};
@@ -128,6 +129,11 @@ const char* to_string(RunSummary::Reason reason);
 /// Runs several optimization problems whose optima feed each other. Register levels lowest first; `run` takes steps of the
 /// top level, each after the levels below have taken their unroll counts. Not thread-safe, except request_stop; one
 /// engine of a process steps at a time (LibTorch's generators and attention switches are process-wide), a second throws.
+/// Everything it throws is an mlo::Error; where LibTorch was the first to throw, its exception is nested
+/// (std::rethrow_if_nested). What losses, hooks and callbacks throw of their own passes as it is.
+///
+/// A parameter whose requires_grad is switched off between two steps, or in a hook or callback, is frozen until it is switched on
+/// again: not trained, not decayed, its optimizer's state untouched, and a constant of every hypergradient.
 class Engine {
  public:
   explicit Engine(EngineOptions options = {});

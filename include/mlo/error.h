@@ -20,7 +20,7 @@ class UnsupportedError : public Error {
   using Error::Error;
 };
 
-/// What a loss did that it must not do: wrong shape or dtype, detached, changed on replay, wrote parameters.
+/// What a loss did that it must not do: wrong shape or dtype, detached, changed on replay, wrote parameters, failed in LibTorch.
 class LossError : public Error {
   using Error::Error;
 };

@@ -19,8 +19,8 @@ struct Graph {
   /// still to come reads it. Top levels are peers: none stands below another, none responds to another. Throws
   /// UnsupportedError, naming the levels, for a nested dependence: levels below u that read each other in a circle.
   std::vector<std::size_t> responding(std::size_t u) const;
-  /// The levels below u that must have taken their unroll counts before u steps: those that u reaches by reads, the ones
-  /// that are read before the ones that read them.
+  /// The levels below u that must have taken their unroll counts before u steps: those that u reaches by reads and constants,
+  /// the ones that are used before the ones that use them.
   std::vector<std::size_t> below(std::size_t u) const;
 
   /// One line a level: what it reads, what responds to it; for people.

@@ -30,7 +30,8 @@ struct Evaluation {
 /// The parameters a level trains, and the modules its loss runs. Made by `trains(…)`.
 class Trains {
  public:
-  /// All parameters of a module; those with `requires_grad() == false` at registration stay frozen.
+  /// All parameters of a module; those with `requires_grad() == false` at registration are never trained. To train some only
+  /// later, freeze them after Engine::add.
   void add(const std::shared_ptr<torch::nn::Module>& module);
   /// One tensor of the user's own, a leaf with requires_grad.
   void add(std::string name, at::Tensor parameter);
@@ -89,8 +90,9 @@ class Problem {
   virtual ~Problem() = default;
 
   /// L_k on one batch: a scalar (one element, floating point, on a graph that reaches θ_k), alone or with named metrics.
-  /// Called with gradients on; the engine switches requires_grad off for whatever this level neither trains nor
-  /// differentiates, so no no-grad block is needed. Must give the same value when called again with the same parameters,
+  /// Called with gradients on, in every evaluation, so it may take gradients itself (torch::autograd::grad: penalties, physics,
+  /// an inner step); the engine switches requires_grad off for whatever it does not differentiate and the loss does not need, so
+  /// no no-grad block is needed. Must give the same value when called again with the same parameters,
   /// buffers, batch and state of LibTorch's default generators (see `mlo::replayed` for discrete choices), and must not
   /// write parameters. Buffers (batch-norm statistics) may be written.
   virtual Evaluation loss(const Batch& batch) = 0;

@@ -193,7 +193,7 @@ TEST_CASE("A batch, a metric and a method that are not what they should be are n
             {.optimizer = mlo::sgd(), .data = Batch{at::ones({1})}})
             ->build();
       },
-      {"level 'head' at step 0", "not there", "has 1 tensor,", "LevelOptions::data"}, false);
+      {"level 'head' at step 0", "tensor 1 of a batch that has 1", "LevelOptions::data"}, false);
   for (const bool undefined : {false, true})
     check_named<LossError>(
         [&] {
