@@ -85,6 +85,15 @@ if(MLO_SANITIZE)
   target_link_options(mlo_build INTERFACE -fsanitize=${MLO_SANITIZE})
 endif()
 
+if(MLO_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "MLO_FUZZ=ON needs clang, which libFuzzer is a part of, and the compiler is ${CMAKE_CXX_COMPILER_ID}: use the preset fuzz")
+  endif()
+  # LibTorch's own libraries are not instrumented, and have no type information for these two.
+  target_compile_options(mlo_build INTERFACE -fsanitize=fuzzer-no-link -fno-sanitize=vptr,function)
+  target_compile_definitions(mlo_build INTERFACE FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION)
+endif()
+
 # The precompiled header's own target. Its flags must be those of its users: Threads adds none, and LibTorch's are its own.
 add_library(mlo_precompiled OBJECT EXCLUDE_FROM_ALL "${PROJECT_SOURCE_DIR}/src/precompiled.cpp")
 target_link_libraries(mlo_precompiled PRIVATE mlo_build mlo::torch)

@@ -35,6 +35,19 @@ extern "C" void on_png_read(png_structp png, png_bytep out, png_size_t count) {
   reader->left -= count;
 }
 
+// Whether the chunks before the pixels are as long as they announce: libpng makes room for an eXIf of 2 GB before it sees that the
+// file has ended, whatever png_set_chunk_malloc_max says.
+bool chunks_fit(const std::vector<uint8_t>& bytes) {
+  for (std::size_t at = 8; at + 8 <= bytes.size();) {
+    const uint8_t* head = bytes.data() + at;
+    const uint64_t length = uint64_t{head[0]} << 24 | uint64_t{head[1]} << 16 | uint64_t{head[2]} << 8 | uint64_t{head[3]};
+    if (std::memcmp(head + 4, "IDAT", 4) == 0) return true;  // which is read bit by bit
+    if (length > bytes.size() - at - 8) return false;
+    at += 8 + length + 4;
+  }
+  return true;
+}
+
 // As in the JPEG reader: only plain values between setjmp and the end.
 bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels, std::vector<png_bytep>& rows) {
   if (setjmp(reader.back) != 0) return false;
@@ -100,6 +113,7 @@ bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* valu
 }  // namespace
 
 Pixels decode_png(const std::vector<uint8_t>& bytes) {
+  if (!chunks_fit(bytes)) throw Error("is no whole PNG: it ends too early");
   Reader reader;
   reader.next = bytes.data();
   reader.size = reader.left = bytes.size();

@@ -167,7 +167,7 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
     if (!tensor.defined() || tensor.layout() != at::kStrided)
       throw Error("write_safetensors: '" + name + "' is no dense tensor; convert it");
     const auto* known =
-        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return tensor.scalar_type() == t.first; });
+        std::find_if(std::begin(kTypes), std::end(kTypes), [type = tensor.scalar_type()](const auto& t) { return type == t.first; });
     if (known == std::end(kTypes))
       throw Error("write_safetensors: '" + name + "' is of type " + c10::toString(tensor.scalar_type()) +
                   ", which the format does not have; convert it");

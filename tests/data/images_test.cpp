@@ -246,6 +246,15 @@ TEST_CASE("A folder of classes is a set, and says what is wrong with it", "[imag
   CHECK_THAT(refusal([&] { mlo::folder_images(folder / "nowhere"); }), Contains("nowhere"));
 }
 
+TEST_CASE("A PNG whose chunk announces more than the file has is refused", "[images][bounds]") {
+  std::vector<uint8_t> bytes = mlo::encode_png(noise(3, 4, 4));
+  const std::vector<uint8_t> chunk = {0x6f, 0, 0, 0x30, 'e', 'X', 'I', 'f', 'M', 'M', 0, 42};  // 1.9 GB of them
+  bytes.insert(bytes.begin() + 33, chunk.begin(), chunk.end());                               // behind IHDR
+  const TemporaryFolder folder;
+  write_bytes(folder / "x.png", {bytes.begin(), bytes.end()});
+  CHECK(message_of<mlo::Error>([&] { mlo::read_image(folder / "x.png"); }).find("ends too early") != std::string::npos);
+}
+
 TEST_CASE("A split takes the same part of each class, by the seed", "[images]") {
   std::vector<int64_t> labels;
   for (int64_t i = 0; i < 100; ++i) labels.push_back(i % 10 == 0 ? 1 : 0);  // 90 and 10
