@@ -92,7 +92,8 @@ Tensors between(const Tensors& v, const Sizes& sizes, double lower, double upper
 /// relative to its parameter, leaves that one a move of which float32 keeps no more than two bits.
 class Parts {
  public:
-  Parts(double c, const Tensors& theta, const Tensors& v) : c_(c), sizes_(theta) {
+  /// `idle`: some of v belongs to parameters that the step's gradient did not depend on (see idle()).
+  Parts(double c, const Tensors& theta, const Tensors& v, bool idle) : c_(c), sizes_(theta) {
     Tensors rest = v;
     if (std::any_of(sizes_.doubtful.begin(), sizes_.doubtful.end(), [](char doubtful) { return doubtful != 0; })) {
       Tensors apart = v;
@@ -102,7 +103,10 @@ class Parts {
       }
       add(std::move(apart), /*doubtful=*/true);
     }
-    add_by_magnitude(std::move(rest));
+    if (idle)
+      add_by_magnitude(std::move(rest));
+    else
+      add(std::move(rest), /*doubtful=*/false);
   }
 
   std::vector<Part> take() { return std::move(parts_); }
@@ -166,6 +170,15 @@ class Parts {
   std::vector<Part> parts_;
 };
 
+// Whether v moves parameters whose gradient was exactly zero: dead units, unused rows. An adaptive optimizer's scale is 10⁴ to
+// 10⁶ times as large there, and the product is not, so they alone would set a radius that drowns the rest. Elsewhere large
+// entries make a large product, beside which what small ones lose is small.
+bool idle(const Tensors& gradient, const Tensors& v) {
+  for (std::size_t i = 0; i < v.size() && i < gradient.size(); ++i)
+    if (gradient[i].defined() && gradient[i].eq(0).logical_and_(v[i].ne(0)).any().item<bool>()) return true;
+  return false;
+}
+
 std::vector<Part> parts_of(const FiniteDifferenceOptions& options, Probe& probe, const Tensors& inputs, const Tensors& v) {
   const at::NoGradGuard no_grad;
   std::vector<Part> parts;
@@ -175,7 +188,9 @@ std::vector<Part> parts_of(const FiniteDifferenceOptions& options, Probe& probe,
     probe.shift(0.0, v);  // the radius is relative to the recorded values
     // The narrowest type decides how near two gradients may be: those of float32 parameters are rounded to float32.
     const bool wide = all_double(probe.parameters()) && all_double(inputs);
-    parts = Parts(options.constant > 0.0 ? options.constant : (wide ? 1e-5 : 3e-3), probe.parameters(), v).take();
+    parts = Parts(options.constant > 0.0 ? options.constant : (wide ? 1e-5 : 3e-3), probe.parameters(), v,
+                  idle(probe.record().gradient, v))
+                .take();
   }
   for (const auto& part : parts)
     if (!(part.epsilon > 0.0))

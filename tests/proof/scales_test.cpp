@@ -235,5 +235,6 @@ TEST_CASE("differences cost two forwards in the ordinary case, and each part at 
   };
   CHECK(forwards(1.0, 1.0) == 2);
   CHECK(forwards(1e-3, 1.0) == 2);
-  CHECK(forwards(1e-6, 1.0) == 8);  // two parts, each at two radii
+  CHECK(forwards(1e-6, 1.0) == 2);   // what the small ones lose is small beside the rest
+  CHECK(forwards(1e-6, -1.0) == 8);  // the step's gradient was zero: two parts, each at two radii
 }
