@@ -42,6 +42,15 @@ struct Sizes {
   }
 };
 
+int64_t nonzeros(const at::Tensor& v) {
+  int64_t count = 0;
+  const bool done = detail::plain(v) && detail::with_type(v.scalar_type(), [&]<class T>(T) {
+                      const T* x = v.const_data_ptr<T>();
+                      for (int64_t i = 0; i < v.numel(); ++i) count += x[i] != T(0) ? 1 : 0;
+                    });
+  return done ? count : at::count_nonzero(v).item<int64_t>();
+}
+
 /// How often each power of two occurs among the entries |v|/size.
 struct Magnitudes {
   static constexpr int kPowers = 512;
@@ -113,8 +122,8 @@ class Parts {
 
  private:
   void add(Tensors v, bool doubtful) {
-    Magnitudes all;
-    add(std::move(v), largest_move(v, all), doubtful);
+    const double move = largest_move(v);
+    add(std::move(v), move, doubtful);
   }
 
   void add(Tensors v, double move, bool doubtful) {
@@ -122,24 +131,22 @@ class Parts {
   }
 
   // Root mean square of the entries that move, relative to their parameters: the largest over the tensors.
-  double largest_move(const Tensors& v, Magnitudes& all) const {
+  double largest_move(const Tensors& v) const {
     double largest = 0.0;
     for (std::size_t i = 0; i < v.size(); ++i) {
       const double size = norm({v[i]});
       if (size == 0.0) continue;
       if (!std::isfinite(size)) return size;
-      const int64_t before = all.nonzero;
-      all.add(v[i], sizes_.of[i]);
-      largest =
-          std::max(largest, size / (sizes_.of[i] * std::sqrt(static_cast<double>(std::max<int64_t>(all.nonzero - before, 1)))));
+      largest = std::max(largest, size / (sizes_.of[i] * std::sqrt(static_cast<double>(nonzeros(v[i])))));
     }
     return largest;
   }
 
   void add_by_magnitude(Tensors v) {
     constexpr int kTwoDecades = 7, kFourDecades = 13;  // as powers of two
+    const double move = largest_move(v);
     Magnitudes all;
-    const double move = largest_move(v, all);
+    for (std::size_t i = 0; i < v.size() && std::isfinite(move); ++i) all.add(v[i], sizes_.of[i]);
     const auto& counts = all.counts;
     // One entry in a hundred may be as small as it likes.
     int bottom = 0, top = Magnitudes::kPowers - 1;
@@ -174,8 +181,17 @@ class Parts {
 // 10⁶ times as large there, and the product is not, so they alone would set a radius that drowns the rest. Elsewhere large
 // entries make a large product, beside which what small ones lose is small.
 bool idle(const Tensors& gradient, const Tensors& v) {
-  for (std::size_t i = 0; i < v.size() && i < gradient.size(); ++i)
-    if (gradient[i].defined() && gradient[i].eq(0).logical_and_(v[i].ne(0)).any().item<bool>()) return true;
+  for (std::size_t i = 0; i < v.size() && i < gradient.size(); ++i) {
+    if (!gradient[i].defined()) continue;
+    bool some = false;
+    const bool done = detail::alike(gradient[i], v[i]) && gradient[i].scalar_type() == v[i].scalar_type() &&
+                      detail::with_type(v[i].scalar_type(), [&]<class T>(T) {
+                        const T *g = gradient[i].const_data_ptr<T>(), *x = v[i].const_data_ptr<T>();
+                        for (int64_t k = 0; k < v[i].numel(); ++k) some = some || (g[k] == T(0) && x[k] != T(0));
+                      });
+    if (!done) some = gradient[i].eq(0).logical_and_(v[i].ne(0)).any().item<bool>();
+    if (some) return true;
+  }
   return false;
 }
 
