@@ -230,6 +230,7 @@ void Engine::Body::check_usable() const {
 
 void Engine::Body::warn(const std::string& what, const std::string& text) {
   if (!warned.insert(what).second) return;
+  if (callbacks.empty()) untold.push_back(text);
   tell("on_warning", [&](Callback& callback) { callback.on_warning(text); });
 }
 
@@ -240,6 +241,9 @@ RunSummary Engine::Body::run() {
   const auto elapsed = [start] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   const bool timed = std::isfinite(options.seconds);
   tell("on_start", [&](Callback& callback) { callback.on_start(self); });
+  if (!callbacks.empty())
+    for (const std::string& text : std::exchange(untold, {}))
+      tell("on_warning", [&](Callback& callback) { callback.on_warning(text); });
 
   RunSummary summary;
   while (true) {

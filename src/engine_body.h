@@ -29,6 +29,7 @@ struct Engine::Body {
   bool built = false;
   std::vector<std::shared_ptr<Callback>> callbacks;
   std::set<std::string> warned;
+  std::vector<std::string> untold;  // warnings made before there was a callback
   std::exception_ptr broken;  // why its state could not be put back; nothing may go on from there
 
   int64_t steps = 0;  // of the first top level

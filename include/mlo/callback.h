@@ -38,7 +38,8 @@ class Callback {
   virtual void on_start(const Engine& /*engine*/) {}
   virtual void on_step(const StepReport& /*report*/) {}
   virtual void on_validation(const Engine& /*engine*/, const ValidationReport& /*report*/) {}
-  /// Something the user should know and that stops nothing; said once each.
+  /// Something the user should know and that stops nothing; said once each; what build() has to say
+  /// before there is a callback waits for the run.
   virtual void on_warning(const std::string& /*text*/) {}
   virtual void on_stop(const Engine& /*engine*/, const std::string& /*reason*/) {}
 };

@@ -5,6 +5,7 @@
 #include "mlo/checkpointed.h"
 #include "mlo/data/augment.h"
 #include "mlo/data/idx.h"
+#include "mlo/data/image_files.h"
 #include "mlo/data/image_source.h"
 #include "mlo/data/images.h"
 #include "mlo/data/source.h"

@@ -151,7 +151,6 @@ struct Probe::Body {
   int64_t shift = 0;
   double epsilon = 0.0;
   Tensors direction;
-  Tensors recorded;
 };
 
 Probe::Probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point, bool second_order)

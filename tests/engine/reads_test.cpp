@@ -74,6 +74,18 @@ TEST_CASE("A detached part that differences see through is warned about", "[engi
   }
 }
 
+TEST_CASE("A warning of the build waits for the first callback", "[engine][reads][warnings]") {
+  const Reweight problem;
+  Engine engine({.steps = 1});
+  problem.add_to(engine, mlo::darts(), [](const at::Tensor& t) { return t.detach(); });
+  engine.build();
+  const auto watch = std::make_shared<Watch>();
+  engine.add(watch);
+  engine.run();
+  REQUIRE(watch->warnings.size() == 1);
+  CHECK_THAT(watch->warnings[0], Contains("mlo::stop_gradient"));
+}
+
 TEST_CASE("A parameter as a constant does not follow its shifts", "[engine][reads][constant]") {
   // Half of x by value: the choice must not share x's memory.
   const at::Tensor x = leaf({0.2, 0.3}), y = leaf(0.5);

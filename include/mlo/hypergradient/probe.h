@@ -29,8 +29,6 @@ class Probe {
   const std::string& level_name() const;
   /// θ_k: the level's live parameters, at the recorded values plus the last shift.
   const Tensors& parameters() const;
-  /// θ_k as recorded.
-  const Tensors& recorded() const;
   const StepRecord& record() const;
 
   /// Sets θ_k to recorded + epsilon·direction, until the next shift or the end of the probe. 0 gives the recorded bits.
