@@ -6,6 +6,8 @@
 #include "mlo/hypergradient/oracle.h"
 #include "text.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -162,9 +164,12 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
   }
 
   if (perturb) {
-    // The same again must be the same: a probe replays the loss. On a GPU sums may come in another order.
+    // The same again must be the same: a probe replays the loss. On a GPU, and where several threads write to one place, sums
+    // may come in another order.
     const double again = value(level, draws, untouched);
-    const double room = level.parameters.front().is_cpu() ? 0.0 : 1e-5 * std::abs(first);
+    const bool in_double = level.parameters.front().scalar_type() == at::kDouble;
+    const bool in_order = level.parameters.front().is_cpu() && at::get_num_threads() == 1;
+    const double room = in_order ? 0.0 : (in_double ? 1e-12 : 1e-5) * std::abs(first);
     if (std::abs(again - first) > room)
       throw LossError(where(level) + ": the loss changes on replay: " + number(first) + ", then " + number(again) +
                       " with the same parameters, buffers, batch and random state. Draw random numbers only from LibTorch's "
@@ -173,7 +178,7 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
     // them. Another rounding is no other value: which kernel runs may depend on what requires a gradient.
     levels.set_all_gradients(false);
     try {
-      const double rounding = (level.parameters.front().scalar_type() == at::kDouble ? 1e-12 : 1e-5) * std::abs(first);
+      const double rounding = (in_double ? 1e-12 : 1e-5) * std::abs(first);
       level.takes_gradients = std::abs(value(level, draws, untouched) - first) > std::max(room, rounding);
     } catch (const Error&) {  // LibTorch's; what the user throws is not about gradients
       level.takes_gradients = true;
@@ -389,7 +394,9 @@ void Engine::Body::check_constants(Level& upper, Level& level) {
   Tensors v(slope.size());
   seed_generators(stream_key(options.seed, level.stream, -6, 0));
   for (std::size_t i = 0; i < v.size(); ++i) {
-    v[i] = at::randn_like(level.parameters[i]).mul_(rms > 0.0 ? rms : 1.0);
+    // Of each tensor's own size: beside a steep one a random move as large would be all that differences see of a flat one.
+    const double own = slope[i].defined() ? norm({slope[i]}) / std::sqrt(static_cast<double>(slope[i].numel())) : 0.0;
+    v[i] = at::randn_like(level.parameters[i]).mul_(own > 0.0 ? own : rms > 0.0 ? rms : 1.0);
     if (slope[i].defined()) v[i].add_(slope[i]);
   }
   const bool in_double = level.parameters.front().scalar_type() == at::kDouble;
@@ -417,17 +424,28 @@ void Engine::Body::check_constants(Level& upper, Level& level) {
     const auto probe = Sweep::probe(levels, level, record, EvaluationPoint::before_step, oracle.needs().second_order);
     return widened(oracle.linearize(*probe, targets)->product(v, Linearization::Wrt::targets, /*last=*/true), targets);
   };
-  Tensors exact, differences;
+  Tensors exact, differences, nearer;
   try {
     exact = product(*exact_oracle({.keep_graph = false}));
     differences = product(*finite_difference_oracle());
+    nearer = product(*finite_difference_oracle({.constant = in_double ? 1e-6 : 3e-4}));
   } catch (const std::exception&) {
     return;  // no second derivative to be had: nothing to compare with
   }
   const double larger = std::max(norm(exact), norm(differences));
   add_scaled(differences, exact, -1.0);
   const double gap = norm(differences);
-  if (gap > 0.3 * larger)
+  if (gap <= 0.3 * larger) return;
+  // What is detached is so at every radius; kinks are not, and rounding is not.
+  add_scaled(nearer, exact, -1.0);
+  add_scaled(nearer, differences, -1.0);
+  if (norm(nearer) > 0.3 * gap)
+    warn("kinks in " + level.name,
+         "level '" + level.name + "': products by differences ('" + level.options.best_response->name() +
+             "') and by automatic differentiation disagree by " + number(std::round(100.0 * gap / larger)) +
+             " %, and by how much changes with the radius: kinks (ReLU, max pooling, clamps) or rounding within it. Take "
+             "mlo::one_step() or mlo::reverse_over_forward_oracle() for this level, or keep it in float64");
+  else
     warn("detached in " + level.name,
          "level '" + level.name + "': products by differences ('" + level.options.best_response->name() +
              "') and by automatic differentiation disagree by " + number(std::round(100.0 * gap / larger)) +

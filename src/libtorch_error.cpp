@@ -44,8 +44,9 @@ void erase_between(std::string& text, std::string_view begin, std::string_view e
 bool is_libtorch(const std::exception& error) {
   if (dynamic_cast<const c10::Error*>(&error)) return true;
   // A backward pass that is not there is thrown as a plain runtime_error.
-  return typeid(error) == typeid(std::runtime_error) &&
-         std::string_view(error.what()).find("is not implemented") != std::string::npos;
+  const std::string_view text = typeid(error) == typeid(std::runtime_error) ? error.what() : "";
+  const auto begin = text.find("derivative for ");
+  return begin != std::string_view::npos && text.find("is not implemented", begin) != std::string_view::npos;
 }
 
 std::string words_of(const std::exception& error) {

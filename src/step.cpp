@@ -22,6 +22,45 @@ void make_own(Tensors& gradient) {
     if (tensor.defined() && (tensor.use_count() > 1 || !tensor.is_non_overlapping_and_dense())) tensor = tensor.clone();
 }
 
+// What on_gradient has left must fit the parameters: optimizers write by it without another look.
+void check_fits(const Level& level, const Tensors& gradient) {
+  const std::string who = where(level) + ": on_gradient left ";
+  if (gradient.size() != level.parameters.size())
+    throw LossError(who + std::to_string(gradient.size()) + " tensors for " + std::to_string(level.parameters.size()) +
+                    " parameters; keep one for each, in their order, and undefined ones for those to be skipped");
+  for (std::size_t i = 0; i < gradient.size(); ++i) {
+    const at::Tensor &tensor = gradient[i], &parameter = level.parameters[i];
+    if (!tensor.defined()) continue;
+    const auto described = [](const at::Tensor& t) {
+      return c10::str(c10::toString(t.scalar_type()), " ", t.sizes(), " on ", t.device(),
+                      t.layout() == at::kStrided ? "" : c10::str(", ", t.layout()));
+    };
+    if (tensor.sizes() != parameter.sizes() || tensor.scalar_type() != parameter.scalar_type() ||
+        tensor.device() != parameter.device() || tensor.layout() != at::kStrided)
+      throw LossError(who + described(tensor) + " as the gradient of parameter '" + level.parameter_names[i] + "', which is " +
+                      described(parameter) + "; leave one of the parameter's shape, type and device");
+  }
+}
+
+void check_finite(const Level& level, const Tensors& gradient, const std::string& whose) {
+  if (all_finite(gradient)) return;
+  for (std::size_t i = 0; i < gradient.size(); ++i)
+    if (!all_finite({gradient[i]}))
+      throw NonFiniteError(where(level) + ": the " + (level.sweep ? "hypergradient" : "gradient") + whose + " of parameter '" +
+                           level.parameter_names[i] + "' is not finite, at a finite loss of " +
+                           number(level.last_loss.item<double>()) +
+                           "; look for a square root, logarithm or division at zero, or clip");
+}
+
+// Which tensors there are, and how often each has been written.
+using Written = std::pair<const void*, uint32_t>;
+std::vector<Written> written(const Tensors& tensors) {
+  std::vector<Written> result;
+  for (const auto& tensor : tensors)
+    result.emplace_back(tensor.unsafeGetTensorImpl(), tensor.defined() && !tensor.is_inference() ? tensor._version() : 0);
+  return result;
+}
+
 // A loss on no graph: either nothing of the level is trained just now, or on_gradient has made its gradient.
 void check_makes_gradient(const Level& level, const Tensors& gradient) {
   const auto made = [](const at::Tensor& tensor) { return tensor.defined(); };
@@ -223,14 +262,7 @@ at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors
 
 void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   const at::NoGradGuard no_grad;
-  if (!all_finite(gradient)) {
-    for (std::size_t i = 0; i < gradient.size(); ++i)
-      if (!all_finite({gradient[i]}))
-        throw NonFiniteError(where(level) + ": the " + (level.sweep ? "hypergradient" : "gradient") + " of parameter '" +
-                             level.parameter_names[i] + "' is not finite, at a finite loss of " +
-                             number(level.last_loss.item<double>()) +
-                             "; look for a square root, logarithm or division at zero, or clip");
-  }
+  check_finite(level, gradient, "");
   if (level.sweep && level.rule && level.counters.steps % 100 == 0) {
     const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
     if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
@@ -249,13 +281,20 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   }
   make_own(gradient);
   level.values.about_to_change();  // by the optimizer, and the hook may write parameters as well
+  const std::vector<Written> before = written(gradient);
   hook(level, "on_gradient", [&] { level.problem->on_gradient(gradient); });
+  check_fits(level, gradient);
+  if (written(gradient) != before) {
+    check_finite(level, gradient, " that on_gradient left");
+    make_own(gradient);
+  }
   for (std::size_t i = 0; i < gradient.size(); ++i)
     if (level.frozen[i]) gradient[i].reset();  // whatever on_gradient made of it: the optimizer skips what has no gradient
   if (level.detached) check_makes_gradient(level, gradient);
 
   if (level.options.schedule) {
-    const double factor = level.options.schedule(level.counters.steps);
+    const double factor =
+        naming<Error>([&] { return where(level) + ": the schedule"; }, [&] { return level.options.schedule(level.counters.steps); });
     if (!(factor >= 0.0) || !std::isfinite(factor))
       throw ConfigError(where(level) + ": the schedule gave the factor " + number(factor) + "; it must be finite and >= 0");
     auto& groups = level.optimizer->param_groups();

@@ -49,7 +49,7 @@ std::string next(const CheckReport& report) {
   if (most_missing(report) > kNotable)
     return "the levels solved anew have not converged: more resolve_steps, or a larger learning rate below";
   const Comparison& asked = report.resolved ? *report.resolved : report.steps_taken;
-  if (asked.uncertainty > kNotable)
+  if (asked.uncertainty > kNotable && !is_off(asked))
     return "errors below " + brief(asked.uncertainty) +
            " cannot be told: the derivative is small against the rounding of the loss, or the loss "
            "has kinks; compute in float64 (module->to(at::kDouble)), or give another radius";

@@ -53,7 +53,8 @@ class ConjugateGradient final : public Solver {
     }
     Tensors z = zeros_like(a), r = clone(a);
     double rr = size * size;
-    bool begun = start(system, a, z, r, rr);
+    const bool warm = start(system, a, z, r, rr);
+    bool begun = warm;
     Smoothed smoothed(z, r);
     Tensors p = clone(r);
 
@@ -98,6 +99,16 @@ class ConjugateGradient final : public Solver {
       z = smoothed.take();
       summary.residual = smoothed.residual() / size;
     }
+    if (warm && indefinite) {
+      SolveSummary afresh;
+      Tensors cold = solve(system, a, afresh);  // the warm start is forgotten
+      afresh.iterations += summary.iterations;
+      if (afresh.residual < summary.residual) {
+        summary = afresh;
+        return cold;
+      }
+      previous_.erase(system.upper());
+    }
     if (indefinite || reached > 1.0) summary.warning = warning(system, summary, reached);
     if (options_.warm_start && !indefinite) previous_[system.upper()] = clone(z);
     return z;
@@ -136,7 +147,9 @@ class ConjugateGradient final : public Solver {
     Tensors residual = clone(a);
     add_scaled(residual, damped(system, last), -1.0);
     const double left = dot(residual, residual);
-    if (!(left < rr)) return false;
+    // One that is hardly better than nothing has its error along other directions than the adjoint, where the iterations that are
+    // left may be too few.
+    if (!(left < 0.25 * rr)) return false;
     z = std::move(last);
     r = std::move(residual);
     rr = left;

@@ -160,6 +160,7 @@ Probe::~Probe() = default;
 const std::string& Probe::level_name() const { return body_->level.name; }
 const Tensors& Probe::parameters() const { return body_->level.parameters; }
 const StepRecord& Probe::record() const { return body_->record; }
+int64_t Probe::visits() const { return body_->level.counters.visits; }
 void Probe::count_hessian_product() { ++body_->level.counters.hessian_products; }
 void Probe::count_mixed_product() { ++body_->level.counters.mixed_products; }
 void Probe::count_backward() { ++body_->level.counters.backwards; }

@@ -63,6 +63,47 @@ TEST_CASE("What LibTorch throws in a loss names level and step, short and with t
       {"level 'head' at step 0: the loss", "so it goes"});
 }
 
+TEST_CASE("What on_gradient leaves must fit the parameters", "[engine][errors]") {
+  using Hook = std::function<void(Tensors&)>;
+  const auto numbers = [](std::initializer_list<int64_t> sizes) { return torch::ones(sizes, at::kDouble); };
+  const std::pair<Hook, const char*> wrong_ones[] = {
+      {[&](Tensors& g) { g.push_back(numbers({2})); }, "3 tensors for 2 parameters"},
+      {[](Tensors& g) { g.clear(); }, "0 tensors for 2 parameters"},
+      {[](Tensors& g) { g.pop_back(); }, "1 tensors for 2 parameters"},
+      {[&](Tensors& g) { g[1] = numbers({0}); }, "Double [0] on cpu as the gradient of parameter '1', which is Double [2] on cpu"},
+      {[&](Tensors& g) { g[0] = numbers({}); }, "parameter '0'"},
+      {[&](Tensors& g) { g[0] = numbers({7}); }, "parameter '0'"},
+      {[](Tensors& g) { g[0] = g[0].to(at::kFloat); }, "Float [2]"},
+      {[](Tensors& g) { g[0] = g[0].to_sparse(); }, "Sparse"},
+      {[](Tensors& g) { g[0] = g[0].to(at::kMeta); }, "on meta"},
+  };
+  const std::pair<const char*, std::function<mlo::OptimizerFactory()>> optimizers[] = {
+      {"sgd", [] { return mlo::sgd({.lr = 0.1, .momentum = 0.9}); }}, {"adam", [] { return mlo::adam({.lr = 0.1}); }}};
+  for (const auto& [name, optimizer] : optimizers) {
+    for (const auto& [hook, words] : wrong_ones) {
+      INFO(name << ": " << words);
+      const at::Tensor x = leaf({1.0, 2.0}), y = leaf({3.0, 4.0});
+      Lambda problem(mlo::trains(x, y), [=](const Batch&) { return (x * y).sum(); });
+      problem.gradient_hook = hook;
+      check_named<LossError>([&] { one(problem, {.optimizer = optimizer()})->step(); }, {"level 'head' at step 0: on_gradient", words});
+    }
+    const at::Tensor x = leaf({1.0, 2.0});
+    Lambda problem(x, [=](const Batch&) { return x.square().sum(); });
+    problem.gradient_hook = [](Tensors& g) { g[0].div_(0.0); };
+    check_named<NonFiniteError>([&] { one(problem, {.optimizer = optimizer()})->step(); }, {"level 'head'", "on_gradient", "not finite"});
+    // A view of another gradient, as of one number for all: made the level's own before the optimizer writes it.
+    problem.gradient_hook = [](Tensors& g) { g[0] = torch::ones({1}, at::kDouble).expand({2}); };
+    one(problem, {.optimizer = optimizer()})->step();
+    CHECK(std::isfinite(x.sum().item<double>()));
+  }
+}
+
+TEST_CASE("What a user throws is not taken for LibTorch's", "[engine][errors]") {
+  const at::Tensor x = leaf(1.0);
+  const Lambda problem(x, [](const Batch&) -> at::Tensor { throw std::runtime_error("my part is not implemented"); });
+  CHECK_THROWS_WITH(one(problem)->build(), "my part is not implemented");
+}
+
 TEST_CASE("What LibTorch throws in hooks, data, validations and callbacks is named", "[engine][errors]") {
   const at::Tensor x = leaf(1.0), y = leaf(0.5);
   const auto refused_in = [&](const char* hook, auto arm) {

@@ -238,3 +238,32 @@ TEST_CASE("differences cost two forwards in the ordinary case, and each part at 
   CHECK(forwards(1e-6, 1.0) == 2);   // what the small ones lose is small beside the rest
   CHECK(forwards(1e-6, -1.0) == 8);  // the step's gradient was zero: two parts, each at two radii
 }
+
+TEST_CASE("kinks below what is differentiated show in the estimate at visits 2, 4, 8, …", "[scales]") {
+  int64_t wrong = 0;
+  for (const bool adam : {false, true}) {
+    torch::manual_seed(3);
+    auto net = torch::nn::Sequential(torch::nn::Linear(20, 64), torch::nn::ReLU(), torch::nn::Linear(64, 64),
+                                     torch::nn::LayerNorm(torch::nn::LayerNormOptions({64})), torch::nn::ReLU(),
+                                     torch::nn::Linear(64, 1));
+    const at::Tensor x = torch::randn({32, 20}), y = torch::randn({32}), xv = torch::randn({32, 20}), yv = torch::randn({32});
+    const at::Tensor scales = torch::zeros({20}).requires_grad_();
+    const auto seen = std::make_shared<Seen>();
+    Engine engine;
+    engine.add("low", Lambda(trains(net), [=](const Batch&) mutable {
+                 return (net->forward(x * scales.exp()).squeeze(1) - y).square().mean();
+               }),
+               {.optimizer = adam ? mlo::adam({.lr = 1e-3}) : mlo::sgd({.lr = 1e-2}),
+                .best_response = std::make_unique<Compared>(seen, FiniteDifferenceOptions{}, IdentityOptions{})});
+    engine.add("up", Lambda(scales, [=](const Batch&) mutable { return (net->forward(xv).squeeze(1) - yv).square().mean(); }),
+               {.optimizer = mlo::sgd({.lr = 0.0})});
+    for (const int64_t visits : {2, 4, 8, 16, 32}) {
+      while (engine.steps_taken() < visits) engine.step();
+      INFO((adam ? "Adam" : "SGD") << ", visit " << visits << ": error " << seen->error << ", estimated " << seen->estimate);
+      note("kinks, visit " + std::to_string(visits), *seen);
+      wrong += seen->error > 0.1 ? 1 : 0;
+      CHECK((seen->error < 0.02 || seen->estimate > 0.3 * seen->error));
+    }
+  }
+  CHECK(wrong > 0);
+}

@@ -30,6 +30,8 @@ class Probe {
   /// θ_k: the level's live parameters, at the recorded values plus the last shift.
   const Tensors& parameters() const;
   const StepRecord& record() const;
+  /// How often a sweep has come by this level, this visit included.
+  int64_t visits() const;
 
   /// Sets θ_k to recorded + epsilon·direction, until the next shift or the end of the probe. 0 gives the recorded bits.
   void shift(double epsilon, const Tensors& direction);

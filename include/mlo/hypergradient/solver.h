@@ -100,7 +100,8 @@ struct ConjugateGradientOptions {
   int64_t max_iterations = 20;
   double tolerance = 1e-6;   ///< on ‖(H + damping·I) z − a‖ / ‖a‖
   double damping = 0.0;      ///< added to H's diagonal
-  /// Begin with the z of the same upper level's last step, where that leaves a residual below ‖a‖.
+  /// Begin with the z of the same upper level's last step, where that leaves a residual below ‖a‖/2. If curvature ≤ 0 is met
+  /// then, the solve begins once more from zero, and the smaller residual counts.
   bool warm_start = true;
 
   void validate() const;
