@@ -2,7 +2,14 @@
 #include "case.h"
 
 #include <mlo/mlo.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/autograd.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
+#include <torch/optim/sgd.h>
+#include <torch/utils.h>
 
 namespace bench {
 namespace {

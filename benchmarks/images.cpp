@@ -2,7 +2,8 @@
 #include "case.h"
 
 #include <mlo/data/image_source.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 namespace bench {
 

@@ -3,7 +3,10 @@
 #include "case.h"
 
 #include <mlo/mlo.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/autograd.h>
+#include <torch/optim/sgd.h>
+#include <torch/utils.h>
 
 #include <cmath>
 

@@ -6,7 +6,8 @@
 #include <CLI/CLI.hpp>
 #include <mlo/version.h>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <chrono>

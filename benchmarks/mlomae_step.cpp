@@ -7,7 +7,8 @@
 #include "mlomae/levels/validate.h"
 
 #include <mlo/mlo.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 namespace bench {
 namespace {

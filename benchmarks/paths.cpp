@@ -3,7 +3,8 @@
 #include "case.h"
 
 #include <mlo/mlo.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/utils.h>
 
 namespace bench {
 namespace {

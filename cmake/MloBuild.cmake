@@ -2,7 +2,7 @@
 # header. Nothing here is CUDA code: no toolkit is needed, and one build serves machines with and without a GPU.
 #
 #   mlo_target(target)   call it once for every library and executable; gives it C++20, warnings, sanitizers and the
-#                        precompiled header src/precompiled.h (which has torch/torch.h). Nothing of it reaches consumers.
+#                        precompiled header src/precompiled.h. Nothing of it reaches consumers.
 
 # --- LibTorch, with its CUDA half or not -----------------------------------------------------------------------------------------
 

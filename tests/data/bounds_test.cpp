@@ -7,7 +7,8 @@
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 #include <zlib.h>
 

@@ -1,7 +1,9 @@
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "catch.h"
 

@@ -10,7 +10,8 @@
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/safetensors.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 #include <zlib.h>
 #include <nlohmann/json.hpp>
 

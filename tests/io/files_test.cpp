@@ -6,7 +6,8 @@
 #include <mlo/io/safetensors.h>
 #include <mlo/io/tensorboard.h>
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 #include <cstdlib>
 #include <random>

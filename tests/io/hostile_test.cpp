@@ -10,7 +10,7 @@
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/safetensors.h>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <chrono>
 

@@ -9,7 +9,8 @@
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <numeric>

@@ -12,7 +12,10 @@
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
 #include <mlo/io/safetensors.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/optim/adamw.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cstring>
 

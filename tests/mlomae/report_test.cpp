@@ -6,7 +6,9 @@
 #include "io/files.h"
 
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "catch.h"
 

@@ -7,7 +7,7 @@
 #include "io/files.h"
 
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 #include <nlohmann/json.hpp>
 
 #include <random>

@@ -5,7 +5,7 @@
 #include "mlomae/levels/validate.h"
 
 #include <mlo/mlo.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

@@ -4,7 +4,10 @@
 
 #include "mlo/optim/optimizers.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
 
 #include <memory>
 #include <optional>

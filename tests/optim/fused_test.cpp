@@ -1,7 +1,11 @@
 #include <mlo/optim/optimizers.h>
 
 #include <ATen/record_function.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/optim/adam.h>
+#include <torch/serialize.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <sstream>
 

@@ -2,7 +2,8 @@
 #include "curved.h"
 #include "mlo/hypergradient/presets.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/utils.h>
 
 #include "catch.h"
 

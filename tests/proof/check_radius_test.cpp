@@ -5,7 +5,9 @@
 #include "mlo/hypergradient/check.h"
 #include "mlo/hypergradient/presets.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "catch.h"
 

@@ -1,6 +1,7 @@
 #include "curved.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/autograd.h>
 
 #include <stdexcept>
 

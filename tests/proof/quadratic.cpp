@@ -1,6 +1,7 @@
 #include "quadratic.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <stdexcept>

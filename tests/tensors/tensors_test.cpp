@@ -2,7 +2,8 @@
 
 #include "mlo/error.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <limits>

@@ -6,7 +6,8 @@
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <map>

@@ -3,7 +3,7 @@
 #include "mlomae/data/files.h"
 
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <array>

@@ -3,7 +3,8 @@
 #include "mlomae/models/modes.h"
 
 #include <mlo/data/image_source.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <numeric>

@@ -5,7 +5,7 @@
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/safetensors.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 #include <nlohmann/json.hpp>
 
 #include <array>

@@ -5,7 +5,9 @@
 #include <mlo/data/image_source.h>
 #include <mlo/engine.h>
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/optim/adamw.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <map>

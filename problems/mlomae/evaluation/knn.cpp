@@ -1,6 +1,7 @@
 #include "mlomae/evaluation/knn.h"
 
-#include <torch/torch.h>
+#include <torch/nn/functional/normalization.h>
+#include <torch/types.h>
 
 namespace mlomae {
 

@@ -1,7 +1,9 @@
 #include "mlomae/evaluation/linear_probe.h"
 
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/optim/lbfgs.h>
+#include <torch/types.h>
 
 namespace mlomae {
 namespace {

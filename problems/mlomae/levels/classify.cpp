@@ -1,6 +1,7 @@
 #include "mlomae/levels/classify.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 namespace mlomae {
 

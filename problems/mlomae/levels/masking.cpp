@@ -2,7 +2,8 @@
 
 #include <mlo/error.h>
 #include <mlo/replayed.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 namespace mlomae {
 namespace {

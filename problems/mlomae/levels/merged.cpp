@@ -1,6 +1,6 @@
 #include "mlomae/levels/merged.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace mlomae {
 

@@ -1,6 +1,6 @@
 #include "mlomae/levels/reconstruct.h"
 
-#include <torch/torch.h>
+#include <torch/nn/functional/normalization.h>
 
 namespace mlomae {
 namespace {

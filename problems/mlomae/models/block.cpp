@@ -1,6 +1,8 @@
 #include "mlomae/models/block.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
 
 namespace mlomae {
 namespace {

@@ -1,6 +1,8 @@
 #include "mlomae/models/head.h"
 
-#include <torch/torch.h>
+#include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
 
 namespace mlomae {
 

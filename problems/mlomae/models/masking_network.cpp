@@ -1,6 +1,10 @@
 #include "mlomae/models/masking_network.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/nn/init.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
 
 namespace mlomae {
 namespace {

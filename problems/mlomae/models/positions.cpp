@@ -1,6 +1,7 @@
 #include "mlomae/models/positions.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/types.h>
 
 namespace mlomae {
 

@@ -4,7 +4,8 @@
 
 #include <mlo/error.h>
 #include <mlo/io/safetensors.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/nn/module.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>

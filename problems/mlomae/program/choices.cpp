@@ -4,7 +4,8 @@
 #include "mlomae/config/presets.h"
 
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/cuda.h>
 #include <CLI/CLI.hpp>
 
 #include <cstdio>

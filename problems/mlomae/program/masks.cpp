@@ -7,7 +7,7 @@
 #include <mlo/data/image_source.h>
 #include <mlo/data/images.h>
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>

@@ -12,7 +12,8 @@
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/tensorboard.h>
-#include <torch/torch.h>
+#include <ATen/ATen.h>
+#include <torch/nn/module.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 

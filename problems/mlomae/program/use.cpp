@@ -9,7 +9,7 @@
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
-#include <torch/torch.h>
+#include <torch/nn/functional/normalization.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 

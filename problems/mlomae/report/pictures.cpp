@@ -1,6 +1,6 @@
 #include "mlomae/report/pictures.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <array>
 #include <cmath>

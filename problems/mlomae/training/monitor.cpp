@@ -7,7 +7,8 @@
 
 #include <mlo/data/image_source.h>
 #include <mlo/io/tensorboard.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <array>

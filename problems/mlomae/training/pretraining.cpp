@@ -9,7 +9,7 @@
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
 #include <mlo/hypergradient/presets.h>
-#include <torch/torch.h>
+#include <torch/utils.h>
 
 #include <cmath>
 
