@@ -21,8 +21,9 @@ mkdir -p build
 options=()
 if [ -n "$libraries" ]; then
   tests/fuzz/instrument.sh
-  # From scratch, as there may be libraries that were not there before. One program, so that each of them is in it once.
-  options=(--fresh -DBUILD_SHARED_LIBS=OFF -DZLIB_ROOT="$libraries" -DPNG_ROOT="$libraries" -DJPEG_ROOT="$libraries")
+  # Found anew, as there may be libraries that were not there before. One program, so that each of them is in it once.
+  options=(-U "ZLIB_*" -U "PNG_*" -U "JPEG_*" -DBUILD_SHARED_LIBS=OFF
+           -DZLIB_ROOT="$libraries" -DPNG_ROOT="$libraries" -DJPEG_ROOT="$libraries")
 fi
 cmake --preset fuzz -B "$build" "${options[@]}" >build/configure-fuzz.log || { cat build/configure-fuzz.log >&2; exit 1; }
 cmake --build "$build" --target mlo_fuzz
