@@ -2,8 +2,9 @@
 # Installs what the build needs: the packages of Debian 12 or Ubuntu 24.04 that are missing, and LibTorch (the PyPI wheel
 # of PyTorch) into .deps/. Safe to run again: what is already there is left alone.
 #
-# usage: scripts/setup.sh [--tests]
+# usage: scripts/setup.sh [--tests | --lint]
 #   --tests   also what the tests read files back with (tensorboard, safetensors) into .deps/tests; without it those tests skip
+#   --lint    what scripts/lint.sh needs, and no more
 # environment:
 #   MLO_CUDA=AUTO|ON|OFF               install what the CUDA half of LibTorch loads; AUTO: if a driver of NVIDIA's is here (no
 #                                      toolkit is needed)
@@ -64,6 +65,7 @@ find_python() {
   return 1
 }
 
+lint=$([ "${1:-}" = --lint ] && echo yes || true)
 missing=()
 need() { # need PACKAGE CHECK...: notes the package unless the check holds
   local package=$1
@@ -72,6 +74,12 @@ need() { # need PACKAGE CHECK...: notes the package unless the check holds
 }
 list_missing() {
   missing=()
+  if [ -n "$lint" ]; then
+    need clang-format-14 has_command clang-format-14
+    need shellcheck has_command shellcheck
+    need git has_command git
+    return
+  fi
   need cmake has_command cmake
   need g++ has_command "${CXX:-g++}"
   need ninja-build has_command ninja
@@ -121,6 +129,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     stop "installed, but still not found: ${missing[*]}${python_seen:+ (python:$python_seen)}"
   fi
 fi
+
+if [ -n "$lint" ]; then exit 0; fi
 
 # --- LibTorch --------------------------------------------------------------------------------------------------------------------
 

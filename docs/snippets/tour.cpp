@@ -112,7 +112,7 @@ void training(const std::filesystem::path& folder) {
   engine.add(mlo::best_checkpoint(folder / "best.checkpoint"));
   engine.add(std::make_shared<PrintPenalty>());
   const mlo::RunSummary summary = engine.run();
-  std::printf("%s after %lld steps\n", mlo::to_string(summary.reason), static_cast<long long>(summary.steps));
+  std::cout << summary.to_string();
   engine.load(folder / "best.checkpoint");
   // [training]
 }

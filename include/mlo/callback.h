@@ -1,10 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
-#include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,20 +40,5 @@ class Callback {
   virtual void on_warning(const std::string& /*text*/) {}
   virtual void on_stop(const Engine& /*engine*/, const std::string& /*reason*/) {}
 };
-
-/// What a step of the top level gets through, for a progress bar to show a rate: {512, "images"}. Zero: no rate is shown.
-struct Throughput {
-  double a_step = 0.0;
-  std::string unit = "items";
-};
-/// Steps, time left, rate and the losses, redrawn in place at most ten times a second; writes nothing if the stream is no
-/// terminal. The stream outlives the callback.
-std::unique_ptr<Callback> progress_bar(std::FILE* stream, Throughput throughput = {});
-/// One JSON object a line: {"event": "start"|"step"|"validation"|"warning"|"stop", …}, appended; a step every `every` steps.
-/// Numbers that are not finite are null. A run that is resumed repeats the steps after its checkpoint: the later line counts.
-std::unique_ptr<Callback> json_lines(std::filesystem::path file, int64_t every = 1);
-/// Saves a checkpoint whenever a validation is the best so far by the early-stopping metric. Refuses to start (ConfigError)
-/// in a run without validations or without that metric.
-std::unique_ptr<Callback> best_checkpoint(std::filesystem::path file);
 
 }  // namespace mlo

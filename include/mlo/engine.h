@@ -1,130 +1,26 @@
 #pragma once
 
 #include "mlo/callback.h"
-#include "mlo/data/source.h"
+#include "mlo/counters.h"
+#include "mlo/engine_options.h"
 #include "mlo/graph.h"
-#include "mlo/hypergradient/method.h"
-#include "mlo/io/checkpoint.h"
-#include "mlo/optim/optimizers.h"
-#include "mlo/optim/schedule.h"
+#include "mlo/hypergradient/solver.h"
+#include "mlo/level_options.h"
+#include "mlo/load_options.h"
 #include "mlo/problem.h"
+#include "mlo/run_summary.h"
 #include "mlo/state.h"
 
 #include <concepts>
 #include <cstdint>
+#include <map>
 #include <filesystem>
-#include <limits>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace mlo {
-
-/// What a level's loss computes in. bfloat16: under LibTorch's autocast, matrix products in bfloat16; parameters, optimizer and
-/// all arithmetic of hypergradients stay float32. The loss must come out in float32.
-enum class Precision { float32, bfloat16 };
-
-/// How one level runs, and how the levels above differentiate through it.
-struct LevelOptions {
-  /// Needed. `sgd(…)`, `adam(…)`, `adamw(…)`, or `use(…)` for any other torch::optim::Optimizer.
-  OptimizerFactory optimizer = {};
-  /// Where batches come from; nothing: the loss is called with an empty batch.
-  Data data = {};
-  /// Own steps for each step of the levels that wait for this one.
-  int64_t unroll = 1;
-  /// How the levels above differentiate through this one. Null: `one_step()`.
-  std::unique_ptr<Method> best_response = nullptr;
-  /// Factor on the learning rates; null: constant.
-  Schedule schedule = {};
-  /// Own steps before the levels above begin: a level's first wait lasts at least this long.
-  int64_t warmup_steps = 0;
-  /// Micro-batches a step: the loss, and every derivative of it, is the mean over them.
-  int64_t accumulate = 1;
-  /// Largest norm of the gradient over all parameters; larger ones are scaled down. 0: no clipping.
-  double clip_norm = 0.0;
-  /// For parameters in float32 only. Methods that take differences of the loss are refused at bfloat16: its rounding drowns them.
-  Precision precision = Precision::float32;
-  /// Levels whose parameters the loss depends on. Not given: found by evaluating the first batch. Given: the authority,
-  /// and checked.
-  std::optional<std::vector<std::string>> reads = std::nullopt;
-  /// Levels whose values the loss uses as constants: no derivative is taken with respect to them. Those below take their steps
-  /// first all the same.
-  std::vector<std::string> constant = {};
-  /// Levels that stand below this one, where the order of registration does not say so.
-  std::vector<std::string> above = {};
-  /// One of several top levels. If no level says so, the last one is the top.
-  bool top = false;
-
-  void validate(const std::string& level) const;
-};
-
-struct EarlyStopping {
-  std::string metric = {};  ///< "level.name" of a number that a `validate()` returns; empty: no early stopping
-  int64_t patience = 5;     ///< validations without improvement before the run stops
-  enum class Mode { min, max } mode = Mode::min;
-  double min_delta = 0.0;   ///< smaller changes are no improvement
-};
-
-struct EngineOptions {
-  int64_t steps = 1000;        ///< updates of the top level (of the first, if there are several), counted over resumed runs
-  int64_t validate_every = 0;  ///< steps between validations; 0: none
-  double seconds = std::numeric_limits<double>::infinity();  ///< stop after this long
-  uint64_t seed = 0;           ///< of every random stream: (seed, level, step, micro-batch)
-  EarlyStopping early_stopping = {};
-  std::filesystem::path checkpoint = {};  ///< file saved when a run returns, for whatever reason (not when it throws), and …
-  int64_t checkpoint_every = 0;           ///< … every so many steps; 0: only at the end
-  SinkFactory checkpoint_sink = atomic_file;
-  bool profile = false;        ///< seconds and peak memory of each level
-
-  void validate() const;
-};
-
-/// What one level has done.
-struct Counters {
-  int64_t steps = 0;             ///< own steps
-  int64_t forwards = 0;          ///< evaluations of the loss, probes included
-  int64_t backwards = 0;         ///< reverse passes, probes and products included
-  int64_t visits = 0;            ///< times a sweep came by
-  int64_t hessian_products = 0;
-  int64_t mixed_products = 0;
-  double seconds = 0.0;          ///< under EngineOptions::profile: own steps, without the levels below
-  int64_t peak_bytes = 0;        ///< under EngineOptions::profile: most bytes above the start of a step (CUDA: allocator; CPU: resident set)
-};
-
-/// How the engine that goes on with a run may differ from the one that saved it.
-///
-/// A state holds the settings of its run, each under a name. Loading compares them with the engine's own and throws one
-/// CheckpointError that names every difference, unless it is allowed here. Then what the loading engine was given counts:
-///
-///     engine.seed               of the random streams from here on
-///     engine.early_stopping     metric and mode; the best value and the count of validations begin anew
-///     LEVEL.optimizer           its class; its moments begin anew
-///     LEVEL.optimizer.groups    which parameters are in which group; the moments begin anew
-///     LEVEL.optimizer.OPTION    lr, betas, eps, weight_decay, momentum, … as they were given (lr: before the schedule's factor)
-///     LEVEL.schedule            whether there is one, and its factor at the last step taken
-///     LEVEL.method              the name of its best response; what it remembers (warm starts) begins anew
-///     LEVEL.data                `BatchSource::fingerprint`; where the saved position does not fit (another number of rows or
-///                               batches), the data goes on from where the loading engine's stands
-///     LEVEL.reads, LEVEL.constant, LEVEL.above, LEVEL.top, LEVEL.unroll, LEVEL.warmup_steps, LEVEL.accumulate,
-///     LEVEL.clip_norm, LEVEL.precision
-///
-/// How long a run lasts and what is written on the way (the other EngineOptions) may always differ. A state of version 1 has no
-/// settings: nothing is compared, and the saved seed and optimizers' options count.
-struct LoadOptions {
-  /// Names from above. One also stands for all that begin with it and a dot: "fit.optimizer" for the class and every option,
-  /// "fit" for everything of that level. A name that is no setting of the two runs throws ConfigError.
-  std::vector<std::string> allow_changed = {};
-};
-
-struct RunSummary {
-  enum class Reason { steps, time, request, early_stopping };
-  Reason reason = Reason::steps;
-  int64_t steps = 0;       ///< of the top level, in all
-  double seconds = 0.0;    ///< of this run
-};
-const char* to_string(RunSummary::Reason reason);
 
 /// Runs several optimization problems whose optima feed each other. Register levels lowest first; `run` takes steps of the
 /// top level, each after the levels below have taken their unroll counts. Not thread-safe, except request_stop; one

@@ -1,17 +1,32 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
 namespace mlo {
 
-/// Who reads whom. Levels are numbered in their order, lowest first.
+/// What one level does in the order of steps.
+struct Turn {
+  enum class Kind {
+    start,     ///< its inner loop begins, before the levels below it step
+    step,
+    last_step  ///< before the level above steps, whose sweep may ask for it
+  };
+  std::size_t level;
+  Kind kind;
+  bool operator==(const Turn&) const = default;
+};
+
+/// Who reads whom, and who steps when. Levels are numbered in their order, lowest first.
 struct Graph {
   struct Node {
     std::string name;
     std::vector<std::size_t> reads;      ///< other levels whose parameters its loss depends on, through a graph
     std::vector<std::size_t> constants;  ///< ... and those it takes as constants, as declared
     bool top = false;
+    int64_t unroll = 1, warmup_steps = 0;  ///< as in LevelOptions
   };
   std::vector<Node> nodes;
 
@@ -23,7 +38,12 @@ struct Graph {
   /// the ones that are used before the ones that use them.
   std::vector<std::size_t> below(std::size_t u) const;
 
-  /// One line a level: what it reads, what responds to it; for people.
+  /// The steps that lead to one step of each of `goals`, in their order and with these, as the engine takes them: a level steps when
+  /// each level below it has taken its unroll count since the last time, and its warm-up. `taken`: steps that each level has taken
+  /// before, for the warm-ups; none: all are over.
+  std::vector<Turn> cycle(const std::vector<std::size_t>& goals, const std::vector<int64_t>& taken = {}) const;
+
+  /// One line a level: what it reads, what responds to it; and the order of steps ("one step: a ×2, b, c"); for people.
   std::string to_string() const;
 };
 

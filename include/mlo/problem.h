@@ -54,6 +54,8 @@ class Trains {
       if (thing.is_empty()) return nullptr;  // refused by whoever asked
       return thing.ptr();
     } else {
+      static_assert(std::convertible_to<const Thing&, std::shared_ptr<torch::nn::Module>>,
+                    "trains(…) and uses(…) take module holders, shared pointers to modules and, the first, tensors");
       return thing;
     }
   }

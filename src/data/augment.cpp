@@ -2,7 +2,7 @@
 
 #include "data/resize.h"
 #include "mlo/error.h"
-#include "random.h"
+#include "replay/random.h"
 
 #include <ATen/ops/narrow.h>
 

@@ -4,7 +4,7 @@
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
 #include "mlo/error.h"
-#include "random.h"
+#include "replay/random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/cat.h>

@@ -1,5 +1,6 @@
 #include "data/exif.h"
 #include "data/image_file.h"
+#include "mlo/io/file_sink.h"
 #include "mlo/data/images.h"
 #include "mlo/error.h"
 #include "mlo/io/checkpoint.h"

@@ -2,7 +2,7 @@
 
 #include "data/fingerprint.h"
 #include "mlo/error.h"
-#include "random.h"
+#include "replay/random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/index_select.h>

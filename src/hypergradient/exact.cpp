@@ -1,9 +1,9 @@
 #include "precompiled.h"
 
-#include "gradients.h"
+#include "tensors/gradients.h"
 #include "hypergradient/product_inputs.h"
 #include "libtorch_error.h"
-#include "mean.h"
+#include "tensors/mean.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/oracle.h"
 

@@ -1,6 +1,6 @@
 #include "precompiled.h"
 
-#include "elementwise.h"
+#include "tensors/elementwise.h"
 #include "hypergradient/product_inputs.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/oracle.h"

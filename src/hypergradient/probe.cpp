@@ -2,8 +2,10 @@
 
 #include "mlo/hypergradient/probe.h"
 
-#include "level.h"
-#include "mean.h"
+#include "level/evaluate.h"
+#include "level/second_order.h"
+#include "level/level.h"
+#include "tensors/mean.h"
 #include "mlo/error.h"
 #include "text.h"
 
@@ -110,7 +112,7 @@ struct Probe::Body {
     levels.set_gradients_for(level, wrt);
     const at::AutoGradMode with_gradients(true);
     const int64_t forwards = level.counters.forwards;
-    const double again = value_of(evaluate(level, draw(m), /*replay=*/true).loss);
+    const double again = value_of(replay(level, draw(m)).loss);
     level.counters.forwards = forwards;
     check_value(m, again);
     other.confirmed = true;
@@ -128,8 +130,7 @@ struct Probe::Body {
     }
   }
 
-  // The recorded draw; evaluations replay its choices and do not change it.
-  Draw& draw(std::size_t i) const { return const_cast<Draw&>(record.draws[i]); }
+  const Draw& draw(std::size_t i) const { return record.draws[i]; }
 
   Levels& levels;
   Level& level;
@@ -181,10 +182,10 @@ Tensors Probe::gradient(const Tensors& wrt) {
   for (std::size_t m = 0; m < draws; ++m) {
     body.prepare_evaluation(m);
     Tensors gradient(wrt.size());
-    std::optional<Evaluation> evaluation = known_gradient(body.level, body.draw(m), /*replay=*/true, wrt, gradient);
+    std::optional<Evaluation> evaluation = replay_analytic(body.level, body.draw(m), wrt, gradient);
     if (!evaluation) {
       const at::AutoGradMode with_gradients(true);
-      evaluation = evaluate(body.level, body.draw(m), /*replay=*/true);
+      evaluation = replay(body.level, body.draw(m));
       if (evaluation->loss.requires_grad())  // else it uses none of wrt
         gradient = differentiate(body.level, evaluation->loss, wrt, /*create_graph=*/false);
     }
@@ -207,7 +208,7 @@ Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
   const SecondOrderGuard attention(guarded);
   const at::AutoGradMode with_gradients(true);
   body.prepare_evaluation(micro_batch);
-  const Evaluation evaluation = evaluate(body.level, body.draw(micro_batch), /*replay=*/true);
+  const Evaluation evaluation = replay(body.level, body.draw(micro_batch));
   if (body.before && body.epsilon == 0.0) body.check_value(micro_batch, value_of(evaluation.loss), guarded);
   if (!evaluation.loss.requires_grad()) return Tensors(body.level.parameters.size());
   return differentiate(body.level, evaluation.loss, body.level.parameters, /*create_graph=*/true);
@@ -237,7 +238,7 @@ Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
     body.prepare_evaluation(m);
-    mean.add(known_product(body.level, body.draw(m), v, wrt));
+    mean.add(analytic_product(body.level, body.draw(m), v, wrt));
   }
   return mean.take();
 }

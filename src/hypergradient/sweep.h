@@ -1,6 +1,6 @@
 #pragma once
 
-#include "level.h"
+#include "level/level.h"
 #include "mlo/graph.h"
 #include "mlo/hypergradient/method.h"
 

@@ -1,4 +1,5 @@
 #include "io/descriptor.h"
+#include "mlo/io/file_sink.h"
 #include "mlo/error.h"
 #include "mlo/io/checkpoint.h"
 

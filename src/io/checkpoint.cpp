@@ -1,3 +1,4 @@
+#include "mlo/io/file_sink.h"
 #include "mlo/io/checkpoint.h"
 
 #include "io/json.h"

@@ -1,3 +1,4 @@
+#include "mlo/io/file_sink.h"
 #include "mlo/io/safetensors.h"
 
 #include "io/json.h"

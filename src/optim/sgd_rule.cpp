@@ -1,4 +1,4 @@
-#include "elementwise.h"
+#include "tensors/elementwise.h"
 #include "optim/rules.h"
 
 #include <torch/optim/sgd.h>

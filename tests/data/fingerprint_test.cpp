@@ -1,6 +1,7 @@
 // Fingerprints of data: the same for the same data, wherever it lies, and another for other data, batches or looks.
 #include "io/files.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
 

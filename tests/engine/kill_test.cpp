@@ -1,5 +1,7 @@
 // A run killed at any moment and resumed is, bit for bit, the run that was never killed. A program of its own: it forks, and
 // LibTorch forbids that once a backward pass has run.
+#include <mlo/io/file_sink.h>
+#include <mlo/io/checkpoint.h>
 #include "engine/resume_problem.h"
 
 #include <sys/wait.h>

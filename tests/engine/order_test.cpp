@@ -169,5 +169,5 @@ TEST_CASE("The graph is found and can be printed", "[engine][graph]") {
   CHECK(graph.nodes[2].reads == std::vector<std::size_t>{0, 1});
   CHECK(graph.responding(2) == std::vector<std::size_t>{1, 0});
   CHECK(graph.below(2) == std::vector<std::size_t>{0, 1});
-  CHECK(graph.to_string() == "c (top) reads 'a', 'b'; its hypergradient passes through 'b', 'a'\nb reads 'a'\na reads 'c'\n");
+  CHECK(graph.to_string() == "c (top) reads 'a', 'b'; its hypergradient passes through 'b', 'a'\nb reads 'a'\na reads 'c'\none step: a, b, c\n");
 }

@@ -1,7 +1,7 @@
 // A probe evaluates the function that the step evaluated: what the loss read is put back, and a value that differs is refused.
 #include "engine/support.h"
 
-#include "values.h"
+#include "replay/values.h"
 
 using mlo::LossError;
 

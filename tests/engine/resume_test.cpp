@@ -1,4 +1,5 @@
 // A run that is resumed is, bit for bit, the run that was never interrupted.
+#include <mlo/io/checkpoint.h>
 #include "engine/resume_problem.h"
 
 namespace {

@@ -1,4 +1,6 @@
 // What is saved, what is refused on the way back, and that a refusal or a full disk costs nothing.
+#include <mlo/io/file_sink.h>
+#include <mlo/io/checkpoint.h>
 #include "engine/support.h"
 
 #include <sys/stat.h>

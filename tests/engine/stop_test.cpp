@@ -1,4 +1,5 @@
 // The ways in which a run ends, and that it goes on from there.
+#include <mlo/io/checkpoint.h>
 #include "engine/support.h"
 
 #include <chrono>

@@ -1,5 +1,6 @@
 #include "io/files.h"
 
+#include <mlo/io/file_sink.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 

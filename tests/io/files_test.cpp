@@ -4,7 +4,7 @@
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 #include <mlo/io/safetensors.h>
-#include <mlo/io/tensorboard.h>
+#include <mlo/io/event_file.h>
 
 #include <ATen/ATen.h>
 #include <torch/types.h>

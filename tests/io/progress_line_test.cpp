@@ -1,4 +1,4 @@
-#include "io/progress_line.h"
+#include "callbacks/progress_line.h"
 
 #include <cmath>
 

@@ -1,4 +1,5 @@
 // The three levels on a GPU: the same losses and hypergradient as on the CPU, images through pinned memory, both precisions.
+#include <mlo/data/images.h>
 #include "support.h"
 
 #include <iostream>

@@ -7,6 +7,7 @@
 
 #include "io/files.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
 #include <torch/types.h>

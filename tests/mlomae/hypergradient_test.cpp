@@ -1,9 +1,9 @@
 // The paper's one-step hypergradient (Eq. 9-11) against automatic differentiation through the steps that were taken; what it
 // costs.
-#include "choices.h"
+#include "replay/choices.h"
 #include "functional.h"
-#include "level.h"
-#include "random.h"
+#include "level/level.h"
+#include "replay/random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 

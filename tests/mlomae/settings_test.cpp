@@ -6,6 +6,7 @@
 
 #include "io/files.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/error.h>
 #include <torch/types.h>
 #include <nlohmann/json.hpp>

@@ -2,7 +2,7 @@
 // where differences cannot tell the report says so.
 #include "curved.h"
 #include "mlo/error.h"
-#include "mlo/hypergradient/check.h"
+#include "mlo/check.h"
 #include "mlo/hypergradient/presets.h"
 
 #include <ATen/ATen.h>

@@ -1,5 +1,5 @@
 // check_hypergradient: agrees where the method is right, refuses where it is wrong, and leaves the engine as it was.
-#include "mlo/hypergradient/check.h"
+#include "mlo/check.h"
 #include "curved.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/presets.h"

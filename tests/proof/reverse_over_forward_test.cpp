@@ -2,7 +2,7 @@
 // refuses.
 #include "engine/support.h"
 
-#include <mlo/hypergradient/check.h>
+#include <mlo/check.h>
 #include <mlo/replayed.h>
 
 using mlo::UnsupportedError;

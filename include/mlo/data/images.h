@@ -1,5 +1,7 @@
 #pragma once
 
+#include "mlo/data/image_file.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -35,10 +37,6 @@ std::shared_ptr<const ImageSet> cifar100_images(const std::filesystem::path& fol
 /// A pair of IDX files (plain or .gz): MNIST and its kin.
 std::shared_ptr<const ImageSet> idx_images(const std::filesystem::path& images, const std::filesystem::path& labels);
 
-/// Cameras store an image as the sensor saw it, and say in an EXIF tag how to turn it. `as_stored` does not look at the tag, as
-/// torchvision does not; `upright` turns the image, as PIL's ImageOps.exif_transpose.
-enum class Orientation { as_stored, upright };
-
 struct ImageFolderOptions {
   int64_t channels = 3;  ///< grey images are repeated, colour ones averaged (as PIL's "L")
   Orientation orientation = Orientation::as_stored;
@@ -49,15 +47,6 @@ struct ImageFolderOptions {
 /// One folder a class, JPEG and PNG files in it (by `named_as_image`; others are not looked at); classes in the order of their
 /// names.
 std::shared_ptr<const ImageSet> folder_images(const std::filesystem::path& folder, ImageFolderOptions options = {});
-
-/// A JPEG or PNG file as uint8 [channels, height, width]. Of 16 bits the upper 8 are read: where a camera's or scanner's 12 bits stand
-/// in the lower ones, 16 grey levels are left, so multiply such images by 16 before. CMYK is read as Adobe writes it. Throws mlo::Error
-/// naming the file and what is wrong with it: also for what is no regular file, for pixels out of proportion to the file (more than 2²⁸
-/// bytes of them, and more than 64 times the file's), and for a JPEG of more than 100 scans (fewer, beyond 86 million pixels).
-at::Tensor read_image(const std::filesystem::path& file, int64_t channels = 3, Orientation orientation = Orientation::as_stored);
-/// uint8 [1 or 3, height, width] as the bytes of a PNG file, or as a file.
-std::vector<uint8_t> encode_png(const at::Tensor& image);
-void write_png(const std::filesystem::path& file, const at::Tensor& image);
 
 /// Row numbers of two parts, ascending. A fraction `held_out` of each class is in the second, at least one image and not all; the
 /// only image of a class is in the first. Throws mlo::ConfigError where a part would be empty.

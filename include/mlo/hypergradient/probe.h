@@ -1,6 +1,6 @@
 #pragma once
 
-#include "mlo/hypergradient/step_record.h"
+#include "mlo/step_record.h"
 #include "mlo/tensors.h"
 
 #include <memory>

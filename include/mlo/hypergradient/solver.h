@@ -1,7 +1,7 @@
 #pragma once
 
 #include "mlo/hypergradient/oracle.h"
-#include "mlo/hypergradient/step_record.h"
+#include "mlo/step_record.h"
 #include "mlo/state.h"
 #include "mlo/tensors.h"
 

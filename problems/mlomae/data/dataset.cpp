@@ -4,6 +4,7 @@
 #include "mlomae/data/folder.h"
 #include "mlomae/data/memory.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
 #include <ATen/ATen.h>

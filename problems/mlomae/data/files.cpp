@@ -1,5 +1,6 @@
 #include "mlomae/data/files.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/data/image_files.h>
 #include <mlo/error.h>
 

@@ -2,6 +2,8 @@
 
 #include "mlomae/data/files.h"
 
+#include <mlo/data/image_file.h>
+#include <mlo/data/image_files.h>
 #include <mlo/error.h>
 #include <torch/types.h>
 

@@ -2,6 +2,7 @@
 
 #include "mlomae/data/digest.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/data/image_files.h>
 
 #include <filesystem>

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <mlo/data/images.h>
 #include "mlomae/data/dataset.h"
 #include "mlomae/models/masked_autoencoder.h"
 

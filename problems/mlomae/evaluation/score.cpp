@@ -2,6 +2,7 @@
 
 #include "mlomae/config/json_text.h"
 
+#include <mlo/io/file_sink.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 

@@ -10,6 +10,7 @@
 #include "mlomae/program/progress_line.h"
 #include "mlomae/training/run_directory.h"
 
+#include <mlo/callbacks/progress_bar.h>
 #include <mlo/error.h>
 #include <CLI/CLI.hpp>
 

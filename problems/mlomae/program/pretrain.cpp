@@ -9,9 +9,12 @@
 #include "mlomae/training/run_lock.h"
 #include "mlomae/training/stamp.h"
 
+#include <mlo/callbacks/progress_bar.h>
+#include <mlo/callbacks/json_lines.h>
+#include <mlo/callbacks/tensorboard.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
-#include <mlo/io/tensorboard.h>
+#include <mlo/io/event_file.h>
 #include <ATen/ATen.h>
 #include <torch/nn/module.h>
 #include <CLI/CLI.hpp>

@@ -4,6 +4,7 @@
 #include "mlomae/report/chart.h"
 #include "mlomae/report/pictures.h"
 
+#include <mlo/io/file_sink.h>
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>

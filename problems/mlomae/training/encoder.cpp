@@ -3,6 +3,7 @@
 #include "mlomae/models/weights.h"
 #include "mlomae/report/read_run.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/data/image_files.h>
 #include <mlo/error.h>
 

@@ -5,8 +5,9 @@
 #include "mlomae/models/modes.h"
 #include "mlomae/report/pictures.h"
 
+#include <mlo/data/image_file.h>
 #include <mlo/data/image_source.h>
-#include <mlo/io/tensorboard.h>
+#include <mlo/io/event_file.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 

@@ -5,6 +5,7 @@
 #include "mlomae/models/weights.h"
 #include "mlomae/report/log.h"
 
+#include <mlo/io/file_sink.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/version.h>

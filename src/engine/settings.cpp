@@ -1,0 +1,145 @@
+#include "precompiled.h"
+
+#include "engine/body.h"
+#include "mlo/error.h"
+#include "text.h"
+
+#include <c10/util/Type.h>
+
+#include <typeinfo>
+
+namespace mlo {
+namespace {
+
+using Settings = std::map<std::string, std::string>;
+
+const std::string kPrefix = "settings/";
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "none" : text;
+}
+
+// Of a schedule the value it gave last: it may be a function of any kind, and is asked only for a step that was taken.
+std::string text_of(const Schedule& schedule, int64_t steps) {
+  if (!schedule) return "none";
+  if (steps == 0) return "given";
+  return "a factor of " + number(schedule(steps - 1)) + " at step " + std::to_string(steps - 1);
+}
+
+std::string text_of(const Data& data) {
+  if (data.empty()) return "none";
+  if (!data.source()) return "a function";
+  const std::string fingerprint = data.source()->fingerprint();
+  return fingerprint.empty() ? c10::demangle(typeid(*data.source()).name()) : fingerprint;
+}
+
+std::string text_of(const EarlyStopping& rule) {
+  if (rule.metric.empty()) return "none";
+  return (rule.mode == EarlyStopping::Mode::min ? "least " : "largest ") + rule.metric;
+}
+
+bool begins(const std::string& name, const std::string& with) { return name.compare(0, with.size(), with) == 0; }
+bool covers(const std::string& allowed, const std::string& name) { return name == allowed || begins(name, allowed + "."); }
+
+Settings saved_settings(const State& state) {
+  Settings all;
+  for (auto i = state.values().lower_bound(kPrefix); i != state.values().end() && begins(i->first, kPrefix); ++i)
+    all[i->first.substr(kPrefix.size())] = state.text(i->first);
+  return all;
+}
+
+// The value, with an optimizer's options behind its class.
+std::string described(const Settings& settings, const std::string& name, bool with_options) {
+  const auto found = settings.find(name);
+  if (found == settings.end()) return "nothing";
+  std::string options;
+  if (with_options)
+    for (const auto& [other, value] : settings)
+      if (begins(other, name + ".")) options += (options.empty() ? " (" : ", ") + other.substr(name.size() + 1) + " " + value;
+  return found->second + (options.empty() ? "" : options + ")");
+}
+
+struct Difference {
+  std::string name, words;
+};
+
+std::vector<Difference> differences(const Settings& saved, const Settings& own) {
+  Settings all = saved;
+  all.insert(own.begin(), own.end());
+  std::vector<Difference> found;
+  std::string other_class;  // whose options belong to the difference of the class
+  for (const auto& [name, unused] : all) {
+    if (!other_class.empty() && covers(other_class, name)) continue;
+    const auto left = saved.find(name), right = own.find(name);
+    if (left != saved.end() && right != own.end() && left->second == right->second) continue;
+    const bool optimizer = name.ends_with(".optimizer");
+    if (optimizer) other_class = name;
+    found.push_back({name, name + ": saved " + described(saved, name, optimizer) + ", here " + described(own, name, optimizer)});
+  }
+  return found;
+}
+
+void check_names(const std::vector<std::string>& allowed, const Settings& saved, const Settings& own) {
+  Settings all = own;
+  all.insert(saved.begin(), saved.end());
+  for (const std::string& name : allowed) {
+    if (std::any_of(all.begin(), all.end(), [&](const auto& setting) { return covers(name, setting.first); })) continue;
+    std::vector<std::string> names;
+    for (const auto& [known, value] : all) names.push_back(known);
+    throw ConfigError("LoadOptions::allow_changed names '" + name + "', which is no setting of this run; there are " +
+                      joined(names));
+  }
+}
+
+}  // namespace
+
+Settings Engine::Body::settings(const State* saved) const {
+  Settings all;
+  all["engine.seed"] = std::to_string(options.seed);
+  all["engine.early_stopping"] = text_of(options.early_stopping);
+  for (const auto& level : levels.all) {
+    const LevelOptions& given = level->options;
+    const int64_t steps = saved ? saved->integer("level/" + level->name + "/steps") : level->counters.steps;
+    const std::string prefix = level->name + ".";
+    all[prefix + "above"] = joined(given.above);
+    all[prefix + "accumulate"] = std::to_string(given.accumulate);
+    all[prefix + "clip_norm"] = number(given.clip_norm);
+    all[prefix + "constant"] = joined(given.constant);
+    all[prefix + "data"] = text_of(given.data);
+    all[prefix + "method"] = given.best_response->name();
+    all[prefix + "precision"] = given.precision == Precision::float32 ? "float32" : "bfloat16";
+    all[prefix + "reads"] = given.reads ? joined(*given.reads) : "found";
+    all[prefix + "schedule"] = text_of(given.schedule, steps);
+    all[prefix + "top"] = given.top ? "yes" : "no";
+    all[prefix + "unroll"] = std::to_string(given.unroll);
+    all[prefix + "warmup_steps"] = std::to_string(given.warmup_steps);
+    for (const auto& [name, value] : level->optimizer_settings) all[prefix + "optimizer" + name] = value;
+  }
+  return all;
+}
+
+std::set<std::string> Engine::Body::changes(const State& state, const LoadOptions& load) const {
+  const Settings saved = saved_settings(state), own = settings(&state);
+  check_names(load.allow_changed, saved, own);
+  if (state.integer("engine/version") == 1) return {};
+  std::set<std::string> changed;
+  std::string words, names;
+  for (const Difference& difference : differences(saved, own)) {
+    if (std::any_of(load.allow_changed.begin(), load.allow_changed.end(),
+                    [&](const std::string& allowed) { return covers(allowed, difference.name); })) {
+      changed.insert(difference.name);
+      continue;
+    }
+    words += (words.empty() ? "" : "; ") + difference.words;
+    names += (names.empty() ? "\"" : ", \"") + difference.name + "\"";
+  }
+  if (!words.empty())
+    throw CheckpointError("the checkpoint is of a run with other settings: " + words +
+                          ". Give this engine the saved ones; or let its own count, by name: engine.load(file, "
+                          "{.allow_changed = {" + names + "}})");
+  return changed;
+}
+
+}  // namespace mlo
