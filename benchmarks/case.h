@@ -13,15 +13,18 @@ namespace bench {
 struct Contestant {
   std::string method;  ///< "darts", "one_step", … ; by hand: "darts by hand", …
   std::function<void(int64_t)> steps;
-  std::function<mlo::Counters()> counters;  ///< summed over the levels, of all steps so far; null by hand
-  double flop = 0.0;                        ///< floating point operations of the matrix products of an outer step; 0: not counted
+  std::function<mlo::Counters()>
+      counters;  ///< summed over the levels, of all steps so far; null by hand
+  double flop =
+      0.0;  ///< floating point operations of the matrix products of an outer step; 0: not counted
 };
 
 struct Case {
   std::string name;
-  std::string what;          ///< one line for `list`
-  int64_t steps_a_repeat;    ///< outer steps timed together
-  /// All of them, or the one of that name if it is not empty: the others' memory would count in its peak.
+  std::string what;        ///< one line for `list`
+  int64_t steps_a_repeat;  ///< outer steps timed together
+  /// All of them, or the one of that name if it is not empty: the others' memory would count in its
+  /// peak.
   std::function<std::vector<Contestant>(const std::string& only)> contestants;
 };
 
@@ -35,8 +38,8 @@ Case logistic_case();
 Case cnn_case();
 /// Shapes of the MLO-MAE step; the defaults are those of the design's figures.
 struct MlomaeShape {
-  int64_t image = 32, patch = 4, dim = 192, depth = 6, heads = 3, decoder_dim = 128, decoder_depth = 2, decoder_heads = 4,
-          batch = 64, unroll = 2;
+  int64_t image = 32, patch = 4, dim = 192, depth = 6, heads = 3, decoder_dim = 128,
+          decoder_depth = 2, decoder_heads = 4, batch = 64, unroll = 2;
   bool small = false;
 };
 Case mlomae_case(const MlomaeShape& shape);

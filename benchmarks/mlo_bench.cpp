@@ -1,13 +1,13 @@
-// mlo-bench: accuracy is the tests' business, this measures time, memory and passes. Repeats of all contestants are interleaved, so
-// that a machine that slows down slows all of them.
+// mlo-bench: accuracy is the tests' business, this measures time, memory and passes. Repeats of all
+// contestants are interleaved, so that a machine that slows down slows all of them.
 #include "case.h"
 #include "commit.h"
 
-#include <CLI/CLI.hpp>
-#include <mlo/version.h>
-#include <nlohmann/json.hpp>
 #include <ATen/ATen.h>
+#include <mlo/version.h>
 #include <torch/types.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -32,7 +32,10 @@ mlo::Counters total_counters(const mlo::Engine& engine) {
 
 Contestant engine_contestant(std::string method, std::shared_ptr<mlo::Engine> engine) {
   engine->build();
-  return {std::move(method), [engine](int64_t n) { for (int64_t i = 0; i < n; ++i) engine->step(); },
+  return {std::move(method),
+          [engine](int64_t n) {
+            for (int64_t i = 0; i < n; ++i) engine->step();
+          },
           [engine] { return total_counters(*engine); }};
 }
 
@@ -78,7 +81,9 @@ struct Measurement {
 };
 
 nlohmann::json counters_of(const mlo::Counters& before, const mlo::Counters& after, int64_t steps) {
-  const auto each = [steps](int64_t from, int64_t to) { return static_cast<double>(to - from) / static_cast<double>(steps); };
+  const auto each = [steps](int64_t from, int64_t to) {
+    return static_cast<double>(to - from) / static_cast<double>(steps);
+  };
   return {{"forwards", each(before.forwards, after.forwards)},
           {"backwards", each(before.backwards, after.backwards)},
           {"visits", each(before.visits, after.visits)},
@@ -89,7 +94,9 @@ nlohmann::json counters_of(const mlo::Counters& before, const mlo::Counters& aft
 int run(const Case& which, const std::string& method, int repeats, bool json) {
   std::vector<Contestant> contestants = which.contestants(method);
   if (!method.empty())
-    std::erase_if(contestants, [&](const Contestant& c) { return c.method != method && c.method != method + " by hand"; });
+    std::erase_if(contestants, [&](const Contestant& c) {
+      return c.method != method && c.method != method + " by hand";
+    });
   if (contestants.empty()) {
     std::cerr << "case '" << which.name << "' has no method '" << method << "'; it has";
     for (const auto& c : which.contestants("")) std::cerr << " '" << c.method << "'";
@@ -100,14 +107,16 @@ int run(const Case& which, const std::string& method, int repeats, bool json) {
   for (auto& contestant : contestants) contestant.steps(which.steps_a_repeat);  // warm-up
   for (int repeat = 0; repeat < repeats; ++repeat) {
     for (std::size_t i = 0; i < contestants.size(); ++i) {
-      const mlo::Counters before = contestants[i].counters ? contestants[i].counters() : mlo::Counters();
+      const mlo::Counters before =
+          contestants[i].counters ? contestants[i].counters() : mlo::Counters();
       peak_mib();
       const auto start = std::chrono::steady_clock::now();
       contestants[i].steps(which.steps_a_repeat);
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
       measured[i].seconds.push_back(took.count() / static_cast<double>(which.steps_a_repeat));
       measured[i].peak = std::max(measured[i].peak, peak_mib());
-      if (contestants[i].counters) measured[i].counters = counters_of(before, contestants[i].counters(), which.steps_a_repeat);
+      if (contestants[i].counters)
+        measured[i].counters = counters_of(before, contestants[i].counters(), which.steps_a_repeat);
     }
   }
   for (std::size_t i = 0; i < contestants.size(); ++i) {
@@ -115,24 +124,26 @@ int run(const Case& which, const std::string& method, int repeats, bool json) {
     std::sort(seconds.begin(), seconds.end());
     const double median = seconds[seconds.size() / 2];
     if (json) {
-      const nlohmann::json line = {{"case", which.name},
-                                   {"method", contestants[i].method},
-                                   {"threads", at::get_num_threads()},
-                                   {"seconds", {{"median", median}, {"min", seconds.front()}, {"max", seconds.back()}}},
-                                   {"repeats", repeats},
-                                   {"steps_a_repeat", which.steps_a_repeat},
-                                   {"peak_mib", measured[i].peak},
-                                   {"counters", measured[i].counters},
-                                   {"gflop_a_second", contestants[i].flop / median * 1e-9},
-                                   {"commit", kCommit},
-                                   {"build", kBuild},
-                                   {"mlo", mlo::version()},
-                                   {"torch", TORCH_VERSION},
-                                   {"processor", processor()}};
+      const nlohmann::json line = {
+          {"case", which.name},
+          {"method", contestants[i].method},
+          {"threads", at::get_num_threads()},
+          {"seconds", {{"median", median}, {"min", seconds.front()}, {"max", seconds.back()}}},
+          {"repeats", repeats},
+          {"steps_a_repeat", which.steps_a_repeat},
+          {"peak_mib", measured[i].peak},
+          {"counters", measured[i].counters},
+          {"gflop_a_second", contestants[i].flop / median * 1e-9},
+          {"commit", kCommit},
+          {"build", kBuild},
+          {"mlo", mlo::version()},
+          {"torch", TORCH_VERSION},
+          {"processor", processor()}};
       std::cout << line.dump() << std::endl;
     } else {
-      std::printf("%-10s %-28s %10.1f us an outer step (min %.1f, max %.1f), peak %.0f MiB\n", which.name.c_str(),
-                  contestants[i].method.c_str(), median * 1e6, seconds.front() * 1e6, seconds.back() * 1e6, measured[i].peak);
+      std::printf("%-10s %-28s %10.1f us an outer step (min %.1f, max %.1f), peak %.0f MiB\n",
+                  which.name.c_str(), contestants[i].method.c_str(), median * 1e6,
+                  seconds.front() * 1e6, seconds.back() * 1e6, measured[i].peak);
     }
   }
   return 0;
@@ -151,8 +162,12 @@ int main(int argc, char** argv) {
   bool json = false;
   run->add_option("case", name, "A case of `list`, or `all`")->required();
   run->add_option("--method", method, "Only this method, and its counterpart by hand");
-  run->add_option("--threads", threads, "Threads of LibTorch")->check(CLI::Range(1, 1024))->capture_default_str();
-  run->add_option("--repeats", repeats, "Interleaved repeats")->check(CLI::Range(1, 10000))->capture_default_str();
+  run->add_option("--threads", threads, "Threads of LibTorch")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  run->add_option("--repeats", repeats, "Interleaved repeats")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
   run->add_flag("--json", json, "A line of JSON for each measurement");
   bench::MlomaeShape shape;
   const std::pair<const char*, int64_t*> sizes[] = {{"--image", &shape.image},
@@ -166,12 +181,15 @@ int main(int argc, char** argv) {
                                                     {"--batch", &shape.batch},
                                                     {"--unroll", &shape.unroll}};
   for (const auto& [option, value] : sizes)
-    run->add_option(option, *value, "Of mlomae-step")->check(CLI::PositiveNumber)->capture_default_str();
+    run->add_option(option, *value, "Of mlomae-step")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   const auto cases = bench::all_cases(shape);
   if (list->parsed()) {
-    for (const auto& which : cases) std::printf("%-10s %s\n", which.name.c_str(), which.what.c_str());
+    for (const auto& which : cases)
+      std::printf("%-10s %s\n", which.name.c_str(), which.what.c_str());
     return 0;
   }
   at::set_num_threads(threads);

@@ -8,7 +8,8 @@
 namespace mlo {
 namespace {
 
-constexpr std::array<const char*, 4> kTypes = {"an integer", "a real", "a text", "a tensor"};  // as in State::Value
+constexpr std::array<const char*, 4> kTypes = {"an integer", "a real", "a text",
+                                               "a tensor"};  // as in State::Value
 
 template <std::size_t Type>
 const auto& get(const std::map<std::string, State::Value>& values, const std::string& key) {
@@ -16,12 +17,14 @@ const auto& get(const std::map<std::string, State::Value>& values, const std::st
   if (found == values.end())
     throw CheckpointError(
         "the state has no '" + key + "' (" + kTypes[Type] +
-        " is expected there); it was saved with other levels or by another version of the program: resume "
+        " is expected there); it was saved with other levels or by another version of the program: "
+        "resume "
         "with the levels, sources and optimizers that the checkpoint was made with");
   if (found->second.index() != Type)
-    throw CheckpointError(
-        "'" + key + "' in the state is " + kTypes[found->second.index()] + ", expected " + kTypes[Type] +
-        "; it was saved by something else under the same name: resume with the program that saved it");
+    throw CheckpointError("'" + key + "' in the state is " + kTypes[found->second.index()] +
+                          ", expected " + kTypes[Type] +
+                          "; it was saved by something else under the same name: resume with the "
+                          "program that saved it");
   return std::get<Type>(found->second);
 }
 
@@ -29,7 +32,8 @@ const auto& get(const std::map<std::string, State::Value>& values, const std::st
 
 void State::set(const std::string& key, Value value) {
   if (!values_.emplace(key, std::move(value)).second)
-    throw CheckpointError("the state has '" + key + "' already; give each object that is saved a prefix of its own");
+    throw CheckpointError("the state has '" + key +
+                          "' already; give each object that is saved a prefix of its own");
 }
 
 int64_t State::integer(const std::string& key) const { return get<0>(values_, key); }

@@ -1,4 +1,5 @@
-// Catch2, version 2 or 3. Include it after everything else: c10 defines CHECK as well, and here Catch2's is meant.
+// Catch2, version 2 or 3. Include it after everything else: c10 defines CHECK as well, and here
+// Catch2's is meant.
 #pragma once
 
 #undef CHECK

@@ -1,4 +1,5 @@
-// The negative control of nm_test.sh: everything that the library must not refer to. It is compiled, never linked.
+// The negative control of nm_test.sh: everything that the library must not refer to. It is
+// compiled, never linked.
 #include <cassert>
 #include <csignal>
 #include <cstdarg>

@@ -6,7 +6,9 @@
 
 #include "catch.h"
 
-TEST_CASE("the library says the version that the build system gives it") { CHECK(std::string(mlo::version()) == MLO_EXPECTED_VERSION); }
+TEST_CASE("the library says the version that the build system gives it") {
+  CHECK(std::string(mlo::version()) == MLO_EXPECTED_VERSION);
+}
 
 TEST_CASE("LibTorch is the release that mlo is built against, and computes") {
   CHECK(std::string(TORCH_VERSION).substr(0, 5) == "2.11.");

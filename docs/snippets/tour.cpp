@@ -14,7 +14,8 @@ namespace {
 
 // [problem]
 struct Fit final : mlo::Problem {
-  Fit(torch::nn::Linear net, at::Tensor log_penalty) : Problem(mlo::trains(net)), net(net), log_penalty(log_penalty) {}
+  Fit(torch::nn::Linear net, at::Tensor log_penalty)
+      : Problem(mlo::trains(net)), net(net), log_penalty(log_penalty) {}
 
   mlo::Evaluation loss(const mlo::Batch& batch) override {
     const at::Tensor error = (net(batch[0]) - batch[1]).square().mean();
@@ -32,9 +33,13 @@ struct Penalty final : mlo::Problem {
   Penalty(at::Tensor log_penalty, torch::nn::Linear net, mlo::Batch test)
       : Problem(mlo::trains(log_penalty)), net(net), test(test) {}
 
-  mlo::Evaluation loss(const mlo::Batch& batch) override { return (net(batch[0]) - batch[1]).square().mean(); }
+  mlo::Evaluation loss(const mlo::Batch& batch) override {
+    return (net(batch[0]) - batch[1]).square().mean();
+  }
 
-  std::map<std::string, double> validate() override { return {{"test_error", loss(test).loss.item<double>()}}; }
+  std::map<std::string, double> validate() override {
+    return {{"test_error", loss(test).loss.item<double>()}};
+  }
 
   torch::nn::Linear net;
   mlo::Batch test;
@@ -56,21 +61,30 @@ void data() {
   Toy toy;
   const at::Tensor x = toy.train[0], y = toy.train[1], pool = torch::randn({256, 8});
   // [data]
-  mlo::Data none;                                                                            // the loss gets an empty batch
-  mlo::Data always_the_same = mlo::Batch{x, y};                                              // a full batch
-  mlo::Data shuffled = mlo::tensor_source({x, y}, {.batch_size = 32});                       // endless, a new order each epoch
-  mlo::Data labelled_and_not = mlo::zip(mlo::tensor_source({x, y}, {.batch_size = 16}),      // batch[0], batch[1]
-                                        mlo::tensor_source({pool}, {.batch_size = 64}));     // batch[2]
-  mlo::Data made_up = [](int64_t /*number*/) { return mlo::Batch{torch::randn({32, 8})}; };  // replayable
+  mlo::Data none;                                // the loss gets an empty batch
+  mlo::Data always_the_same = mlo::Batch{x, y};  // a full batch
+  mlo::Data shuffled =
+      mlo::tensor_source({x, y}, {.batch_size = 32});  // endless, a new order each epoch
+  mlo::Data labelled_and_not =
+      mlo::zip(mlo::tensor_source({x, y}, {.batch_size = 16}),   // batch[0], batch[1]
+               mlo::tensor_source({pool}, {.batch_size = 64}));  // batch[2]
+  mlo::Data made_up = [](int64_t /*number*/) {
+    return mlo::Batch{torch::randn({32, 8})};
+  };  // replayable
   // [data]
-  TORCH_CHECK(none.empty() && always_the_same.source()->next().size() == 2 && shuffled.source()->next()[0].size(0) == 32 &&
+  TORCH_CHECK(none.empty() && always_the_same.source()->next().size() == 2 &&
+              shuffled.source()->next()[0].size(0) == 32 &&
               labelled_and_not.source()->next().size() == 3 && made_up.function()(0).size() == 1);
-  const at::Tensor stored = torch::randint(0, 256, {60, 3, 32, 32}, at::kByte), labels = torch::arange(60).remainder(3);
+  const at::Tensor stored = torch::randint(0, 256, {60, 3, 32, 32}, at::kByte),
+                   labels = torch::arange(60).remainder(3);
   // [images]
-  const auto images = mlo::tensor_images(stored, labels);  // or cifar10_images(folder, true), folder_images(folder), …
+  const auto images = mlo::tensor_images(
+      stored, labels);  // or cifar10_images(folder, true), folder_images(folder), …
   const mlo::Split split = mlo::split_by_class(*images, /*held_out=*/0.2, /*seed=*/0);
-  mlo::Augmentation augmentation{.size = 32, .crop_padding = 4, .flip = true, .mean = {0.5}, .deviation = {0.25}};
-  mlo::Data batches = mlo::image_source(images, split.train, {.batch_size = 16, .augmentation = augmentation, .workers = 2});
+  mlo::Augmentation augmentation{
+      .size = 32, .crop_padding = 4, .flip = true, .mean = {0.5}, .deviation = {0.25}};
+  mlo::Data batches = mlo::image_source(
+      images, split.train, {.batch_size = 16, .augmentation = augmentation, .workers = 2});
   // [images]
   TORCH_CHECK(batches.source()->next()[0].sizes() == at::IntArrayRef({16, 3, 32, 32}));
 }
@@ -81,9 +95,12 @@ class PrintPenalty final : public mlo::Callback {
   void on_step(const mlo::StepReport& report) override {
     if (report.step % 50 != 0) return;
     const at::Tensor& log_penalty = report.engine.parameters("penalty")[0];
-    std::printf("step %lld: penalty %.4f\n", static_cast<long long>(report.step), log_penalty.exp().item<double>());
+    std::printf("step %lld: penalty %.4f\n", static_cast<long long>(report.step),
+                log_penalty.exp().item<double>());
   }
-  void on_warning(const std::string& text) override { std::fprintf(stderr, "warning: %s\n", text.c_str()); }
+  void on_warning(const std::string& text) override {
+    std::fprintf(stderr, "warning: %s\n", text.c_str());
+  }
 };
 // [callback]
 
@@ -120,7 +137,8 @@ void training(const std::filesystem::path& folder) {
 // [stop]
 mlo::Engine* running = nullptr;
 extern "C" void on_signal(int) {
-  if (running) running->request_stop();  // async-signal-safe; the engine ends its step, saves and returns
+  if (running)
+    running->request_stop();  // async-signal-safe; the engine ends its step, saves and returns
 }
 
 mlo::RunSummary run_or_resume(mlo::Engine& engine) {
@@ -139,7 +157,8 @@ mlo::RunSummary resume(const std::filesystem::path& checkpoint, int64_t steps) {
   torch::manual_seed(1);
   Toy toy;
   mlo::Engine engine({.steps = steps, .checkpoint = checkpoint});
-  engine.add("fit", Fit(toy.net, toy.log_penalty), {.optimizer = mlo::sgd({.lr = 0.05}), .data = toy.train});
+  engine.add("fit", Fit(toy.net, toy.log_penalty),
+             {.optimizer = mlo::sgd({.lr = 0.05}), .data = toy.train});
   engine.add("penalty", Penalty(toy.log_penalty, toy.net, toy.test),
              {.optimizer = mlo::adam({.lr = 0.02}), .data = toy.held_out});
   return run_or_resume(engine);
@@ -149,7 +168,10 @@ void looking_inside() {
   Toy toy;
   mlo::Engine engine({.steps = 20, .profile = true});
   engine.add("fit", Fit(toy.net, toy.log_penalty),
-             {.optimizer = mlo::sgd({.lr = 0.05}), .data = toy.train, .unroll = 50, .best_response = mlo::cg()});
+             {.optimizer = mlo::sgd({.lr = 0.05}),
+              .data = toy.train,
+              .unroll = 50,
+              .best_response = mlo::cg()});
   engine.add("penalty", Penalty(toy.log_penalty, toy.net, toy.test),
              {.optimizer = mlo::adam({.lr = 0.02}), .data = toy.held_out});
   engine.run();
@@ -159,7 +181,8 @@ void looking_inside() {
   const mlo::SolveSummary solve = engine.summary("fit");
   std::printf("%lld forwards, %lld backwards, %lld Hessian and %lld mixed products, %.2f s\n",
               static_cast<long long>(fit.forwards), static_cast<long long>(fit.backwards),
-              static_cast<long long>(fit.hessian_products), static_cast<long long>(fit.mixed_products), fit.seconds);
+              static_cast<long long>(fit.hessian_products),
+              static_cast<long long>(fit.mixed_products), fit.seconds);
   std::printf("last solve: %s, %lld iterations, residual %.1e\n", mlo::to_string(solve.reason),
               static_cast<long long>(solve.iterations), solve.residual);
   // [inside]
@@ -174,7 +197,8 @@ void looking_inside() {
 
 // [replayed]
 struct MaskedFit final : mlo::Problem {
-  MaskedFit(torch::nn::Linear net, at::Tensor scores) : Problem(mlo::trains(net)), net(net), scores(scores) {}
+  MaskedFit(torch::nn::Linear net, at::Tensor scores)
+      : Problem(mlo::trains(net)), net(net), scores(scores) {}
 
   mlo::Evaluation loss(const mlo::Batch& batch) override {
     const at::Tensor kept = mlo::replayed([&] { return std::get<1>(scores.topk(4)); });
@@ -192,29 +216,35 @@ void choices() {
   const at::Tensor scores = torch::randn({8}).requires_grad_();
   struct Held final : mlo::Problem {
     Held(at::Tensor scores, torch::nn::Linear net) : Problem(mlo::trains(scores)), net(net) {}
-    mlo::Evaluation loss(const mlo::Batch& batch) override { return (net(batch[0]) - batch[1]).square().mean(); }
+    mlo::Evaluation loss(const mlo::Batch& batch) override {
+      return (net(batch[0]) - batch[1]).square().mean();
+    }
     torch::nn::Linear net;
   };
   mlo::Engine engine({.steps = 5});
-  engine.add("fit", MaskedFit(toy.net, scores),
-             {.optimizer = mlo::sgd({.lr = 0.05}), .data = toy.train, .best_response = mlo::darts()});
+  engine.add(
+      "fit", MaskedFit(toy.net, scores),
+      {.optimizer = mlo::sgd({.lr = 0.05}), .data = toy.train, .best_response = mlo::darts()});
   engine.add("mask", Held(scores, toy.net), {.optimizer = mlo::adam(), .data = toy.held_out});
   engine.run();
 }
 
 // [analytic]
 struct Ridge final : mlo::Problem, mlo::AnalyticDerivatives {
-  Ridge(at::Tensor w, at::Tensor log_penalties) : Problem(mlo::trains(w)), w(w), log_penalties(log_penalties) {}
+  Ridge(at::Tensor w, at::Tensor log_penalties)
+      : Problem(mlo::trains(w)), w(w), log_penalties(log_penalties) {}
 
   mlo::Evaluation loss(const mlo::Batch& batch) override {
     return (batch[0].mv(w) - batch[1]).square().mean() + log_penalties.exp().dot(w.square());
   }
 
-  mlo::Tensors product(const mlo::Batch& batch, const mlo::Tensors& v, const mlo::Tensors& wrt) override {
+  mlo::Tensors product(const mlo::Batch& batch, const mlo::Tensors& v,
+                       const mlo::Tensors& wrt) override {
     mlo::Tensors result;
     for (const at::Tensor& t : wrt)
       if (t.is_same(w)) {
-        result.push_back(batch[0].t().mv(batch[0].mv(v[0])) * (2.0 / static_cast<double>(batch[0].size(0))) +
+        result.push_back(batch[0].t().mv(batch[0].mv(v[0])) *
+                             (2.0 / static_cast<double>(batch[0].size(0))) +
                          2.0 * log_penalties.exp() * v[0]);
       } else {
         result.push_back(2.0 * log_penalties.exp() * w * v[0]);
@@ -232,15 +262,19 @@ void closed_form() {
                    log_penalties = torch::zeros({8}, at::kDouble).requires_grad_();
   struct Held final : mlo::Problem {
     Held(at::Tensor log_penalties, at::Tensor w) : Problem(mlo::trains(log_penalties)), w(w) {}
-    mlo::Evaluation loss(const mlo::Batch& batch) override { return (batch[0].mv(w) - batch[1]).square().mean(); }
+    mlo::Evaluation loss(const mlo::Batch& batch) override {
+      return (batch[0].mv(w) - batch[1]).square().mean();
+    }
     at::Tensor w;
   };
   mlo::Engine engine({.steps = 10});
-  engine.add("fit", Ridge(w, log_penalties),
-             {.optimizer = mlo::sgd({.lr = 0.05}),
-              .data = mlo::Batch{x, y},
-              .best_response = mlo::implicit(mlo::analytic_oracle(), mlo::conjugate_gradient_solver())});
-  engine.add("penalties", Held(log_penalties, w), {.optimizer = mlo::adam(), .data = mlo::Batch{x, y}});
+  engine.add(
+      "fit", Ridge(w, log_penalties),
+      {.optimizer = mlo::sgd({.lr = 0.05}),
+       .data = mlo::Batch{x, y},
+       .best_response = mlo::implicit(mlo::analytic_oracle(), mlo::conjugate_gradient_solver())});
+  engine.add("penalties", Held(log_penalties, w),
+             {.optimizer = mlo::adam(), .data = mlo::Batch{x, y}});
   engine.run();
   TORCH_CHECK(mlo::check_hypergradient(engine).analytic.at(0).product.relative_error < 1e-10);
 }
@@ -249,9 +283,10 @@ void methods() {
   Toy toy;
   mlo::LevelOptions fit, head;
   // [methods]
-  fit.best_response = mlo::one_step();                                 // identity × exact, the default
-  head.best_response = mlo::implicit(mlo::finite_difference_oracle(),  // any oracle with any solver
-                                     mlo::conjugate_gradient_solver({.max_iterations = 5, .damping = 1e-3}));
+  fit.best_response = mlo::one_step();  // identity × exact, the default
+  head.best_response =
+      mlo::implicit(mlo::finite_difference_oracle(),  // any oracle with any solver
+                    mlo::conjugate_gradient_solver({.max_iterations = 5, .damping = 1e-3}));
   // [methods]
   // [constant]
   mlo::LevelOptions options{.optimizer = mlo::sgd(), .constant = {"teacher"}};

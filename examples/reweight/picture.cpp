@@ -12,8 +12,9 @@
 
 namespace {
 
-/// A letter as strokes: "p x y x y …" is a line through points, "e cx cy rx ry from to" a piece of an ellipse (degrees,
-/// clockwise from the right). A capital is 12 high, its top at 0; small letters reach from 4 to 12 and down to 16.
+/// A letter as strokes: "p x y x y …" is a line through points, "e cx cy rx ry from to" a piece of
+/// an ellipse (degrees, clockwise from the right). A capital is 12 high, its top at 0; small
+/// letters reach from 4 to 12 and down to 16.
 struct Glyph {
   double width = 4.0;
   const char* strokes = "";
@@ -45,7 +46,9 @@ const std::array<Glyph, 128>& glyphs() {
     t[')'] = {2.5, "e -2.5 6 5 8.5 -50 50"};
     t['\''] = {1, "p 0.5 0 0.5 3"};
     t['A'] = {8, "p 0 12 4 0 8 12 p 1.4 8 6.6 8"};
-    t['B'] = {7, "p 3.6 12 0 12 0 0 3.4 0 p 0 5.8 3.6 5.8 e 3.4 2.9 2.9 2.9 270 450 e 3.6 8.9 3.3 3.1 270 450"};
+    t['B'] = {7,
+              "p 3.6 12 0 12 0 0 3.4 0 p 0 5.8 3.6 5.8 e 3.4 2.9 2.9 2.9 270 450 e 3.6 8.9 3.3 3.1 "
+              "270 450"};
     t['C'] = {8, "e 4.4 6 4.4 6 45 315"};
     t['D'] = {8, "p 3 12 0 12 0 0 3 0 e 3 6 5 6 270 450"};
     t['E'] = {6.5, "p 6.5 0 0 0 0 12 6.5 12 p 0 5.8 5.8 5.8"};
@@ -82,7 +85,9 @@ const std::array<Glyph, 128>& glyphs() {
     t['j'] = {2, "p 1.5 4 1.5 13.5 e -0.3 13.5 1.8 2.5 0 80 p 1.5 0.9 1.5 1.2"};
     t['k'] = {6, "p 0 0 0 12 p 5.5 4 0 9 p 2.2 7 6 12"};
     t['l'] = {1, "p 0.5 0 0.5 12"};
-    t['m'] = {10, "p 0 4 0 12 e 2.5 6.6 2.5 2.6 180 360 p 5 6.6 5 12 e 7.5 6.6 2.5 2.6 180 360 p 10 6.6 10 12"};
+    t['m'] = {10,
+              "p 0 4 0 12 e 2.5 6.6 2.5 2.6 180 360 p 5 6.6 5 12 e 7.5 6.6 2.5 2.6 180 360 p 10 "
+              "6.6 10 12"};
     t['n'] = {6, "p 0 4 0 12 e 3 7 3 3 180 360 p 6 7 6 12"};
     t['o'] = {6.8, "e 3.4 8 3.4 4 0 360"};
     t['p'] = {6.6, "p 0 4 0 16 e 3.3 8 3.3 4 0 360"};
@@ -119,8 +124,12 @@ void outline(const Glyph& letter, Add add) {
       double cx, cy, rx, ry, from, to;
       words >> cx >> cy >> rx >> ry >> from >> to;
       const int pieces = std::max(2, static_cast<int>(std::abs(to - from) / 15.0));
-      const auto x = [&](int i) { return cx + rx * std::cos((from + (to - from) * i / pieces) * std::numbers::pi / 180.0); };
-      const auto y = [&](int i) { return cy + ry * std::sin((from + (to - from) * i / pieces) * std::numbers::pi / 180.0); };
+      const auto x = [&](int i) {
+        return cx + rx * std::cos((from + (to - from) * i / pieces) * std::numbers::pi / 180.0);
+      };
+      const auto y = [&](int i) {
+        return cy + ry * std::sin((from + (to - from) * i / pieces) * std::numbers::pi / 180.0);
+      };
       for (int i = 0; i < pieces; ++i) add(x(i), y(i), x(i + 1), y(i + 1));
     } else {
       double x0, y0, x1, y1;
@@ -136,7 +145,9 @@ void outline(const Glyph& letter, Add add) {
 }  // namespace
 
 Picture::Picture(int width, int height)
-    : width_(width), height_(height), pixels_(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3, 1.0F) {}
+    : width_(width),
+      height_(height),
+      pixels_(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3, 1.0F) {}
 
 void Picture::blend(int x, int y, Color color, double coverage) {
   if (x < 0 || y < 0 || x >= width_ || y >= height_ || coverage <= 0.0) return;
@@ -156,7 +167,8 @@ void Picture::rectangle(double left, double top, double right, double bottom, Co
       blend(x, y, color, overlap(x, left, right) * overlap(y, top, bottom));
 }
 
-// The strokes cover a pixel together as much as the nearest one does, so that crossings and joints do not show.
+// The strokes cover a pixel together as much as the nearest one does, so that crossings and joints
+// do not show.
 void Picture::stroke(const std::vector<Segment>& segments, double width, Color color) {
   if (segments.empty()) return;
   double left = 1e9, top = 1e9, right = -1e9, bottom = -1e9;
@@ -170,7 +182,8 @@ void Picture::stroke(const std::vector<Segment>& segments, double width, Color c
       double nearest = 1e9;
       for (const Segment& s : segments) {
         const double dx = s.x1 - s.x0, dy = s.y1 - s.y0, px = x + 0.5 - s.x0, py = y + 0.5 - s.y0;
-        const double length = dx * dx + dy * dy, along = length > 0 ? std::clamp((px * dx + py * dy) / length, 0.0, 1.0) : 0.0;
+        const double length = dx * dx + dy * dy,
+                     along = length > 0 ? std::clamp((px * dx + py * dy) / length, 0.0, 1.0) : 0.0;
         nearest = std::min(nearest, std::hypot(px - along * dx, py - along * dy));
       }
       blend(x, y, color, width / 2 - nearest + 0.5);
@@ -187,13 +200,15 @@ double Picture::text_width(double size, std::string_view text) {
   return text.empty() ? 0.0 : (width - kSpacing) * size / kCapital;
 }
 
-void Picture::text(double x, double y, double size, std::string_view text, Color color, Align align, double weight) {
+void Picture::text(double x, double y, double size, std::string_view text, Color color, Align align,
+                   double weight) {
   if (align != Align::left) x -= text_width(size, text) * (align == Align::center ? 0.5 : 1.0);
   const double scale = size / kCapital;
   for (const char letter : text) {
     std::vector<Segment> segments;
     outline(glyph(letter), [&](double x0, double y0, double x1, double y1) {
-      segments.push_back({x + x0 * scale, y + (y0 - kCapital) * scale, x + x1 * scale, y + (y1 - kCapital) * scale});
+      segments.push_back({x + x0 * scale, y + (y0 - kCapital) * scale, x + x1 * scale,
+                          y + (y1 - kCapital) * scale});
     });
     stroke(segments, weight * std::max(1.15, 0.105 * size), color);
     x += (glyph(letter).width + kSpacing) * scale;
@@ -210,8 +225,9 @@ void Picture::image(int left, int top, const uint8_t* pixels, int side, int scal
 
 void Picture::write_png(const std::filesystem::path& file) const {
   std::vector<uint8_t> bytes(pixels_.size());
-  std::transform(pixels_.begin(), pixels_.end(), bytes.begin(),
-                 [](float value) { return static_cast<uint8_t>(std::clamp(value, 0.0F, 1.0F) * 255.0F + 0.5F); });
+  std::transform(pixels_.begin(), pixels_.end(), bytes.begin(), [](float value) {
+    return static_cast<uint8_t>(std::clamp(value, 0.0F, 1.0F) * 255.0F + 0.5F);
+  });
   if (!stbi_write_png(file.c_str(), width_, height_, 3, bytes.data(), 3 * width_))
     throw std::runtime_error("cannot write " + file.string());
 }

@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-/// A canvas with anti-aliased rectangles, lines and text, written as PNG: just enough for a chart. Coordinates are pixels, y
-/// downwards, and may be fractions.
+/// A canvas with anti-aliased rectangles, lines and text, written as PNG: just enough for a chart.
+/// Coordinates are pixels, y downwards, and may be fractions.
 class Picture {
  public:
   struct Color {
@@ -18,8 +18,10 @@ class Picture {
   Picture(int width, int height);
   void rectangle(double left, double top, double right, double bottom, Color color);
   void line(double x0, double y0, double x1, double y1, double width, Color color);
-  /// `y` is the baseline, `size` the height of a capital letter. ASCII; other characters leave a gap.
-  void text(double x, double y, double size, std::string_view text, Color color, Align align = Align::left, double weight = 1.0);
+  /// `y` is the baseline, `size` the height of a capital letter. ASCII; other characters leave a
+  /// gap.
+  void text(double x, double y, double size, std::string_view text, Color color,
+            Align align = Align::left, double weight = 1.0);
   static double text_width(double size, std::string_view text);
   /// A grey image of side×side bytes, dark on light, each of its pixels `scale` pixels wide.
   void image(int left, int top, const uint8_t* pixels, int side, int scale);

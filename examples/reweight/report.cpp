@@ -14,7 +14,8 @@ namespace {
 using Color = Picture::Color;
 using Align = Picture::Align;
 
-constexpr Color kInk = {0.13F, 0.15F, 0.18F}, kGrey = {0.45F, 0.48F, 0.52F}, kGrid = {0.90F, 0.91F, 0.92F};
+constexpr Color kInk = {0.13F, 0.15F, 0.18F}, kGrey = {0.45F, 0.48F, 0.52F},
+                kGrid = {0.90F, 0.91F, 0.92F};
 constexpr Color kClean = {0.10F, 0.50F, 0.62F}, kFlipped = {0.88F, 0.42F, 0.16F};
 constexpr int kWidth = 1240, kMargin = 60, kBins = 40;
 
@@ -33,7 +34,8 @@ std::array<double, kBins> count_by_weight(const at::Tensor& weights) {
   std::array<double, kBins> counts{};
   const at::Tensor line = weights.to(at::kDouble).contiguous();
   for (int64_t i = 0; i < line.numel(); ++i)
-    ++counts[static_cast<std::size_t>(std::clamp(static_cast<int>(line.const_data_ptr<double>()[i] * kBins), 0, kBins - 1))];
+    ++counts[static_cast<std::size_t>(
+        std::clamp(static_cast<int>(line.const_data_ptr<double>()[i] * kBins), 0, kBins - 1))];
   return counts;
 }
 
@@ -45,11 +47,12 @@ double tick(double highest) {
   return power;
 }
 
-void draw_histogram(Picture& picture, const Report& report, double left, double top, double right, double bottom) {
+void draw_histogram(Picture& picture, const Report& report, double left, double top, double right,
+                    double bottom) {
   const auto clean = count_by_weight(report.weights.masked_select(report.flipped.logical_not()));
   const auto flipped = count_by_weight(report.weights.masked_select(report.flipped));
-  const double highest =
-      1.05 * std::max(*std::max_element(clean.begin(), clean.end()), *std::max_element(flipped.begin(), flipped.end()));
+  const double highest = 1.05 * std::max(*std::max_element(clean.begin(), clean.end()),
+                                         *std::max_element(flipped.begin(), flipped.end()));
   const auto x = [&](double weight) { return left + (right - left) * weight; };
   const auto y = [&](double count) { return bottom - (bottom - top) * count / highest; };
 
@@ -60,7 +63,8 @@ void draw_histogram(Picture& picture, const Report& report, double left, double 
   const auto bars = [&](const std::array<double, kBins>& counts, Color color) {
     for (std::size_t bin = 0; bin < kBins; ++bin) {
       if (counts[bin] == 0.0) continue;
-      const double from = x(static_cast<double>(bin) / kBins) + 1.0, to = x(static_cast<double>(bin + 1) / kBins) - 1.0;
+      const double from = x(static_cast<double>(bin) / kBins) + 1.0,
+                   to = x(static_cast<double>(bin + 1) / kBins) - 1.0;
       picture.rectangle(from, y(counts[bin]), to, bottom, faded(color, 0.62F));
       picture.rectangle(from, y(counts[bin]) - 1.0, to, y(counts[bin]) + 1.0, color);
     }
@@ -85,7 +89,8 @@ void draw_histogram(Picture& picture, const Report& report, double left, double 
   legend(top + 52, kFlipped, "label was flipped", report.flipped_mean);
 }
 
-void draw_strip(Picture& picture, const Report& report, const at::Tensor& order, int top, const char* title) {
+void draw_strip(Picture& picture, const Report& report, const at::Tensor& order, int top,
+                const char* title) {
   constexpr int kScale = 3, kSide = 28 * kScale, kGap = 10;
   picture.text(kMargin, top, 14, title, kInk, Align::left, 1.25);
   const at::Tensor pixels = (report.pixels * 255.0).round().to(at::kByte).contiguous();
@@ -97,9 +102,11 @@ void draw_strip(Picture& picture, const Report& report, const at::Tensor& order,
     picture.rectangle(left - 2, top + 16, left + kSide + 2, top + 20 + kSide, color);
     picture.image(left, top + 18, pixels.const_data_ptr<uint8_t>() + image * 784, 28, kScale);
     const double middle = left + kSide / 2.0;
-    picture.text(middle, top + kSide + 40, 10.5, report.names[report.given[image].item<int64_t>()], color, Align::center, 1.2);
+    picture.text(middle, top + kSide + 40, 10.5, report.names[report.given[image].item<int64_t>()],
+                 color, Align::center, 1.2);
     if (flipped)
-      picture.text(middle, top + kSide + 58, 9.5, std::string("is ") + report.names[report.truth[image].item<int64_t>()], kGrey,
+      picture.text(middle, top + kSide + 58, 9.5,
+                   std::string("is ") + report.names[report.truth[image].item<int64_t>()], kGrey,
                    Align::center);
   }
 }

@@ -16,6 +16,6 @@ struct Report {
   double clean_mean, flipped_mean;
 };
 
-/// A histogram of the weights, clean and flipped in two colours, over strips of the images with the lowest and the highest
-/// weights.
+/// A histogram of the weights, clean and flipped in two colours, over strips of the images with the
+/// lowest and the highest weights.
 void draw_report(const Report& report, const std::filesystem::path& png);

@@ -1,9 +1,11 @@
-// A weight for every training image, learned. Some labels of Fashion-MNIST are flipped; level "train" trains a network on the
-// weighted losses of the noisy images, level "weights" trains the weights on the loss of that network on a small clean set.
-// Beside it, with the same steps and seed: no weights; the clean set alone; no label flipped. Writes weights.png, result.json
-// and log.jsonl.
+// A weight for every training image, learned. Some labels of Fashion-MNIST are flipped; level
+// "train" trains a network on the weighted losses of the noisy images, level "weights" trains the
+// weights on the loss of that network on a small clean set. Beside it, with the same steps and
+// seed: no weights; the clean set alone; no label flipped. Writes weights.png, result.json and
+// log.jsonl.
 //
-// usage: reweight [--out FOLDER] [--data FOLDER] [--resume] [--short] [--json] … (--help lists them)
+// usage: reweight [--out FOLDER] [--data FOLDER] [--resume] [--short] [--json] … (--help lists
+// them)
 #include "report.h"
 
 #include <mlo/mlo.h>
@@ -43,7 +45,9 @@ struct NoData : std::runtime_error {
 struct Images {
   at::Tensor pixels, labels;  // [n, 784] in 0…1; [n]
 
-  Images rows(const at::Tensor& which) const { return {pixels.index_select(0, which), labels.index_select(0, which)}; }
+  Images rows(const at::Tensor& which) const {
+    return {pixels.index_select(0, which), labels.index_select(0, which)};
+  }
 };
 
 Images read(const std::filesystem::path& folder, const std::string& part) {
@@ -60,7 +64,8 @@ struct Data {
   explicit Data(const Settings& settings) {
     if (!std::filesystem::exists(settings.data / "train-images-idx3-ubyte.gz"))
       throw NoData("no Fashion-MNIST in " + settings.data.string() +
-                   ". Cure: apt-get install dataset-fashion-mnist (Debian, Ubuntu), or --data FOLDER with the four .gz files");
+                   ". Cure: apt-get install dataset-fashion-mnist (Debian, Ubuntu), or --data "
+                   "FOLDER with the four .gz files");
     torch::manual_seed(static_cast<uint64_t>(settings.seed));
     const Images all = read(settings.data, "train");
     const at::Tensor order = torch::randperm(all.labels.size(0));
@@ -70,7 +75,8 @@ struct Data {
 
     truth = train.labels;
     flipped = torch::rand({settings.images}) < settings.flipped;
-    const at::Tensor other = (truth + torch::randint(1, kClasses, {settings.images}, at::kLong)).remainder(kClasses);
+    const at::Tensor other =
+        (truth + torch::randint(1, kClasses, {settings.images}, at::kLong)).remainder(kClasses);
     train.labels = at::where(flipped, other, truth);
   }
 };
@@ -79,13 +85,18 @@ struct Data {
 torch::nn::Sequential network(const Settings& settings) {
   torch::manual_seed(static_cast<uint64_t>(settings.seed) + 1);
   return torch::nn::Sequential(torch::nn::Linear(784, settings.hidden), torch::nn::ReLU(),
-                               torch::nn::Linear(settings.hidden, settings.hidden), torch::nn::ReLU(),
-                               torch::nn::Linear(settings.hidden, kClasses));
+                               torch::nn::Linear(settings.hidden, settings.hidden),
+                               torch::nn::ReLU(), torch::nn::Linear(settings.hidden, kClasses));
 }
 
 double accuracy(torch::nn::Sequential& net, const Images& images) {
   const at::NoGradGuard no_grad;
-  return net->forward(images.pixels).argmax(1).eq(images.labels).to(at::kDouble).mean().item<double>();
+  return net->forward(images.pixels)
+      .argmax(1)
+      .eq(images.labels)
+      .to(at::kDouble)
+      .mean()
+      .item<double>();
 }
 
 // [problems]
@@ -93,12 +104,15 @@ struct Train final : mlo::Problem {
   Train(torch::nn::Sequential net, at::Tensor scores, const Images& held_out)
       : Problem(mlo::trains(net)), net(net), scores(scores), held_out(held_out) {}
   mlo::Evaluation loss(const mlo::Batch& batch) override {  // pixels, labels, positions
-    const at::Tensor losses = at::cross_entropy_loss(net->forward(batch[0]), batch[1], {}, at::Reduction::None);
+    const at::Tensor losses =
+        at::cross_entropy_loss(net->forward(batch[0]), batch[1], {}, at::Reduction::None);
     if (!scores.defined()) return losses.mean();
     const at::Tensor weights = scores.index_select(0, batch[2]).sigmoid();
     return weights.dot(losses) / weights.sum();
   }
-  std::map<std::string, double> validate() override { return {{"held_out_accuracy", accuracy(net, held_out)}}; }
+  std::map<std::string, double> validate() override {
+    return {{"held_out_accuracy", accuracy(net, held_out)}};
+  }
   torch::nn::Sequential net;
   at::Tensor scores;  // one a training image; undefined: all weights are one
   Images held_out;
@@ -106,7 +120,9 @@ struct Train final : mlo::Problem {
 
 struct Weights final : mlo::Problem {
   Weights(at::Tensor scores, torch::nn::Sequential net) : Problem(mlo::trains(scores)), net(net) {}
-  mlo::Evaluation loss(const mlo::Batch& batch) override { return at::cross_entropy_loss(net->forward(batch[0]), batch[1]); }
+  mlo::Evaluation loss(const mlo::Batch& batch) override {
+    return at::cross_entropy_loss(net->forward(batch[0]), batch[1]);
+  }
   torch::nn::Sequential net;
 };
 // [problems]
@@ -118,15 +134,19 @@ extern "C" void on_signal(int) {
 }
 
 struct Outcome {
-  double accuracy = 0.0, best_accuracy = 0.0;  // on the test images: at the end, and where the held-out accuracy was best
-  at::Tensor weights;                          // the learned ones
+  double accuracy = 0.0,
+         best_accuracy =
+             0.0;      // on the test images: at the end, and where the held-out accuracy was best
+  at::Tensor weights;  // the learned ones
   double seconds = 0.0;
   bool finished = false;
 };
 
 // Trains a fresh network on `train`, alone or with learned weights.
-Outcome run(const Settings& settings, const std::string& name, const Images& train, const Data& data, bool learn_weights) {
-  const std::filesystem::path checkpoint = settings.out / (name + ".checkpoint"), best = settings.out / (name + ".best");
+Outcome run(const Settings& settings, const std::string& name, const Images& train,
+            const Data& data, bool learn_weights) {
+  const std::filesystem::path checkpoint = settings.out / (name + ".checkpoint"),
+                              best = settings.out / (name + ".best");
   const int64_t rows = train.labels.size(0);
   torch::nn::Sequential net = network(settings);
   at::Tensor scores;
@@ -148,11 +168,12 @@ Outcome run(const Settings& settings, const std::string& name, const Images& tra
               .best_response = mlo::one_step(),
               .schedule = mlo::cosine({.steps = settings.steps})});
   if (learn_weights)
-    engine.add("weights", Weights(scores, net),
-               {.optimizer = mlo::adam({.lr = settings.weights_lr, .eps = 1e-12}),
-                .data = mlo::tensor_source({data.held_out.pixels, data.held_out.labels},
-                                           {.batch_size = std::min(settings.batch, settings.held_out)}),
-                .schedule = mlo::cosine({.steps = settings.steps})});
+    engine.add(
+        "weights", Weights(scores, net),
+        {.optimizer = mlo::adam({.lr = settings.weights_lr, .eps = 1e-12}),
+         .data = mlo::tensor_source({data.held_out.pixels, data.held_out.labels},
+                                    {.batch_size = std::min(settings.batch, settings.held_out)}),
+         .schedule = mlo::cosine({.steps = settings.steps})});
   engine.add(mlo::progress_bar(stderr));
   engine.add(mlo::json_lines(settings.out / "log.jsonl", 10));
   engine.add(mlo::best_checkpoint(best));
@@ -175,11 +196,13 @@ Outcome run(const Settings& settings, const std::string& name, const Images& tra
   return outcome;
 }
 
-// Area under the ROC curve of "a low weight means a flipped label": how often a clean image outweighs a flipped one.
+// Area under the ROC curve of "a low weight means a flipped label": how often a clean image
+// outweighs a flipped one.
 double detection(const at::Tensor& weights, const at::Tensor& flipped) {
   const at::Tensor ranks = at::empty({weights.size(0)}, at::kDouble);
   ranks.index_copy_(0, weights.argsort(), torch::arange(1, weights.size(0) + 1, at::kDouble));
-  const double clean = flipped.logical_not().sum().item<double>(), noisy = flipped.sum().item<double>();
+  const double clean = flipped.logical_not().sum().item<double>(),
+               noisy = flipped.sum().item<double>();
   const double sum = ranks.masked_select(flipped.logical_not()).sum().item<double>();
   return (sum - clean * (clean + 1) / 2) / (clean * noisy);
 }
@@ -188,10 +211,18 @@ double detection(const at::Tensor& weights, const at::Tensor& flipped) {
 
 int main(int argc, char** argv) {
   Settings settings;
-  CLI::App app("Learns a weight for every training image of Fashion-MNIST, some of whose labels are flipped.", "reweight");
-  app.add_option("--data", settings.data, "folder of the four IDX .gz files")->capture_default_str();
-  app.add_option("--out", settings.out, "folder for weights.png, result.json, log.jsonl and checkpoints")->capture_default_str();
-  app.add_option("--images", settings.images, "training images")->check(CLI::Range(100, 50000))->capture_default_str();
+  CLI::App app(
+      "Learns a weight for every training image of Fashion-MNIST, some of whose labels are "
+      "flipped.",
+      "reweight");
+  app.add_option("--data", settings.data, "folder of the four IDX .gz files")
+      ->capture_default_str();
+  app.add_option("--out", settings.out,
+                 "folder for weights.png, result.json, log.jsonl and checkpoints")
+      ->capture_default_str();
+  app.add_option("--images", settings.images, "training images")
+      ->check(CLI::Range(100, 50000))
+      ->capture_default_str();
   app.add_option("--held-out", settings.held_out, "clean images for the upper loss")
       ->check(CLI::Range(50, 10000))
       ->capture_default_str();
@@ -201,16 +232,23 @@ int main(int argc, char** argv) {
   app.add_option("--steps", settings.steps, "steps of the weights (and of the network)")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--batch", settings.batch, "images a step")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--hidden", settings.hidden, "width of the network")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--lr", settings.lr, "learning rate of the network")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--batch", settings.batch, "images a step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--hidden", settings.hidden, "width of the network")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--lr", settings.lr, "learning rate of the network")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--weights-lr", settings.weights_lr, "learning rate of the weights")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--seed", settings.seed, "of the data, the network and the runs")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--threads", settings.threads, "threads of LibTorch; 0: as many as it likes")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", settings.threads, "threads of LibTorch; 0: as many as it likes")
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--resume", settings.resume, "go on from the checkpoints in the output folder");
   app.add_flag("--short", settings.is_short, "a run of seconds, for a test");
   app.add_flag("--json", settings.json, "print the result as one JSON object");
@@ -224,7 +262,8 @@ int main(int argc, char** argv) {
     if (!settings.resume) {
       std::filesystem::remove(settings.out / "log.jsonl");
       for (const char* key : {"noisy", "reweighted", "held_out_only", "ceiling"})
-        for (const char* kind : {".checkpoint", ".best"}) std::filesystem::remove(settings.out / (key + std::string(kind)));
+        for (const char* kind : {".checkpoint", ".best"})
+          std::filesystem::remove(settings.out / (key + std::string(kind)));
     }
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
@@ -235,17 +274,20 @@ int main(int argc, char** argv) {
       bool learn_weights;
       Outcome outcome = {};
     };
-    Contestant contestants[] = {{"noisy labels", "noisy", data.train, false},
-                                {"noisy labels, learned weights", "reweighted", data.train, true},
-                                {"only the held-out images", "held_out_only", data.held_out, false},
-                                {"no label flipped (the ceiling)", "ceiling", {data.train.pixels, data.truth}, false}};
+    Contestant contestants[] = {
+        {"noisy labels", "noisy", data.train, false},
+        {"noisy labels, learned weights", "reweighted", data.train, true},
+        {"only the held-out images", "held_out_only", data.held_out, false},
+        {"no label flipped (the ceiling)", "ceiling", {data.train.pixels, data.truth}, false}};
     if (!settings.json)
       std::printf(
-          "%lld training images, %.1f %% of their labels flipped; %lld clean images held out; %d threads\n\n"
+          "%lld training images, %.1f %% of their labels flipped; %lld clean images held out; %d "
+          "threads\n\n"
           "%-32s %13s %26s\n",
-          static_cast<long long>(settings.images), 100 * data.flipped.to(at::kDouble).mean().item<double>(),
-          static_cast<long long>(settings.held_out), at::get_num_threads(), "trained on", "test accuracy",
-          "at best held-out accuracy");
+          static_cast<long long>(settings.images),
+          100 * data.flipped.to(at::kDouble).mean().item<double>(),
+          static_cast<long long>(settings.held_out), at::get_num_threads(), "trained on",
+          "test accuracy", "at best held-out accuracy");
     for (Contestant& each : contestants) {
       each.outcome = run(settings, each.key, each.train, data, each.learn_weights);
       if (!each.outcome.finished) {
@@ -253,12 +295,14 @@ int main(int argc, char** argv) {
         return 3;
       }
       if (settings.json) continue;
-      std::printf("%-32s %11.1f %% %24.1f %%\n", each.name, 100 * each.outcome.accuracy, 100 * each.outcome.best_accuracy);
+      std::printf("%-32s %11.1f %% %24.1f %%\n", each.name, 100 * each.outcome.accuracy,
+                  100 * each.outcome.best_accuracy);
       std::fflush(stdout);
     }
 
     const at::Tensor& weights = contestants[1].outcome.weights;
-    const double clean_mean = weights.masked_select(data.flipped.logical_not()).mean().item<double>();
+    const double clean_mean =
+        weights.masked_select(data.flipped.logical_not()).mean().item<double>();
     const double flipped_mean = weights.masked_select(data.flipped).mean().item<double>();
     const double auc = detection(weights, data.flipped);
     nlohmann::ordered_json result = {{"images", settings.images},
@@ -280,11 +324,11 @@ int main(int argc, char** argv) {
       throw std::runtime_error("cannot write " + (settings.out / "result.json").string());
 
     char subtitle[200];
-    std::snprintf(
-        subtitle, sizeof subtitle,
-        "Fashion-MNIST, %lld images, %.0f %% of the labels flipped. Test accuracy %.1f %% with these weights, %.1f %% without.",
-        static_cast<long long>(settings.images), 100 * settings.flipped, 100 * contestants[1].outcome.accuracy,
-        100 * contestants[0].outcome.accuracy);
+    std::snprintf(subtitle, sizeof subtitle,
+                  "Fashion-MNIST, %lld images, %.0f %% of the labels flipped. Test accuracy %.1f "
+                  "%% with these weights, %.1f %% without.",
+                  static_cast<long long>(settings.images), 100 * settings.flipped,
+                  100 * contestants[1].outcome.accuracy, 100 * contestants[0].outcome.accuracy);
     draw_report({.title = "A learned weight for every training image",
                  .subtitle = subtitle,
                  .weights = weights,

@@ -18,8 +18,8 @@ class NoSuchTensor final : public LossError {
 };
 }  // namespace detail
 
-/// What a level's loss is given: the tensors of its data sources, in the order they were declared. May be empty (a
-/// problem that holds its own data).
+/// What a level's loss is given: the tensors of its data sources, in the order they were declared.
+/// May be empty (a problem that holds its own data).
 class Batch {
  public:
   Batch() = default;
@@ -29,7 +29,8 @@ class Batch {
   /// The i-th tensor. Throws LossError if there is none.
   const at::Tensor& operator[](std::size_t i) const {
     if (i >= tensors_.size())
-      throw detail::NoSuchTensor("tensor " + std::to_string(i) + " of a batch that has " + std::to_string(tensors_.size()));
+      throw detail::NoSuchTensor("tensor " + std::to_string(i) + " of a batch that has " +
+                                 std::to_string(tensors_.size()));
     return tensors_[i];
   }
   std::size_t size() const { return tensors_.size(); }

@@ -12,9 +12,9 @@ class Engine;
 
 /// What the engine says after a step of the top level. References are valid during the call.
 struct StepReport {
-  int64_t step;      ///< steps of the top level taken, counting this one
-  int64_t steps;     ///< steps that the run will take
-  double seconds;    ///< since this run began
+  int64_t step;    ///< steps of the top level taken, counting this one
+  int64_t steps;   ///< steps that the run will take
+  double seconds;  ///< since this run began
   /// Level and last loss, lowest level first; read from the losses' tensors when asked for.
   std::vector<std::pair<std::string, double>> losses() const;
   /// "level.metric" and value, of the metrics returned beside the losses.
@@ -25,7 +25,7 @@ struct StepReport {
 struct ValidationReport {
   int64_t step;
   std::map<std::string, double> metrics;  ///< "level.name"
-  bool best;                              ///< the best so far by the early-stopping metric; false when there is none
+  bool best;  ///< the best so far by the early-stopping metric; false when there is none
 };
 
 /// Watches a run. What a callback throws ends the run and reaches the caller.

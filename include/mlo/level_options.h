@@ -13,8 +13,9 @@
 
 namespace mlo {
 
-/// What a level's loss computes in. bfloat16: under LibTorch's autocast, matrix products in bfloat16; parameters, optimizer and
-/// all arithmetic of hypergradients stay float32. The loss must come out in float32.
+/// What a level's loss computes in. bfloat16: under LibTorch's autocast, matrix products in
+/// bfloat16; parameters, optimizer and all arithmetic of hypergradients stay float32. The loss must
+/// come out in float32.
 enum class Precision { float32, bfloat16 };
 
 /// How one level runs, and how the levels above differentiate through it.
@@ -35,13 +36,14 @@ struct LevelOptions {
   int64_t accumulate = 1;
   /// Largest norm of the gradient over all parameters; larger ones are scaled down. 0: no clipping.
   double clip_norm = 0.0;
-  /// For parameters in float32 only. Methods that take differences of the loss are refused at bfloat16: its rounding drowns them.
+  /// For parameters in float32 only. Methods that take differences of the loss are refused at
+  /// bfloat16: its rounding drowns them.
   Precision precision = Precision::float32;
-  /// Levels whose parameters the loss depends on. Not given: found by evaluating the first batch. Given: the authority,
-  /// and checked.
+  /// Levels whose parameters the loss depends on. Not given: found by evaluating the first batch.
+  /// Given: the authority, and checked.
   std::optional<std::vector<std::string>> reads = std::nullopt;
-  /// Levels whose values the loss uses as constants: no derivative is taken with respect to them. Those below take their steps
-  /// first all the same.
+  /// Levels whose values the loss uses as constants: no derivative is taken with respect to them.
+  /// Those below take their steps first all the same.
   std::vector<std::string> constant = {};
   /// Levels that stand below this one, where the order of registration does not say so.
   std::vector<std::string> above = {};

@@ -9,8 +9,8 @@
 
 namespace mlo {
 
-/// Everything a run must remember, as one flat map from a path ("level/head/steps") to a value. What objects put in is
-/// what a checkpoint holds, no more and no less.
+/// Everything a run must remember, as one flat map from a path ("level/head/steps") to a value.
+/// What objects put in is what a checkpoint holds, no more and no less.
 class State {
  public:
   using Value = std::variant<int64_t, double, std::string, at::Tensor>;
@@ -18,7 +18,8 @@ class State {
   /// Throws CheckpointError when the key is there already.
   void set(const std::string& key, Value value);
   bool has(const std::string& key) const { return values_.count(key) != 0; }
-  /// Throw CheckpointError naming the key, and the type that was expected, when it is missing or of another type.
+  /// Throw CheckpointError naming the key, and the type that was expected, when it is missing or of
+  /// another type.
   int64_t integer(const std::string& key) const;
   double real(const std::string& key) const;
   const std::string& text(const std::string& key) const;

@@ -4,18 +4,19 @@
 
 #include <vector>
 
-/// The list-of-tensors layer: what adjoints, solvers and oracles compute with. Every sum over elements passes through
-/// `dot`, so that a distributed run has one place to reduce in; one process adds nothing there.
+/// The list-of-tensors layer: what adjoints, solvers and oracles compute with. Every sum over
+/// elements passes through `dot`, so that a distributed run has one place to reduce in; one process
+/// adds nothing there.
 namespace mlo {
 
 /// One tensor for each parameter of a level, in the order of registration.
 using Tensors = std::vector<at::Tensor>;
 
-// An undefined entry stands for zeros: it adds nothing to a sum, and stays undefined where a list is scaled or copied.
-// Lists of different lengths and tensors of different shapes are an Error.
+// An undefined entry stands for zeros: it adds nothing to a sum, and stays undefined where a list
+// is scaled or copied. Lists of different lengths and tensors of different shapes are an Error.
 
-/// Σ over all tensors of aᵢ·bᵢ. Accumulated in double on the CPU, whatever the dtype, and the same for any number of
-/// threads; elsewhere in the wider dtype of float32 and the tensors' own.
+/// Σ over all tensors of aᵢ·bᵢ. Accumulated in double on the CPU, whatever the dtype, and the same
+/// for any number of threads; elsewhere in the wider dtype of float32 and the tensors' own.
 double dot(const Tensors& a, const Tensors& b);
 /// √dot(a, a).
 double norm(const Tensors& a);
@@ -36,8 +37,8 @@ Tensors zeros_like(const Tensors& a);
 Tensors widened(Tensors a, const Tensors& like);
 /// True if no element is infinite or not-a-number.
 bool all_finite(const Tensors& a);
-/// dst[i] ← src[i], element by element, without a trace for autograd: also the version counters of dst do not move. All
-/// entries are defined; src may be of another dtype or layout.
+/// dst[i] ← src[i], element by element, without a trace for autograd: also the version counters of
+/// dst do not move. All entries are defined; src may be of another dtype or layout.
 void copy_values(const Tensors& dst, const Tensors& src);
 
 }  // namespace mlo

@@ -10,16 +10,20 @@ class BestCheckpoint final : public Callback {
  public:
   explicit BestCheckpoint(std::filesystem::path file) : file_(std::move(file)) {
     if (!file_.has_filename())
-      throw ConfigError("best_checkpoint: '" + file_.string() + "' names no file; give the file to save to");
+      throw ConfigError("best_checkpoint: '" + file_.string() +
+                        "' names no file; give the file to save to");
   }
 
   void on_start(const Engine& engine) override {
     const EngineOptions& options = engine.options();
     if (options.validate_every <= 0 || options.early_stopping.metric.empty())
       throw ConfigError(
-          "best_checkpoint: nothing tells which step is the best (EngineOptions::validate_every is " +
-          std::to_string(options.validate_every) + ", early_stopping.metric is '" + options.early_stopping.metric +
-          "'); set both: validate_every > 0, and early_stopping.metric to a \"level.name\" of a validate()");
+          "best_checkpoint: nothing tells which step is the best (EngineOptions::validate_every "
+          "is " +
+          std::to_string(options.validate_every) + ", early_stopping.metric is '" +
+          options.early_stopping.metric +
+          "'); set both: validate_every > 0, and early_stopping.metric to a \"level.name\" of a "
+          "validate()");
   }
 
   void on_validation(const Engine& engine, const ValidationReport& report) override {

@@ -6,7 +6,8 @@ namespace mlo {
 
 std::vector<std::pair<std::string, double>> StepReport::losses() const {
   std::vector<std::pair<std::string, double>> losses;
-  for (const std::string& level : engine.level_names()) losses.emplace_back(level, engine.loss(level));
+  for (const std::string& level : engine.level_names())
+    losses.emplace_back(level, engine.loss(level));
   return losses;
 }
 

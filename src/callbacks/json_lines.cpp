@@ -1,5 +1,5 @@
-#include "io/json.h"
 #include "mlo/callbacks/json_lines.h"
+#include "io/json.h"
 #include "mlo/callback.h"
 #include "mlo/engine.h"
 #include "mlo/error.h"
@@ -27,7 +27,8 @@ class JsonLines final : public Callback {
                         "; it must be at least 1 (1: a line each step)");
     file_.reset(std::fopen(path_.c_str(), "a+e"));
     if (!file_)
-      throw ConfigError("json_lines: cannot open '" + path_.string() + "': " + std::generic_category().message(errno) +
+      throw ConfigError("json_lines: cannot open '" + path_.string() +
+                        "': " + std::generic_category().message(errno) +
                         "; name a file in a folder that exists and may be written");
     // A run that was killed may have left half a line: it must not spoil the first one of this run.
     if (std::fseek(file_.get(), -1, SEEK_END) == 0 && std::fgetc(file_.get()) != '\n') write("\n");
@@ -76,12 +77,17 @@ class JsonLines final : public Callback {
  private:
   static Json event(const char* name) { return {{"event", name}}; }
 
-  // Numbers that JSON does not have become null, bytes that are not UTF-8 the replacement character.
-  void put(const Json& line) { write(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"); }
+  // Numbers that JSON does not have become null, bytes that are not UTF-8 the replacement
+  // character.
+  void put(const Json& line) {
+    write(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  }
 
   void write(const std::string& line) {
-    if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0)
-      throw Error("json_lines: cannot write to '" + path_.string() + "': " + std::generic_category().message(errno) +
+    if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() ||
+        std::fflush(file_.get()) != 0)
+      throw Error("json_lines: cannot write to '" + path_.string() +
+                  "': " + std::generic_category().message(errno) +
                   "; make room on the disk or log elsewhere");
   }
 

@@ -1,5 +1,5 @@
-#include "callbacks/progress_line.h"
 #include "mlo/callbacks/progress_bar.h"
+#include "callbacks/progress_line.h"
 #include "mlo/callback.h"
 #include "mlo/error.h"
 
@@ -11,8 +11,10 @@ namespace {
 
 class ProgressBar final : public Callback {
  public:
-  ProgressBar(std::FILE* stream, Throughput throughput) : stream_(stream), throughput_(std::move(throughput)) {
-    if (stream == nullptr) throw ConfigError("progress_bar: the stream is null; give an open one, stderr for example");
+  ProgressBar(std::FILE* stream, Throughput throughput)
+      : stream_(stream), throughput_(std::move(throughput)) {
+    if (stream == nullptr)
+      throw ConfigError("progress_bar: the stream is null; give an open one, stderr for example");
     terminal_ = ::isatty(::fileno(stream)) == 1;
   }
   ~ProgressBar() override { finish(); }  // a run that ends by an exception says no on_stop
@@ -48,13 +50,14 @@ class ProgressBar final : public Callback {
     drawn_at_ = seconds_;
     drawn_step_ = step_;
     const int64_t left = steps_ - step_;
-    line_ = progress_line({.step = step_,
-                           .steps = steps_,
-                           .seconds_left = left > 0 ? static_cast<double>(left) * rate_.seconds_per_step() : 0.0,
-                           .rate = throughput_.a_step / rate_.seconds_per_step(),
-                           .unit = throughput_.a_step > 0.0 ? throughput_.unit : "",
-                           .losses = StepReport{step_, steps_, seconds_, engine}.losses()},
-                          columns());
+    line_ = progress_line(
+        {.step = step_,
+         .steps = steps_,
+         .seconds_left = left > 0 ? static_cast<double>(left) * rate_.seconds_per_step() : 0.0,
+         .rate = throughput_.a_step / rate_.seconds_per_step(),
+         .unit = throughput_.a_step > 0.0 ? throughput_.unit : "",
+         .losses = StepReport{step_, steps_, seconds_, engine}.losses()},
+        columns());
     put("\r" + line_ + "\x1b[K");
   }
 

@@ -12,7 +12,8 @@ template <class... Values>
 std::string formatted(const char* format, Values... values) {
   std::array<char, 64> text = {};
   const int size = std::snprintf(text.data(), text.size(), format, values...);
-  return {text.data(), static_cast<std::size_t>(std::clamp(size, 0, static_cast<int>(text.size()) - 1))};
+  return {text.data(),
+          static_cast<std::size_t>(std::clamp(size, 0, static_cast<int>(text.size()) - 1))};
 }
 
 std::string duration(double seconds) {
@@ -22,7 +23,9 @@ std::string duration(double seconds) {
   return formatted("%lld:%02lld:%02lld", total / 3600, total / 60 % 60, total % 60);
 }
 
-bool continues(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }  // inside a character of UTF-8
+bool continues(char c) {
+  return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
+}  // inside a character of UTF-8
 
 std::size_t columns_of(const std::string& text) {
   return text.size() - static_cast<std::size_t>(std::count_if(text.begin(), text.end(), continues));
@@ -43,20 +46,25 @@ std::string progress_line(const Progress& progress, int columns) {
   const auto room = static_cast<std::size_t>(std::max(columns, 0));
   const double done =
       progress.steps > 0
-          ? std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.steps), 0.0, 1.0)
+          ? std::clamp(static_cast<double>(progress.step) / static_cast<double>(progress.steps),
+                       0.0, 1.0)
           : 1.0;
 
   std::string text = std::to_string(progress.step) + "/" + std::to_string(progress.steps) +
-                     formatted("  %d%%  eta ", static_cast<int>(100.0 * done)) + duration(progress.seconds_left);
+                     formatted("  %d%%  eta ", static_cast<int>(100.0 * done)) +
+                     duration(progress.seconds_left);
   if (!progress.unit.empty() && progress.rate >= 0.0 && std::isfinite(progress.rate)) {
-    const std::string item = formatted(progress.rate < 10.0 ? "  %.2g " : "  %.0f ", progress.rate) + progress.unit + "/s";
+    const std::string item =
+        formatted(progress.rate < 10.0 ? "  %.2g " : "  %.0f ", progress.rate) + progress.unit +
+        "/s";
     if (columns_of(text) + columns_of(item) <= room) text += item;
   }
   const char* separator = "  ";
   for (const auto& [level, loss] : progress.losses) {
     std::string item = separator + level + formatted(" %.3g", loss);
     for (char& c : item)
-      if (static_cast<unsigned char>(c) < ' ') c = '?';  // a line feed in a name would break the line
+      if (static_cast<unsigned char>(c) < ' ')
+        c = '?';  // a line feed in a name would break the line
     if (columns_of(text) + columns_of(item) > room) break;
     text += item;
     separator = " ";

@@ -17,8 +17,8 @@ struct Progress {
   std::vector<std::pair<std::string, double>> losses = {};
 };
 
-/// "[=====>    ] 120/3000  4%  eta 1:23  811 images/s  pretrain 0.413 head 2.11", at most `columns` wide: what does not fit is
-/// left out from the end, and the bar takes what is over.
+/// "[=====>    ] 120/3000  4%  eta 1:23  811 images/s  pretrain 0.413 head 2.11", at most `columns`
+/// wide: what does not fit is left out from the end, and the bar takes what is over.
 std::string progress_line(const Progress& progress, int columns);
 
 /// Seconds for each step of late: an average that forgets what is more than some ten seconds old.

@@ -9,11 +9,16 @@ namespace {
 
 class TensorBoard final : public Callback {
  public:
-  TensorBoard(std::filesystem::path folder, int64_t every) : folder_(std::move(folder)), every_(every) {
-    if (every < 1) throw ConfigError("tensorboard: every = " + std::to_string(every) + "; it must be at least 1");
+  TensorBoard(std::filesystem::path folder, int64_t every)
+      : folder_(std::move(folder)), every_(every) {
+    if (every < 1)
+      throw ConfigError("tensorboard: every = " + std::to_string(every) +
+                        "; it must be at least 1");
   }
 
-  void on_start(const Engine& engine) override { writer_ = std::make_unique<EventWriter>(folder_, engine.steps_taken() + 1); }
+  void on_start(const Engine& engine) override {
+    writer_ = std::make_unique<EventWriter>(folder_, engine.steps_taken() + 1);
+  }
 
   void on_step(const StepReport& report) override {
     if (report.step % every_ != 0 && report.step != report.steps) return;
@@ -25,7 +30,8 @@ class TensorBoard final : public Callback {
 
   void on_validation(const Engine& /*engine*/, const ValidationReport& report) override {
     std::vector<std::pair<std::string, double>> values;
-    for (const auto& [name, value] : report.metrics) values.emplace_back("validation/" + tag(name), value);
+    for (const auto& [name, value] : report.metrics)
+      values.emplace_back("validation/" + tag(name), value);
     writer_->scalars(report.step, values);
   }
 

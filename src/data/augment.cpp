@@ -16,9 +16,12 @@ class Draws {
  public:
   explicit Draws(uint64_t key) : key_(key) {}
   double uniform(double from, double to) {
-    return from + (to - from) * static_cast<double>(stream_key(key_, count_++, 0, 0) >> 11) * 0x1.0p-53;
+    return from +
+           (to - from) * static_cast<double>(stream_key(key_, count_++, 0, 0) >> 11) * 0x1.0p-53;
   }
-  int64_t below(int64_t n) { return std::min(static_cast<int64_t>(uniform(0.0, static_cast<double>(n))), n - 1); }
+  int64_t below(int64_t n) {
+    return std::min(static_cast<int64_t>(uniform(0.0, static_cast<double>(n))), n - 1);
+  }
 
  private:
   uint64_t key_, count_ = 0;
@@ -28,7 +31,8 @@ at::Tensor part(const at::Tensor& image, int64_t top, int64_t left, int64_t heig
   return image.narrow(1, top, height).narrow(2, left, width);
 }
 
-at::Tensor resized_crop(const at::Tensor& image, const RandomResizedCrop& crop, int64_t size, Draws& draws) {
+at::Tensor resized_crop(const at::Tensor& image, const RandomResizedCrop& crop, int64_t size,
+                        Draws& draws) {
   const int64_t height = image.size(1), width = image.size(2);
   const auto area = static_cast<double>(height * width);
   const auto rounded = [](double x) { return static_cast<int64_t>(std::nearbyint(x)); };
@@ -42,7 +46,8 @@ at::Tensor resized_crop(const at::Tensor& image, const RandomResizedCrop& crop, 
   }
   const double ratio = static_cast<double>(width) / static_cast<double>(height);
   int64_t w = width, h = height;
-  if (ratio < crop.narrowest) h = std::max<int64_t>(rounded(static_cast<double>(w) / crop.narrowest), 1);
+  if (ratio < crop.narrowest)
+    h = std::max<int64_t>(rounded(static_cast<double>(w) / crop.narrowest), 1);
   if (ratio > crop.widest) w = std::max<int64_t>(rounded(static_cast<double>(h) * crop.widest), 1);
   return resize_bicubic(part(image, (height - h) / 2, (width - w) / 2, h, w), size, size);
 }
@@ -51,7 +56,8 @@ at::Tensor fitted(const at::Tensor& image, int64_t size) {
   const int64_t shorter = std::min(image.size(1), image.size(2));
   const auto whole = [&](int64_t dim) { return std::max(size, size * image.size(dim) / shorter); };
   const auto middle = [&](int64_t side) {
-    return Range{static_cast<int64_t>(std::nearbyint(static_cast<double>(side - size) / 2.0)), size};
+    return Range{static_cast<int64_t>(std::nearbyint(static_cast<double>(side - size) / 2.0)),
+                 size};
   };
   const int64_t height = whole(1), width = whole(2);
   return resized_part(image, height, width, middle(height), middle(width));
@@ -62,21 +68,24 @@ at::Tensor fitted(const at::Tensor& image, int64_t size) {
 void Augmentation::validate(int64_t channels) const {
   const auto refuse = [](const std::string& what) { throw ConfigError("Augmentation::" + what); };
   if (size < 1) refuse("size is " + std::to_string(size) + ", expected at least 1");
-  if (crop_padding < 0) refuse("crop_padding is " + std::to_string(crop_padding) + ", expected at least 0");
-  if (crop_padding > 0 && resized_crop) refuse("crop_padding and resized_crop are both given; choose one of the crops");
+  if (crop_padding < 0)
+    refuse("crop_padding is " + std::to_string(crop_padding) + ", expected at least 0");
+  if (crop_padding > 0 && resized_crop)
+    refuse("crop_padding and resized_crop are both given; choose one of the crops");
   if (resized_crop) {
     const RandomResizedCrop& c = *resized_crop;
     if (!(c.smallest_area > 0.0 && c.smallest_area <= c.largest_area && c.largest_area <= 1.0))
-      refuse("resized_crop: areas from " + std::to_string(c.smallest_area) + " to " + std::to_string(c.largest_area) +
-             ", expected 0 < smallest <= largest <= 1");
+      refuse("resized_crop: areas from " + std::to_string(c.smallest_area) + " to " +
+             std::to_string(c.largest_area) + ", expected 0 < smallest <= largest <= 1");
     if (!(c.narrowest > 0.0 && c.narrowest <= c.widest && std::isfinite(c.widest)))
-      refuse("resized_crop: ratios from " + std::to_string(c.narrowest) + " to " + std::to_string(c.widest) +
-             ", expected 0 < narrowest <= widest");
+      refuse("resized_crop: ratios from " + std::to_string(c.narrowest) + " to " +
+             std::to_string(c.widest) + ", expected 0 < narrowest <= widest");
   }
   for (const auto* list : {&mean, &deviation})
     if (list->size() != 1 && static_cast<int64_t>(list->size()) != channels)
-      refuse("mean and deviation have " + std::to_string(mean.size()) + " and " + std::to_string(deviation.size()) +
-             " numbers, expected 1 or one for each of " + std::to_string(channels) + " channels");
+      refuse("mean and deviation have " + std::to_string(mean.size()) + " and " +
+             std::to_string(deviation.size()) + " numbers, expected 1 or one for each of " +
+             std::to_string(channels) + " channels");
   for (const double d : deviation)
     if (!(d > 0.0)) refuse("deviation has " + std::to_string(d) + ", expected more than 0");
 }

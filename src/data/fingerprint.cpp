@@ -34,9 +34,12 @@ std::string fingerprint(const at::Tensor& tensor) {
   constexpr int64_t kBytes = int64_t{4} << 20, kRows = 16;
   std::string text = c10::toString(tensor.scalar_type());
   text += '[';
-  for (int64_t d = 0; d < tensor.dim(); ++d) text += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    text += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
   text += ']';
-  if (tensor.layout() != c10::kStrided || tensor.is_quantized() || tensor.is_meta() || tensor.requires_grad()) return text;
+  if (tensor.layout() != c10::kStrided || tensor.is_quantized() || tensor.is_meta() ||
+      tensor.requires_grad())
+    return text;
 
   const at::NoGradGuard no_grad;
   const auto bytes = static_cast<int64_t>(tensor.nbytes());
@@ -46,7 +49,8 @@ std::string fingerprint(const at::Tensor& tensor) {
     sum.add(tensor);
   } else {
     const int64_t wanted = std::max(kRows, kBytes / (bytes / rows));
-    const at::Tensor places = at::linspace(0, static_cast<double>(rows - 1), wanted, at::kDouble).to(at::kLong);
+    const at::Tensor places =
+        at::linspace(0, static_cast<double>(rows - 1), wanted, at::kDouble).to(at::kLong);
     sum.add(tensor.index_select(0, places.to(tensor.device())));
   }
   return text + " " + sum.text();

@@ -23,9 +23,9 @@ class Checksum {
   uint32_t crc_ = 0;
 };
 
-/// "Float[26, 4] 9f3c01aa": the checksum of the whole tensor, or where it has more than 4 MiB of so many of its rows, at even
-/// distances (16 at least). Without a checksum where there are no values to be summed up (meta, sparse, quantized) or where they
-/// are trained.
+/// "Float[26, 4] 9f3c01aa": the checksum of the whole tensor, or where it has more than 4 MiB of so
+/// many of its rows, at even distances (16 at least). Without a checksum where there are no values
+/// to be summed up (meta, sparse, quantized) or where they are trained.
 std::string fingerprint(const at::Tensor& tensor);
 
 }  // namespace mlo::detail

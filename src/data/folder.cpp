@@ -22,7 +22,8 @@ template <class Wanted>
 std::vector<fs::path> entries(const fs::path& folder, Wanted&& wanted) {
   std::error_code error;
   std::vector<fs::path> found;
-  for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator(); entry.increment(error))
+  for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator();
+       entry.increment(error))
     if (!hidden(entry->path()) && wanted(*entry)) found.push_back(entry->path());
   if (error)
     throw Error("folder '" + folder.string() + "' cannot be read: " + error.message() +
@@ -44,8 +45,9 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
     const auto label = static_cast<int64_t>(classes.size());
     classes.push_back(inside.filename().string());
     const std::size_t before = files.size();
-    for (const fs::path& file :
-         entries(inside, [](const fs::directory_entry& e) { return !is_folder(e) && named_as_image(e.path()); })) {
+    for (const fs::path& file : entries(inside, [](const fs::directory_entry& e) {
+           return !is_folder(e) && named_as_image(e.path());
+         })) {
       if (options.on_bad_image) {
         try {
           read_image(file, options.channels, options.orientation);
@@ -58,11 +60,14 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
       labels.push_back(label);
     }
     if (files.size() == before)
-      throw Error("folder '" + inside.string() + "' is a class without a readable JPEG or PNG image; put some in, or remove it");
+      throw Error("folder '" + inside.string() +
+                  "' is a class without a readable JPEG or PNG image; put some in, or remove it");
   }
   if (classes.empty())
-    throw Error("folder '" + folder.string() + "' holds no folders; expected one folder a class, with JPEG or PNG images in it");
-  return file_images(std::move(files), std::move(labels), std::move(classes), options.channels, options.orientation);
+    throw Error("folder '" + folder.string() +
+                "' holds no folders; expected one folder a class, with JPEG or PNG images in it");
+  return file_images(std::move(files), std::move(labels), std::move(classes), options.channels,
+                     options.orientation);
 }
 
 }  // namespace mlo

@@ -23,7 +23,8 @@ class Unpacked {
   Unpacked(const std::filesystem::path& path, const Fail& fail) : fail_(fail), file_(path, fail) {
     fill();
     packed_ = input_left_ >= 2 && input_[0] == 0x1F && input_[1] == 0x8B;
-    if (packed_ && ::inflateInit2(&stream_, kGzip) != Z_OK) fail_("cannot be unpacked: zlib has no memory", "free some");
+    if (packed_ && ::inflateInit2(&stream_, kGzip) != Z_OK)
+      fail_("cannot be unpacked: zlib has no memory", "free some");
   }
   ~Unpacked() {
     if (packed_) ::inflateEnd(&stream_);
@@ -35,7 +36,9 @@ class Unpacked {
   uint64_t most() const { return packed_ ? most_unpacked(file_.size()) : file_.size(); }
 
   /// Fewer than `count` only at the end, where length and checksum have been found right.
-  uint64_t read(void* bytes, uint64_t count) { return packed_ ? unpack(bytes, count) : copy(bytes, count); }
+  uint64_t read(void* bytes, uint64_t count) {
+    return packed_ ? unpack(bytes, count) : copy(bytes, count);
+  }
 
  private:
   static constexpr int kGzip = 15 + 16;  // zlib's words for the largest window, and gzip's frame
@@ -77,8 +80,9 @@ class Unpacked {
       if (result == Z_STREAM_END) {
         next_member();
       } else if (result != Z_OK && !(result == Z_BUF_ERROR && !starved)) {
-        fail_(std::string("cannot be unpacked: ") +
-                  (result == Z_BUF_ERROR ? "it ends too early" : stream_.msg != nullptr ? stream_.msg : ::zError(result)),
+        fail_(std::string("cannot be unpacked: ") + (result == Z_BUF_ERROR    ? "it ends too early"
+                                                     : stream_.msg != nullptr ? stream_.msg
+                                                                              : ::zError(result)),
               "it is truncated or damaged: get it again");
       }
     }
@@ -104,7 +108,9 @@ class Unpacked {
 class IdxFile {
  public:
   explicit IdxFile(const std::filesystem::path& path)
-      : path_(path), fail_([this](const std::string& what, const std::string& cure) { fail(what, cure); }), file_(path, fail_) {
+      : path_(path),
+        fail_([this](const std::string& what, const std::string& cure) { fail(what, cure); }),
+        file_(path, fail_) {
     read_header();
   }
 
@@ -117,7 +123,8 @@ class IdxFile {
     take(tensor.data_ptr(), size_, "its data");
     // Only at the end are length and checksum of a packed file seen.
     uint8_t beyond = 0;
-    if (file_.read(&beyond, 1) != 0) fail("goes on after the data that it announces", "it is damaged: get it again");
+    if (file_.read(&beyond, 1) != 0)
+      fail("goes on after the data that it announces", "it is damaged: get it again");
     to_native(static_cast<uint8_t*>(tensor.data_ptr()), size_, at::elementSize(type_));
     return tensor;
   }
@@ -125,34 +132,31 @@ class IdxFile {
  private:
   at::ScalarType type_of(uint8_t code) const {
     switch (code) {
-      case 0x08:
-        return at::kByte;
-      case 0x09:
-        return at::kChar;
-      case 0x0B:
-        return at::kShort;
-      case 0x0C:
-        return at::kInt;
-      case 0x0D:
-        return at::kFloat;
-      case 0x0E:
-        return at::kDouble;
+      case 0x08: return at::kByte;
+      case 0x09: return at::kChar;
+      case 0x0B: return at::kShort;
+      case 0x0C: return at::kInt;
+      case 0x0D: return at::kFloat;
+      case 0x0E: return at::kDouble;
       default:
-        fail("has elements of the unknown type " + std::to_string(code) + ", expected 8, 9, 11, 12, 13 or 14",
+        fail("has elements of the unknown type " + std::to_string(code) +
+                 ", expected 8, 9, 11, 12, 13 or 14",
              "it is damaged or no IDX file: get it again");
     }
   }
 
   static void to_native(uint8_t* bytes, uint64_t size, std::size_t width) {
-    for (uint64_t i = 0; width > 1 && i < size; i += width) std::reverse(bytes + i, bytes + i + width);
+    for (uint64_t i = 0; width > 1 && i < size; i += width)
+      std::reverse(bytes + i, bytes + i + width);
   }
 
   void read_header() {
     std::array<uint8_t, 4> magic = {};
     take(magic.data(), magic.size(), "its magic number");
     if (magic[0] != 0 || magic[1] != 0 || magic[3] == 0)
-      fail("is not an IDX file: it begins with the bytes " + std::to_string(magic[0]) + " " + std::to_string(magic[1]) + " " +
-               std::to_string(magic[2]) + " " + std::to_string(magic[3]) + ", expected 0 0, a type and a number of dimensions",
+      fail("is not an IDX file: it begins with the bytes " + std::to_string(magic[0]) + " " +
+               std::to_string(magic[1]) + " " + std::to_string(magic[2]) + " " +
+               std::to_string(magic[3]) + ", expected 0 0, a type and a number of dimensions",
            "give a file of that format, plain or packed by gzip");
     type_ = type_of(magic[2]);
     for (int i = 0; i < magic[3]; ++i) {
@@ -169,7 +173,8 @@ class IdxFile {
 
   void take(void* bytes, uint64_t count, const std::string& what) {
     if (const uint64_t got = file_.read(bytes, count); got < count)
-      fail("ends within " + what + ", " + std::to_string(count - got) + " bytes early", "it is truncated: get it again");
+      fail("ends within " + what + ", " + std::to_string(count - got) + " bytes early",
+           "it is truncated: get it again");
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
@@ -189,18 +194,22 @@ class IdxFile {
 at::Tensor read_idx(const std::filesystem::path& file) { return IdxFile(file).read(); }
 
 // From the headers it is seen whether the files belong together: before anything large is read.
-std::shared_ptr<const ImageSet> idx_images(const std::filesystem::path& images, const std::filesystem::path& labels) {
+std::shared_ptr<const ImageSet> idx_images(const std::filesystem::path& images,
+                                           const std::filesystem::path& labels) {
   IdxFile pixels(images), numbers(labels);
   const std::vector<int64_t>&shape = pixels.shape(), &count = numbers.shape();
-  if (shape.size() != 3 || pixels.type() != at::kByte || std::count(shape.begin(), shape.end(), 0) != 0)
-    throw Error("IDX file '" + images.string() +
-                "' holds no images: expected bytes in 3 dimensions (count, rows, columns), none of them 0");
+  if (shape.size() != 3 || pixels.type() != at::kByte ||
+      std::count(shape.begin(), shape.end(), 0) != 0)
+    throw Error(
+        "IDX file '" + images.string() +
+        "' holds no images: expected bytes in 3 dimensions (count, rows, columns), none of them 0");
   if (count.size() != 1 || numbers.type() != at::kByte)
-    throw Error("IDX file '" + labels.string() + "' holds no labels: expected bytes in 1 dimension");
+    throw Error("IDX file '" + labels.string() +
+                "' holds no labels: expected bytes in 1 dimension");
   if (count[0] != shape[0])
-    throw Error("IDX file '" + labels.string() + "' has " + std::to_string(count[0]) + " labels, expected " +
-                std::to_string(shape[0]) + ", one for each image of '" + images.string() +
-                "'; give the two files that belong together");
+    throw Error("IDX file '" + labels.string() + "' has " + std::to_string(count[0]) +
+                " labels, expected " + std::to_string(shape[0]) + ", one for each image of '" +
+                images.string() + "'; give the two files that belong together");
   const at::Tensor classes = numbers.read().to(at::kLong);
   return tensor_images(pixels.read().unsqueeze(1), classes);
 }

@@ -16,7 +16,8 @@ std::vector<uint8_t> bytes_of(const std::filesystem::path& file) {
     throw Error("image '" + file.string() + "' " + what + "; " + cure);
   };
   RegularFile in(file, fail);
-  if (in.size() > kMost) fail("has " + std::to_string(in.size()) + " bytes, which no image has", "remove it");
+  if (in.size() > kMost)
+    fail("has " + std::to_string(in.size()) + " bytes, which no image has", "remove it");
   std::vector<uint8_t> bytes(in.size());
   in.read(bytes.data(), bytes.size());
   return bytes;
@@ -44,7 +45,8 @@ at::Tensor as_planes(const Pixels& pixels, int64_t channels) {
   auto* out = image.mutable_data_ptr<uint8_t>();
   const uint8_t* in = pixels.values.data();
   for (int64_t i = 0; i < plane; ++i, in += have)
-    for (int64_t c = 0; c < channels; ++c) out[c * plane + i] = have == 1 ? in[0] : channels == 1 ? grey(in) : in[c];
+    for (int64_t c = 0; c < channels; ++c)
+      out[c * plane + i] = have == 1 ? in[0] : channels == 1 ? grey(in) : in[c];
   return image;
 }
 
@@ -53,16 +55,12 @@ at::Tensor turned(const at::Tensor& image, int orientation) {
   const at::Tensor placed = orientation >= 5 ? image.transpose(1, 2) : image;
   switch (orientation) {
     case 2:
-    case 6:
-      return placed.flip({2});
+    case 6: return placed.flip({2});
     case 3:
-    case 7:
-      return placed.flip({1, 2});
+    case 7: return placed.flip({1, 2});
     case 4:
-    case 8:
-      return placed.flip({1});
-    default:
-      return placed.contiguous();
+    case 8: return placed.flip({1});
+    default: return placed.contiguous();
   }
 }
 
@@ -70,12 +68,15 @@ at::Tensor turned(const at::Tensor& image, int orientation) {
 
 bool may_be_decoded(int64_t width, int64_t height, int64_t channels, std::size_t bytes) {
   constexpr int64_t kMostPixels = int64_t{1} << 28;
-  return width * height <= kMostPixels && static_cast<uint64_t>(width * height * channels) <= most_unpacked(bytes);
+  return width * height <= kMostPixels &&
+         static_cast<uint64_t>(width * height * channels) <= most_unpacked(bytes);
 }
 
-at::Tensor read_image(const std::filesystem::path& file, int64_t channels, Orientation orientation) {
+at::Tensor read_image(const std::filesystem::path& file, int64_t channels,
+                      Orientation orientation) {
   if (channels != 1 && channels != 3)
-    throw ConfigError("read_image: " + std::to_string(channels) + " channels; expected 1 (grey) or 3 (colour)");
+    throw ConfigError("read_image: " + std::to_string(channels) +
+                      " channels; expected 1 (grey) or 3 (colour)");
   const std::vector<uint8_t> bytes = bytes_of(file);
   try {
     const Pixels pixels = decode(bytes);

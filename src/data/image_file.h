@@ -9,7 +9,8 @@
 
 namespace mlo {
 
-/// Decoded pixels, row by row, channels interleaved. 8 bits a channel; colour as RGB, 1 channel as grey.
+/// Decoded pixels, row by row, channels interleaved. 8 bits a channel; colour as RGB, 1 channel as
+/// grey.
 struct Pixels {
   int64_t width = 0, height = 0, channels = 0;
   std::vector<uint8_t> values = {};
@@ -19,7 +20,8 @@ struct Pixels {
 Pixels decode_jpeg(const std::vector<uint8_t>& bytes);
 Pixels decode_png(const std::vector<uint8_t>& bytes);
 
-/// Whether an image that so many bytes announce may be decoded: what needs more memory is damaged, or made to exhaust it.
+/// Whether an image that so many bytes announce may be decoded: what needs more memory is damaged,
+/// or made to exhaust it.
 bool may_be_decoded(int64_t width, int64_t height, int64_t channels, std::size_t bytes);
 
 }  // namespace mlo

@@ -1,5 +1,5 @@
-#include "mlo/data/image_file.h"
 #include "mlo/data/image_files.h"
+#include "mlo/data/image_file.h"
 
 #include "data/fingerprint.h"
 #include "mlo/error.h"
@@ -17,8 +17,8 @@ namespace fs = std::filesystem;
 
 class FileImages final : public ImageSet {
  public:
-  FileImages(int64_t channels, Orientation orientation, std::vector<std::string> classes, std::vector<fs::path> files,
-             std::vector<int64_t> labels)
+  FileImages(int64_t channels, Orientation orientation, std::vector<std::string> classes,
+             std::vector<fs::path> files, std::vector<int64_t> labels)
       : channels_(channels),
         orientation_(orientation),
         classes_(std::move(classes)),
@@ -40,7 +40,8 @@ class FileImages final : public ImageSet {
         sum.add(classes_[static_cast<std::size_t>(labels_[i])]);
         sum.add(files_[i].filename().string());
         std::error_code error;
-        const auto bytes = static_cast<uint64_t>(fs::file_size(files_[i], error));  // of what is no file: an error's number
+        const auto bytes = static_cast<uint64_t>(
+            fs::file_size(files_[i], error));  // of what is no file: an error's number
         sum.add(&bytes, sizeof(bytes));
       }
       const std::size_t looks = std::min<std::size_t>(64, files_.size());
@@ -53,9 +54,9 @@ class FileImages final : public ImageSet {
         in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
         sum.add(bytes.data(), static_cast<std::size_t>(in.gcount()));
       }
-      fingerprint_ = std::to_string(files_.size()) + " files " + sum.text() + ", " + std::to_string(classes_.size()) +
-                     " classes, " + std::to_string(channels_) + " channels" +
-                     (orientation_ == Orientation::upright ? ", upright" : "");
+      fingerprint_ = std::to_string(files_.size()) + " files " + sum.text() + ", " +
+                     std::to_string(classes_.size()) + " classes, " + std::to_string(channels_) +
+                     " channels" + (orientation_ == Orientation::upright ? ", upright" : "");
     });
     return fingerprint_;
   }
@@ -72,18 +73,23 @@ class FileImages final : public ImageSet {
 
 }  // namespace
 
-std::shared_ptr<const ImageSet> file_images(std::vector<fs::path> files, std::vector<int64_t> labels,
-                                            std::vector<std::string> classes, int64_t channels, Orientation orientation) {
+std::shared_ptr<const ImageSet> file_images(std::vector<fs::path> files,
+                                            std::vector<int64_t> labels,
+                                            std::vector<std::string> classes, int64_t channels,
+                                            Orientation orientation) {
   if (channels != 1 && channels != 3)
-    throw ConfigError("file_images: " + std::to_string(channels) + " channels; expected 1 (grey) or 3 (colour)");
+    throw ConfigError("file_images: " + std::to_string(channels) +
+                      " channels; expected 1 (grey) or 3 (colour)");
   if (files.size() != labels.size())
-    throw ConfigError("file_images: " + std::to_string(labels.size()) + " labels for " + std::to_string(files.size()) +
-                      " files; expected one a file");
+    throw ConfigError("file_images: " + std::to_string(labels.size()) + " labels for " +
+                      std::to_string(files.size()) + " files; expected one a file");
   for (const int64_t label : labels)
     if (label < 0 || label >= static_cast<int64_t>(classes.size()))
-      throw ConfigError("file_images: the label " + std::to_string(label) + " with " + std::to_string(classes.size()) +
+      throw ConfigError("file_images: the label " + std::to_string(label) + " with " +
+                        std::to_string(classes.size()) +
                         " classes; expected 0 to the number of classes less one");
-  return std::make_shared<FileImages>(channels, orientation, std::move(classes), std::move(files), std::move(labels));
+  return std::make_shared<FileImages>(channels, orientation, std::move(classes), std::move(files),
+                                      std::move(labels));
 }
 
 }  // namespace mlo

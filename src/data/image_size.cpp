@@ -22,7 +22,8 @@ std::optional<std::array<uint8_t, Count>> next(std::ifstream& in) {
 }
 
 std::optional<ImageSize> of_png(std::ifstream& in) {
-  const auto head = next<16>(in);  // behind the signature: the length of the first chunk, its name, width and height
+  const auto head = next<16>(
+      in);  // behind the signature: the length of the first chunk, its name, width and height
   if (!head || !std::equal(head->begin() + 4, head->begin() + 8, "IHDR")) return std::nullopt;
   const auto number = [&](std::size_t at) {
     int64_t value = 0;
@@ -39,14 +40,16 @@ std::optional<ImageSize> of_jpeg(std::ifstream& in) {
     const auto begin = next<4>(in);  // FF, the marker, the segment's length
     if (!begin || (*begin)[0] != 0xFF) return std::nullopt;
     const int marker = (*begin)[1], length = (*begin)[2] << 8 | (*begin)[3];
-    const bool frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
+    const bool frame =
+        marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
     if (frame) {
       const auto head = next<5>(in);
       if (!head) return std::nullopt;
-      return ImageSize{.width = (*head)[3] << 8 | (*head)[4], .height = (*head)[1] << 8 | (*head)[2]};
+      return ImageSize{.width = (*head)[3] << 8 | (*head)[4],
+                       .height = (*head)[1] << 8 | (*head)[2]};
     }
-    if (marker < 0xC0 || marker == 0xD9 || marker == 0xDA || (marker >= 0xD0 && marker <= 0xD7) || length < 2 ||
-        !in.seekg(length - 2, std::ios::cur))
+    if (marker < 0xC0 || marker == 0xD9 || marker == 0xDA || (marker >= 0xD0 && marker <= 0xD7) ||
+        length < 2 || !in.seekg(length - 2, std::ios::cur))
       return std::nullopt;
   }
   return std::nullopt;
@@ -58,7 +61,8 @@ std::optional<ImageSize> by_header(const fs::path& file) {
   if (!magic) return std::nullopt;
   if (*magic == std::array<uint8_t, 2>{0xFF, 0xD8}) return of_jpeg(in);
   const auto rest = next<6>(in);
-  if (!rest || *magic != std::array<uint8_t, 2>{0x89, 'P'} || *rest != std::array<uint8_t, 6>{'N', 'G', '\r', '\n', 0x1A, '\n'})
+  if (!rest || *magic != std::array<uint8_t, 2>{0x89, 'P'} ||
+      *rest != std::array<uint8_t, 6>{'N', 'G', '\r', '\n', 0x1A, '\n'})
     return std::nullopt;
   return of_png(in);
 }
@@ -76,10 +80,13 @@ bool named_as_image(const fs::path& file) {
 ImageSize image_size(const fs::path& file) {
   std::error_code error;
   if (!fs::is_regular_file(file, error))
-    throw Error("image '" + file.string() + "' cannot be opened: it is no regular file; check its name, or remove it");
-  // A header that cannot be right is left to what reads the whole file and says what is wrong with it.
+    throw Error("image '" + file.string() +
+                "' cannot be opened: it is no regular file; check its name, or remove it");
+  // A header that cannot be right is left to what reads the whole file and says what is wrong with
+  // it.
   constexpr int64_t kMost = int64_t{1} << 28;
-  if (const auto size = by_header(file); size && size->width > 0 && size->height > 0 && size->width <= kMost / size->height)
+  if (const auto size = by_header(file);
+      size && size->width > 0 && size->height > 0 && size->width <= kMost / size->height)
     return *size;
   const at::Tensor image = read_image(file);
   return {.width = image.size(2), .height = image.size(1)};

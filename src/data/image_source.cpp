@@ -23,13 +23,15 @@ using Images = std::shared_ptr<const ImageSet>;
 
 // Images and labels of some rows. `key` gives each its stream.
 template <class Key>
-std::vector<at::Tensor> prepared(const ImageSet& set, const int64_t* rows, int64_t count, const Augmentation& augmentation,
-                                 bool pinned, Key&& key) {
+std::vector<at::Tensor> prepared(const ImageSet& set, const int64_t* rows, int64_t count,
+                                 const Augmentation& augmentation, bool pinned, Key&& key) {
   const int64_t channels = set.channels(), side = augmentation.size;
-  at::Tensor images = at::empty({count, channels, side, side}, at::TensorOptions(at::kFloat).pinned_memory(pinned));
+  at::Tensor images =
+      at::empty({count, channels, side, side}, at::TensorOptions(at::kFloat).pinned_memory(pinned));
   at::Tensor labels = at::empty({count}, at::TensorOptions(at::kLong).pinned_memory(pinned));
   for (int64_t i = 0; i < count; ++i) {
-    augment(set.image(rows[i]), augmentation, key(rows[i]), images.mutable_data_ptr<float>() + i * channels * side * side);
+    augment(set.image(rows[i]), augmentation, key(rows[i]),
+            images.mutable_data_ptr<float>() + i * channels * side * side);
     labels.mutable_data_ptr<int64_t>()[i] = set.label(rows[i]);
   }
   return {std::move(images), std::move(labels)};
@@ -39,8 +41,8 @@ std::string text_of(const Augmentation& a) {
   std::string text = "size " + std::to_string(a.size);
   if (a.crop_padding > 0) text += ", crop_padding " + std::to_string(a.crop_padding);
   if (const auto& crop = a.resized_crop)
-    text += ", resized_crop " + number(crop->smallest_area) + " to " + number(crop->largest_area) + " by " +
-            number(crop->narrowest) + " to " + number(crop->widest);
+    text += ", resized_crop " + number(crop->smallest_area) + " to " + number(crop->largest_area) +
+            " by " + number(crop->narrowest) + " to " + number(crop->widest);
   if (a.flip) text += ", flip";
   text += ", mean";
   for (const double value : a.mean) text += " " + number(value);
@@ -49,8 +51,9 @@ std::string text_of(const Augmentation& a) {
   return text;
 }
 
-/// Batches are numbered from the first of the first epoch; what a batch holds follows from the key and its number alone. Workers
-/// prepare the numbers [next_, next_ + prefetch), whichever is not taken yet.
+/// Batches are numbered from the first of the first epoch; what a batch holds follows from the key
+/// and its number alone. Workers prepare the numbers [next_, next_ + prefetch), whichever is not
+/// taken yet.
 class ImageSource final : public BatchSource {
  public:
   ImageSource(Images images, std::vector<int64_t> rows, const ImageSourceOptions& options)
@@ -86,8 +89,8 @@ class ImageSource final : public BatchSource {
     detail::Checksum rows;
     rows.add(rows_.data(), rows_.size() * sizeof(int64_t));
     if (of_images_.empty()) of_images_ = images_->fingerprint();
-    std::string text = std::to_string(rows_.size()) + " rows (" + rows.text() + ") of [" + of_images_ +
-                       "], in batches of " + std::to_string(options_.batch_size);
+    std::string text = std::to_string(rows_.size()) + " rows (" + rows.text() + ") of [" +
+                       of_images_ + "], in batches of " + std::to_string(options_.batch_size);
     if (!options_.drop_last) text += " with the last";
     if (options_.shuffle) text += ", shuffled";
     if (options_.seed != 0) text += ", seed " + std::to_string(options_.seed);
@@ -106,9 +109,10 @@ class ImageSource final : public BatchSource {
   void load(const State& state, const std::string& prefix) override {
     const auto same = [&](const char* name, int64_t own) {
       if (const int64_t saved = state.integer(prefix + name); saved != own)
-        throw CheckpointError("'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " +
-                              std::to_string(own) +
-                              " in this source; resume with the same images, batch_size, shuffle and drop_last");
+        throw CheckpointError(
+            "'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " +
+            std::to_string(own) +
+            " in this source; resume with the same images, batch_size, shuffle and drop_last");
     };
     same("rows", static_cast<int64_t>(rows_.size()));
     same("batch_size", options_.batch_size);
@@ -141,7 +145,8 @@ class ImageSource final : public BatchSource {
       std::vector<int64_t> rows = rows_;
       if (options_.shuffle) {
         auto generator = at::detail::createCPUGenerator(stream_key(key_, 0, epoch, 0));
-        const at::Tensor places = at::randperm(static_cast<int64_t>(rows.size()), generator, at::kLong);
+        const at::Tensor places =
+            at::randperm(static_cast<int64_t>(rows.size()), generator, at::kLong);
         for (std::size_t i = 0; i < rows.size(); ++i)
           rows[i] = rows_[static_cast<std::size_t>(places.const_data_ptr<int64_t>()[i])];
       }
@@ -156,7 +161,8 @@ class ImageSource final : public BatchSource {
     const int64_t epoch = number / batches_, begin = number % batches_ * options_.batch_size;
     const Order rows = order(epoch);
     const int64_t count = std::min(options_.batch_size, static_cast<int64_t>(rows->size()) - begin);
-    return prepared(*images_, rows->data() + begin, count, options_.augmentation, options_.device.is_cuda(),
+    return prepared(*images_, rows->data() + begin, count, options_.augmentation,
+                    options_.device.is_cuda(),
                     [&](int64_t row) { return stream_key(key_, 1, epoch, row); });
   }
 
@@ -229,13 +235,18 @@ class ImageSource final : public BatchSource {
 
 void ImageSourceOptions::validate() const {
   if (batch_size < 1)
-    throw ConfigError("ImageSourceOptions::batch_size is " + std::to_string(batch_size) + ", expected at least 1");
-  if (workers < 0) throw ConfigError("ImageSourceOptions::workers is " + std::to_string(workers) + ", expected at least 0");
-  if (prefetch < 1) throw ConfigError("ImageSourceOptions::prefetch is " + std::to_string(prefetch) + ", expected at least 1");
+    throw ConfigError("ImageSourceOptions::batch_size is " + std::to_string(batch_size) +
+                      ", expected at least 1");
+  if (workers < 0)
+    throw ConfigError("ImageSourceOptions::workers is " + std::to_string(workers) +
+                      ", expected at least 0");
+  if (prefetch < 1)
+    throw ConfigError("ImageSourceOptions::prefetch is " + std::to_string(prefetch) +
+                      ", expected at least 1");
 }
 
-std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images, std::vector<int64_t> rows,
-                                          ImageSourceOptions options) {
+std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images,
+                                          std::vector<int64_t> rows, ImageSourceOptions options) {
   if (!images) throw ConfigError("image_source: the image set is null; give one");
   options.validate();
   options.augmentation.validate(images->channels());
@@ -243,18 +254,20 @@ std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images
     for (int64_t i = 0; i < images->size(); ++i) rows.push_back(i);
   for (const int64_t row : rows)
     if (row < 0 || row >= images->size())
-      throw ConfigError("image_source: row " + std::to_string(row) + ", expected 0 to " + std::to_string(images->size() - 1));
+      throw ConfigError("image_source: row " + std::to_string(row) + ", expected 0 to " +
+                        std::to_string(images->size() - 1));
   if (rows.empty() || (options.drop_last && options.batch_size > static_cast<int64_t>(rows.size())))
-    throw ConfigError("image_source: batch_size is " + std::to_string(options.batch_size) + ", but there are only " +
-                      std::to_string(rows.size()) + " images; take a smaller batch_size, or drop_last = false");
+    throw ConfigError("image_source: batch_size is " + std::to_string(options.batch_size) +
+                      ", but there are only " + std::to_string(rows.size()) +
+                      " images; take a smaller batch_size, or drop_last = false");
   return std::make_unique<ImageSource>(std::move(images), std::move(rows), options);
 }
 
-Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int64_t begin, int64_t end,
-                  const Augmentation& augmentation) {
+Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int64_t begin,
+                  int64_t end, const Augmentation& augmentation) {
   if (begin < 0 || begin >= end || end > static_cast<int64_t>(rows.size()))
-    throw ConfigError("image_batch: rows " + std::to_string(begin) + " to " + std::to_string(end) + " of " +
-                      std::to_string(rows.size()));
+    throw ConfigError("image_batch: rows " + std::to_string(begin) + " to " + std::to_string(end) +
+                      " of " + std::to_string(rows.size()));
   return Batch(prepared(images, rows.data() + begin, end - begin, augmentation, false,
                         [](int64_t row) { return stream_key(0, 1, 0, row); }));
 }

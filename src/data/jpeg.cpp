@@ -22,7 +22,8 @@ struct ErrorManager {
   std::array<char, JMSG_LENGTH_MAX> message = {};
 };
 
-// A scan may be a few bytes that send the decoder through the whole image. Encoders make some ten of them; this bounds the work, too.
+// A scan may be a few bytes that send the decoder through the whole image. Encoders make some ten
+// of them; this bounds the work, too.
 constexpr int64_t kMostScans = 100, kMostPixelsOfScans = int64_t{1} << 33;
 
 extern "C" void on_error(j_common_ptr info) {
@@ -30,12 +31,13 @@ extern "C" void on_error(j_common_ptr info) {
   info->err->format_message(info, manager->message.data());
   std::longjmp(manager->back, 1);
 }
-// Level −1 is a warning, others are traces. Some warnings are harmless oddities of cameras and editors; after the others libjpeg
-// goes on with grey in place of what is lost, and we do not: half an image is no image.
+// Level −1 is a warning, others are traces. Some warnings are harmless oddities of cameras and
+// editors; after the others libjpeg goes on with grey in place of what is lost, and we do not: half
+// an image is no image.
 extern "C" void on_message(j_common_ptr info, int level) {
   const int code = info->err->msg_code;
-  if (level >= 0 || code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM || code == JWRN_BOGUS_PROGRESSION ||
-      code == JWRN_TOO_MUCH_DATA)
+  if (level >= 0 || code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM ||
+      code == JWRN_BOGUS_PROGRESSION || code == JWRN_TOO_MUCH_DATA)
     return;
   on_error(info);
 }
@@ -43,9 +45,11 @@ extern "C" void on_output(j_common_ptr /*info*/) {}
 extern "C" void on_progress(j_common_ptr info) {
   auto* manager = reinterpret_cast<ErrorManager*>(info->err);
   const auto* jpeg = reinterpret_cast<j_decompress_ptr>(info);
-  const int64_t most = std::min(kMostScans, kMostPixelsOfScans / (int64_t{jpeg->image_width} * int64_t{jpeg->image_height}));
+  const int64_t most = std::min(
+      kMostScans, kMostPixelsOfScans / (int64_t{jpeg->image_width} * int64_t{jpeg->image_height}));
   if (jpeg->input_scan_number <= most) return;
-  std::snprintf(manager->message.data(), manager->message.size(), "it has more than %d scans, which only keep the reader busy",
+  std::snprintf(manager->message.data(), manager->message.size(),
+                "it has more than %d scans, which only keep the reader busy",
                 static_cast<int>(most));
   std::longjmp(manager->back, 1);
 }
@@ -53,48 +57,57 @@ extern "C" void on_progress(j_common_ptr info) {
 int orientation_of(const jpeg_decompress_struct& info) {
   constexpr std::array<uint8_t, 6> kExif = {'E', 'x', 'i', 'f', 0, 0};
   for (const auto* marker = info.marker_list; marker != nullptr; marker = marker->next)
-    if (marker->data_length >= kExif.size() && std::memcmp(marker->data, kExif.data(), kExif.size()) == 0)
+    if (marker->data_length >= kExif.size() &&
+        std::memcmp(marker->data, kExif.data(), kExif.size()) == 0)
       return exif_orientation(marker->data + kExif.size(), marker->data_length - kExif.size());
   return 1;
 }
 
-// Between setjmp and the end only plain values live here, so that no destructor is jumped over. What must grow is the
-// caller's. False: the message is in `manager`.
-bool decode(const std::vector<uint8_t>& bytes, jpeg_decompress_struct& info, ErrorManager& manager, Pixels& pixels) {
+// Between setjmp and the end only plain values live here, so that no destructor is jumped over.
+// What must grow is the caller's. False: the message is in `manager`.
+bool decode(const std::vector<uint8_t>& bytes, jpeg_decompress_struct& info, ErrorManager& manager,
+            Pixels& pixels) {
   if (setjmp(manager.back) != 0) return false;
   jpeg_create_decompress(&info);
-  jpeg_mem_src(&info, bytes.data(), static_cast<unsigned long>(bytes.size()));  // NOLINT(google-runtime-int)
+  jpeg_mem_src(&info, bytes.data(),
+               static_cast<unsigned long>(bytes.size()));  // NOLINT(google-runtime-int)
   info.progress = &manager.progress;
   jpeg_save_markers(&info, JPEG_APP0 + 1, 0xFFFF);
   jpeg_read_header(&info, TRUE);
   pixels.orientation = orientation_of(info);
   if (!may_be_decoded(info.image_width, info.image_height, info.num_components, bytes.size())) {
-    std::snprintf(manager.message.data(), manager.message.size(), "%zu bytes announce %u x %u pixels, too many to be true",
-                  bytes.size(), info.image_width, info.image_height);
+    std::snprintf(manager.message.data(), manager.message.size(),
+                  "%zu bytes announce %u x %u pixels, too many to be true", bytes.size(),
+                  info.image_width, info.image_height);
     return false;
   }
   // Of four channels libjpeg makes CMYK only; the caller goes on to RGB.
   const bool four = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
-  info.out_color_space = four ? JCS_CMYK : info.jpeg_color_space == JCS_GRAYSCALE ? JCS_GRAYSCALE : JCS_RGB;
+  info.out_color_space = four                                     ? JCS_CMYK
+                         : info.jpeg_color_space == JCS_GRAYSCALE ? JCS_GRAYSCALE
+                                                                  : JCS_RGB;
   jpeg_start_decompress(&info);
   pixels.width = info.output_width;
   pixels.height = info.output_height;
   pixels.channels = info.output_components;
   pixels.values.resize(static_cast<std::size_t>(pixels.width * pixels.height * pixels.channels));
   while (info.output_scanline < info.output_height) {
-    JSAMPROW row = pixels.values.data() + static_cast<std::size_t>(info.output_scanline * pixels.width * pixels.channels);
+    JSAMPROW row = pixels.values.data() +
+                   static_cast<std::size_t>(info.output_scanline * pixels.width * pixels.channels);
     jpeg_read_scanlines(&info, &row, 1);
   }
   jpeg_finish_decompress(&info);
   return true;
 }
 
-// Adobe writes CMYK inverted, 255 − ink, and everybody follows, with its marker in the file or without (as PIL has it, too).
+// Adobe writes CMYK inverted, 255 − ink, and everybody follows, with its marker in the file or
+// without (as PIL has it, too).
 void to_rgb(Pixels& pixels) {
   std::vector<uint8_t> rgb(static_cast<std::size_t>(pixels.width * pixels.height * 3));
   for (std::size_t i = 0; i < rgb.size() / 3; ++i) {
     const uint8_t* paper = pixels.values.data() + 4 * i;
-    for (std::size_t c = 0; c < 3; ++c) rgb[3 * i + c] = static_cast<uint8_t>((paper[c] * paper[3] + 127) / 255);
+    for (std::size_t c = 0; c < 3; ++c)
+      rgb[3 * i + c] = static_cast<uint8_t>((paper[c] * paper[3] + 127) / 255);
   }
   pixels.values = std::move(rgb);
   pixels.channels = 3;

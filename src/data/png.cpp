@@ -1,9 +1,9 @@
 #include "data/exif.h"
 #include "data/image_file.h"
-#include "mlo/io/file_sink.h"
 #include "mlo/data/images.h"
 #include "mlo/error.h"
 #include "mlo/io/checkpoint.h"
+#include "mlo/io/file_sink.h"
 
 #include <png.h>
 
@@ -27,7 +27,8 @@ extern "C" void on_png_error(png_structp png, png_const_charp text) {
   std::strncpy(reader->message.data(), text, reader->message.size() - 1);
   std::longjmp(reader->back, 1);
 }
-extern "C" void on_png_warning(png_structp /*png*/, png_const_charp /*text*/) {}  // of colour profiles and the like
+extern "C" void on_png_warning(png_structp /*png*/, png_const_charp /*text*/) {
+}  // of colour profiles and the like
 extern "C" void on_png_read(png_structp png, png_bytep out, png_size_t count) {
   auto* reader = static_cast<Reader*>(png_get_io_ptr(png));
   if (count > reader->left) png_error(png, "it ends too early");
@@ -36,12 +37,13 @@ extern "C" void on_png_read(png_structp png, png_bytep out, png_size_t count) {
   reader->left -= count;
 }
 
-// Whether the chunks before the pixels are as long as they announce: libpng makes room for an eXIf of 2 GB before it sees that the
-// file has ended, whatever png_set_chunk_malloc_max says.
+// Whether the chunks before the pixels are as long as they announce: libpng makes room for an eXIf
+// of 2 GB before it sees that the file has ended, whatever png_set_chunk_malloc_max says.
 bool chunks_fit(const std::vector<uint8_t>& bytes) {
   for (std::size_t at = 8; at + 8 <= bytes.size();) {
     const uint8_t* head = bytes.data() + at;
-    const uint64_t length = uint64_t{head[0]} << 24 | uint64_t{head[1]} << 16 | uint64_t{head[2]} << 8 | uint64_t{head[3]};
+    const uint64_t length = uint64_t{head[0]} << 24 | uint64_t{head[1]} << 16 |
+                            uint64_t{head[2]} << 8 | uint64_t{head[3]};
     if (std::memcmp(head + 4, "IDAT", 4) == 0) return true;  // which is read bit by bit
     if (length > bytes.size() - at - 8) return false;
     at += 8 + length + 4;
@@ -50,19 +52,24 @@ bool chunks_fit(const std::vector<uint8_t>& bytes) {
 }
 
 // As in the JPEG reader: only plain values between setjmp and the end.
-bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels, std::vector<png_bytep>& rows) {
+bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels,
+            std::vector<png_bytep>& rows) {
   if (setjmp(reader.back) != 0) return false;
   png_set_read_fn(png, &reader, on_png_read);
 #ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
-  png_set_crc_action(png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);  // or a fuzzer never gets past the first
+  png_set_crc_action(png, PNG_CRC_QUIET_USE,
+                     PNG_CRC_QUIET_USE);  // or a fuzzer never gets past the first
   png_set_option(png, PNG_IGNORE_ADLER32, PNG_OPTION_ON);
 #endif
-  // A text or colour profile of a few kilobytes may unpack to 8 MB, and there may be a thousand of them. None is needed here.
+  // A text or colour profile of a few kilobytes may unpack to 8 MB, and there may be a thousand of
+  // them. None is needed here.
   png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
-  png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT, reinterpret_cast<png_const_bytep>("eXIf"), 1);
+  png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT,
+                              reinterpret_cast<png_const_bytep>("eXIf"), 1);
   png_read_info(png, info);
   const png_byte colour = png_get_color_type(png, info);
-  // As PIL's convert("RGB"): 16 bits lose their lower half, palettes and few bits are expanded, alpha is dropped.
+  // As PIL's convert("RGB"): 16 bits lose their lower half, palettes and few bits are expanded,
+  // alpha is dropped.
   if (png_get_bit_depth(png, info) == 16) png_set_strip_16(png);
   if (colour == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
   if (colour == PNG_COLOR_TYPE_GRAY) png_set_expand_gray_1_2_4_to_8(png);
@@ -82,7 +89,8 @@ bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels, std
   png_read_image(png, rows.data());
   png_read_end(png, info);
   png_bytep exif = nullptr;
-  if (png_uint_32 count = 0; png_get_eXIf_1(png, info, &count, &exif) != 0) pixels.orientation = exif_orientation(exif, count);
+  if (png_uint_32 count = 0; png_get_eXIf_1(png, info, &count, &exif) != 0)
+    pixels.orientation = exif_orientation(exif, count);
   return true;
 }
 
@@ -102,13 +110,13 @@ extern "C" void on_png_write(png_structp png, png_bytep bytes, png_size_t count)
 }
 extern "C" void on_png_flush(png_structp /*png*/) {}
 
-bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* values, int64_t width, int64_t height,
-            int64_t channels) {
+bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* values, int64_t width,
+            int64_t height, int64_t channels) {
   if (setjmp(writer.back) != 0) return false;
   png_set_write_fn(png, &writer, on_png_write, on_png_flush);
   png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8,
-               channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-               PNG_FILTER_TYPE_DEFAULT);
+               channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_write_info(png, info);
   for (int64_t y = 0; y < height; ++y) png_write_row(png, values + y * width * channels);
   png_write_end(png, info);
@@ -124,7 +132,8 @@ Pixels decode_png(const std::vector<uint8_t>& bytes) {
   reader.size = reader.left = bytes.size();
   Pixels pixels;
   std::vector<png_bytep> rows;
-  png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, on_png_error, on_png_warning);
+  png_structp png =
+      png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, on_png_error, on_png_warning);
   if (png == nullptr) throw Error("cannot be decoded: libpng has no memory");
   png_infop info = png_create_info_struct(png);
   const bool whole = info != nullptr && decode(reader, png, info, pixels, rows);
@@ -134,16 +143,17 @@ Pixels decode_png(const std::vector<uint8_t>& bytes) {
 }
 
 std::vector<uint8_t> encode_png(const at::Tensor& image) {
-  if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte || (image.size(0) != 1 && image.size(0) != 3) ||
-      image.numel() == 0)
+  if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte ||
+      (image.size(0) != 1 && image.size(0) != 3) || image.numel() == 0)
     throw Error("encode_png: expected a uint8 image [1 or 3, height, width] with pixels in it");
   const at::Tensor rows = image.cpu().permute({1, 2, 0}).contiguous();
   Writer writer;
-  png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer, on_write_error, on_png_warning);
+  png_structp png =
+      png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer, on_write_error, on_png_warning);
   if (png == nullptr) throw Error("encode_png: libpng has no memory");
   png_infop info = png_create_info_struct(png);
-  const bool whole =
-      info != nullptr && encode(writer, png, info, rows.const_data_ptr<uint8_t>(), rows.size(1), rows.size(0), rows.size(2));
+  const bool whole = info != nullptr && encode(writer, png, info, rows.const_data_ptr<uint8_t>(),
+                                               rows.size(1), rows.size(0), rows.size(2));
   png_destroy_write_struct(&png, &info);
   if (!whole) throw Error(std::string("encode_png: ") + writer.message.data());
   return std::move(writer.bytes);

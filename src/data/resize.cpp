@@ -11,7 +11,8 @@
 namespace mlo {
 namespace {
 
-// Pillow's Resample.c (13.0), for 8 bits a channel: coefficients in fixed point, each pass rounded to 8 bits.
+// Pillow's Resample.c (13.0), for 8 bits a channel: coefficients in fixed point, each pass rounded
+// to 8 bits.
 constexpr int kBits = 32 - 8 - 2;
 
 double bicubic(double x) {
@@ -28,7 +29,9 @@ struct Taps {
   std::vector<int32_t> weights;  // [outputs, most]
 };
 
-double scale_of(int64_t in, int64_t out) { return static_cast<double>(in) / static_cast<double>(out); }
+double scale_of(int64_t in, int64_t out) {
+  return static_cast<double>(in) / static_cast<double>(out);
+}
 double support_of(double scale) { return 2.0 * std::max(scale, 1.0); }
 
 // What output `i` reads of the input.
@@ -65,10 +68,12 @@ Taps taps(const Pass& pass) {
     const auto [first, count] = read_by(wanted.begin + i, pass.from, scale);
     double sum = 0.0;
     for (int64_t k = 0; k < count; ++k)
-      sum += w[static_cast<std::size_t>(k)] = bicubic((static_cast<double>(k + first) - center + 0.5) * (1.0 / stretch));
+      sum += w[static_cast<std::size_t>(k)] =
+          bicubic((static_cast<double>(k + first) - center + 0.5) * (1.0 / stretch));
     for (int64_t k = 0; k < count; ++k) {
       const double scaled = w[static_cast<std::size_t>(k)] / sum * (1 << kBits);
-      t.weights[static_cast<std::size_t>(i * t.most + k)] = static_cast<int32_t>(scaled < 0.0 ? scaled - 0.5 : scaled + 0.5);
+      t.weights[static_cast<std::size_t>(i * t.most + k)] =
+          static_cast<int32_t>(scaled < 0.0 ? scaled - 0.5 : scaled + 0.5);
     }
     t.first.push_back(first - pass.origin);
     t.count.push_back(count);
@@ -104,15 +109,16 @@ void along_columns(const uint8_t* in, int64_t width, const Taps& t, uint8_t* out
       const uint8_t* row = in + (t.first[i] + k) * width;
       for (int64_t x = 0; x < width; ++x) sums[static_cast<std::size_t>(x)] += row[x] * w;
     }
-    for (int64_t x = 0; x < width; ++x) out[y * width + x] = rounded(sums[static_cast<std::size_t>(x)]);
+    for (int64_t x = 0; x < width; ++x)
+      out[y * width + x] = rounded(sums[static_cast<std::size_t>(x)]);
   }
 }
 
 at::Tensor across(const at::Tensor& image, const Pass& pass) {
   if (pass.from == pass.to) return image;
   at::Tensor out = at::empty({image.size(0), image.size(1), pass.wanted.count}, at::kByte);
-  along_rows(image.const_data_ptr<uint8_t>(), image.size(0) * image.size(1), image.size(2), taps(pass),
-             out.mutable_data_ptr<uint8_t>());
+  along_rows(image.const_data_ptr<uint8_t>(), image.size(0) * image.size(1), image.size(2),
+             taps(pass), out.mutable_data_ptr<uint8_t>());
   return out;
 }
 
@@ -129,20 +135,29 @@ at::Tensor down(const at::Tensor& image, const Pass& pass) {
 
 }  // namespace
 
-at::Tensor resized_part(const at::Tensor& image, int64_t height, int64_t width, const Range& rows, const Range& columns) {
-  const Range read_rows = read_by(rows, image.size(1), height), read_columns = read_by(columns, image.size(2), width);
-  const at::Tensor read =
-      image.narrow(1, read_rows.begin, read_rows.count).narrow(2, read_columns.begin, read_columns.count).contiguous();
-  const Pass vertical{image.size(1), height, rows, read_rows.begin}, horizontal{image.size(2), width, columns, read_columns.begin};
-  // The order of the passes shows in the last bit. Pillow's rule: columns first where the height shrinks much.
+at::Tensor resized_part(const at::Tensor& image, int64_t height, int64_t width, const Range& rows,
+                        const Range& columns) {
+  const Range read_rows = read_by(rows, image.size(1), height),
+              read_columns = read_by(columns, image.size(2), width);
+  const at::Tensor read = image.narrow(1, read_rows.begin, read_rows.count)
+                              .narrow(2, read_columns.begin, read_columns.count)
+                              .contiguous();
+  const Pass vertical{image.size(1), height, rows, read_rows.begin},
+      horizontal{image.size(2), width, columns, read_columns.begin};
+  // The order of the passes shows in the last bit. Pillow's rule: columns first where the height
+  // shrinks much.
   const int64_t shrinks = image.size(1) - height;
-  if (shrinks > 0 && shrinks > 2 * (image.size(2) - width)) return across(down(read, vertical), horizontal);
+  if (shrinks > 0 && shrinks > 2 * (image.size(2) - width))
+    return across(down(read, vertical), horizontal);
   return down(across(read, horizontal), vertical);
 }
 
 at::Tensor resize_bicubic(const at::Tensor& image, int64_t height, int64_t width) {
-  if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte || image.numel() == 0 || height < 1 || width < 1)
-    throw Error("resize_bicubic: expected a uint8 image [C, H, W] with pixels in it, and a size of at least 1 x 1");
+  if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte ||
+      image.numel() == 0 || height < 1 || width < 1)
+    throw Error(
+        "resize_bicubic: expected a uint8 image [C, H, W] with pixels in it, and a size of at "
+        "least 1 x 1");
   return resized_part(image, height, width, {0, height}, {0, width});
 }
 

@@ -16,8 +16,8 @@
 namespace mlo {
 namespace {
 
-/// Rows in batches, at least one row. The order of an epoch follows from the key and the epoch's number alone, so three
-/// numbers are the whole state.
+/// Rows in batches, at least one row. The order of an epoch follows from the key and the epoch's
+/// number alone, so three numbers are the whole state.
 class TensorSource final : public BatchSource {
  public:
   /// `batch_size >= rows` hands out the tensors as they are.
@@ -62,11 +62,15 @@ class TensorSource final : public BatchSource {
 
   std::string fingerprint() const override {
     std::string text;
-    for (const at::Tensor& tensor : all_.tensors()) text += (text.empty() ? "" : ", ") + detail::fingerprint(tensor);
+    for (const at::Tensor& tensor : all_.tensors())
+      text += (text.empty() ? "" : ", ") + detail::fingerprint(tensor);
     if (batch_size_ == rows_) return text;
     text += ", in batches of " + std::to_string(batch_size_);
-    if (rows_an_epoch_ != rows_) text += " without the last " + std::to_string(rows_ - rows_an_epoch_);
-    if (shuffle_) text += own_seed_ ? ", shuffled from seed " + std::to_string(seed_) : std::string(", shuffled");
+    if (rows_an_epoch_ != rows_)
+      text += " without the last " + std::to_string(rows_ - rows_an_epoch_);
+    if (shuffle_)
+      text +=
+          own_seed_ ? ", shuffled from seed " + std::to_string(seed_) : std::string(", shuffled");
     return text;
   }
 
@@ -83,9 +87,10 @@ class TensorSource final : public BatchSource {
   void load(const State& state, const std::string& prefix) override {
     const auto same = [&](const char* name, int64_t own) {
       if (const int64_t saved = state.integer(prefix + name); saved != own)
-        throw CheckpointError("'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " +
-                              std::to_string(own) +
-                              " in this source; resume with the same data, batch_size, shuffle and drop_last");
+        throw CheckpointError(
+            "'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " +
+            std::to_string(own) +
+            " in this source; resume with the same data, batch_size, shuffle and drop_last");
     };
     same("rows", rows_);
     same("batch_size", batch_size_);
@@ -95,9 +100,11 @@ class TensorSource final : public BatchSource {
     const int64_t epoch = state.integer(prefix + "epoch");
     const int64_t position = state.integer(prefix + "position");
     if (epoch < 0 || position < 0 || position >= rows_an_epoch_ || position % batch_size_ != 0)
-      throw CheckpointError("'" + prefix + "position' is row " + std::to_string(position) + " of epoch " +
-                            std::to_string(epoch) + " in the state, where no batch of " + std::to_string(batch_size_) +
-                            " of " + std::to_string(rows_an_epoch_) + " rows begins; resume from another checkpoint");
+      throw CheckpointError("'" + prefix + "position' is row " + std::to_string(position) +
+                            " of epoch " + std::to_string(epoch) +
+                            " in the state, where no batch of " + std::to_string(batch_size_) +
+                            " of " + std::to_string(rows_an_epoch_) +
+                            " rows begins; resume from another checkpoint");
     key_ = static_cast<uint64_t>(key);
     epoch_ = epoch;
     position_ = position;
@@ -120,8 +127,9 @@ class TensorSource final : public BatchSource {
   uint64_t seed_;
   uint64_t key_;
   int64_t epoch_ = 0;
-  int64_t position_ = 0;            // row of the epoch at which the next batch begins
-  std::vector<at::Tensor> orders_;  // this epoch's, one for each tensor, on its device; empty: not made yet
+  int64_t position_ = 0;  // row of the epoch at which the next batch begins
+  std::vector<at::Tensor>
+      orders_;  // this epoch's, one for each tensor, on its device; empty: not made yet
 };
 
 class Zip final : public BatchSource {
@@ -143,7 +151,8 @@ class Zip final : public BatchSource {
     std::string text;
     for (const auto& source : sources_) {
       const std::string own = source->fingerprint();
-      text += (text.empty() ? "" : " beside ") + (own.empty() ? c10::demangle(typeid(*source).name()) : own);
+      text += (text.empty() ? "" : " beside ") +
+              (own.empty() ? c10::demangle(typeid(*source).name()) : own);
     }
     return text;
   }
@@ -154,7 +163,8 @@ class Zip final : public BatchSource {
   }
 
   void save(State& state, const std::string& prefix) const override {
-    for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->save(state, prefix + std::to_string(i) + "/");
+    for (std::size_t i = 0; i < sources_.size(); ++i)
+      sources_[i]->save(state, prefix + std::to_string(i) + "/");
   }
 
   void load(const State& state, const std::string& prefix) override {
@@ -170,7 +180,8 @@ class Zip final : public BatchSource {
 
  private:
   void load_each(const State& state, const std::string& prefix) {
-    for (std::size_t i = 0; i < sources_.size(); ++i) sources_[i]->load(state, prefix + std::to_string(i) + "/");
+    for (std::size_t i = 0; i < sources_.size(); ++i)
+      sources_[i]->load(state, prefix + std::to_string(i) + "/");
   }
 
   std::vector<std::unique_ptr<BatchSource>> sources_;
@@ -180,7 +191,8 @@ void check_defined(const std::vector<at::Tensor>& tensors, const std::string& wh
   if (tensors.empty()) throw ConfigError(who + ": no tensors were given; give at least one");
   for (std::size_t i = 0; i < tensors.size(); ++i)
     if (!tensors[i].defined())
-      throw ConfigError(who + ": tensor " + std::to_string(i) + " is undefined; give one that holds data");
+      throw ConfigError(who + ": tensor " + std::to_string(i) +
+                        " is undefined; give one that holds data");
 }
 
 std::string shape(const at::Tensor& tensor) {
@@ -193,11 +205,13 @@ std::string shape(const at::Tensor& tensor) {
 
 Data::Data(std::unique_ptr<BatchSource> source) : source_(std::move(source)) {
   if (!source_)
-    throw ConfigError("Data: the batch source is null; give one, or leave .data out for a level without batches");
+    throw ConfigError(
+        "Data: the batch source is null; give one, or leave .data out for a level without batches");
 }
 
 Data::Data(Batch full) {
-  check_defined(full.tensors(), "Data: an empty batch (leave .data out for a level without batches)");
+  check_defined(full.tensors(),
+                "Data: an empty batch (leave .data out for a level without batches)");
   const int64_t rows = full[0].dim() > 0 ? std::max<int64_t>(full[0].size(0), 1) : 1;
   source_ = std::make_unique<TensorSource>(std::move(full), rows, TensorSourceOptions{});
 }
@@ -208,33 +222,39 @@ void TensorSourceOptions::validate() const {
                       "; it must be at least 1, or 0 for all rows");
 }
 
-std::unique_ptr<BatchSource> tensor_source(std::vector<at::Tensor> tensors, TensorSourceOptions options) {
+std::unique_ptr<BatchSource> tensor_source(std::vector<at::Tensor> tensors,
+                                           TensorSourceOptions options) {
   options.validate();
   check_defined(tensors, "tensor_source");
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].dim() == 0)
       throw ConfigError("tensor_source: tensor " + std::to_string(i) +
-                        " has no dimensions, expected rows along the first; unsqueeze it, or hold it in the problem");
+                        " has no dimensions, expected rows along the first; unsqueeze it, or hold "
+                        "it in the problem");
     if (tensors[i].size(0) != tensors[0].size(0))
-      throw ConfigError("tensor_source: tensor " + std::to_string(i) + " has the shape " + shape(tensors[i]) +
-                        ", expected the " + std::to_string(tensors[0].size(0)) +
-                        " rows of tensor 0; give tensors that are paired row by row, or zip two sources");
+      throw ConfigError(
+          "tensor_source: tensor " + std::to_string(i) + " has the shape " + shape(tensors[i]) +
+          ", expected the " + std::to_string(tensors[0].size(0)) +
+          " rows of tensor 0; give tensors that are paired row by row, or zip two sources");
   }
   const int64_t rows = tensors[0].size(0);
   if (rows == 0)
-    throw ConfigError("tensor_source: the tensors have no rows (tensor 0 has the shape " + shape(tensors[0]) +
+    throw ConfigError("tensor_source: the tensors have no rows (tensor 0 has the shape " +
+                      shape(tensors[0]) +
                       "), expected at least one; look at what the data was read or filtered by");
   if (options.drop_last && options.batch_size > rows)
-    throw ConfigError("tensor_source: batch_size is " + std::to_string(options.batch_size) + ", but there are only " +
-                      std::to_string(rows) +
-                      " rows, so that drop_last leaves no batch; take a smaller batch_size, or drop_last = false");
+    throw ConfigError("tensor_source: batch_size is " + std::to_string(options.batch_size) +
+                      ", but there are only " + std::to_string(rows) +
+                      " rows, so that drop_last leaves no batch; take a smaller batch_size, or "
+                      "drop_last = false");
   return std::make_unique<TensorSource>(Batch(std::move(tensors)), rows, options);
 }
 
 std::unique_ptr<BatchSource> zip(std::vector<std::unique_ptr<BatchSource>> sources) {
   if (sources.empty()) throw ConfigError("zip: no sources were given; give at least one");
   for (std::size_t i = 0; i < sources.size(); ++i)
-    if (!sources[i]) throw ConfigError("zip: source " + std::to_string(i) + " is null; give a source for each");
+    if (!sources[i])
+      throw ConfigError("zip: source " + std::to_string(i) + " is null; give a source for each");
   return std::make_unique<Zip>(std::move(sources));
 }
 

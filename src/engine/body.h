@@ -17,10 +17,12 @@
 
 namespace mlo {
 
-/// The engine proper. Its functions are in engine.cpp (running), build.cpp (checks and plan), step.cpp (one step),
-/// engine_state.cpp (saving) and settings.cpp (what a resumed run is compared by).
+/// The engine proper. Its functions are in engine.cpp (running), build.cpp (checks and plan),
+/// step.cpp (one step), engine_state.cpp (saving) and settings.cpp (what a resumed run is compared
+/// by).
 struct Engine::Body {
-  explicit Body(Engine& engine, EngineOptions the_options) : self(engine), options(std::move(the_options)) {}
+  explicit Body(Engine& engine, EngineOptions the_options)
+      : self(engine), options(std::move(the_options)) {}
 
   Engine& self;
   EngineOptions options;
@@ -37,7 +39,8 @@ struct Engine::Body {
 
   int64_t steps = 0;  // of the first top level
   std::atomic<bool> stop_requested = false;
-  static_assert(std::atomic<bool>::is_always_lock_free, "request_stop is called by signal handlers");
+  static_assert(std::atomic<bool>::is_always_lock_free,
+                "request_stop is called by signal handlers");
 
   bool has_best = false;  // early stopping
   double best = 0.0;
@@ -48,7 +51,8 @@ struct Engine::Body {
   void order_levels();
   void check_early_stopping() const;
   void discover_reads(Level& level, bool perturb);
-  void check_declared(Level& level, const std::vector<char>& reached, const std::vector<std::string>& unseen);
+  void check_declared(Level& level, const std::vector<char>& reached,
+                      const std::vector<std::string>& unseen);
   void plan();
   void check_method(Level& upper, Level& level);
   void check_attention(Level& level, const std::string& who, std::vector<Draw>& draws);
@@ -72,9 +76,11 @@ struct Engine::Body {
   static bool looks_after(int64_t step);
   StepRecord* begin_record(Level& level, bool last);
   Tensors total_gradient(Level& level, StepRecord* record);
-  at::Tensor direct_gradient(Level& level, Draw& draw, const Tensors& wrt, StepRecord* keep, Tensors& gradient);
+  at::Tensor direct_gradient(Level& level, Draw& draw, const Tensors& wrt, StepRecord* keep,
+                             Tensors& gradient);
   void apply(Level& level, Tensors gradient, StepRecord* record);
-  /// Calls a hook of the problem's: requires_grad is as the user has set it, and what he changes counts from then on.
+  /// Calls a hook of the problem's: requires_grad is as the user has set it, and what he changes
+  /// counts from then on.
   template <class Call>
   void hook(Level& level, const char* name, const Call& call) {
     levels.set_all_gradients(true);
@@ -91,7 +97,8 @@ struct Engine::Body {
   template <class Call>
   void tell(const char* what, const Call& call) const {
     for (const auto& callback : callbacks)
-      naming<Error>([what] { return std::string("Engine::run: a callback's ") + what; }, [&] { call(*callback); });
+      naming<Error>([what] { return std::string("Engine::run: a callback's ") + what; },
+                    [&] { call(*callback); });
   }
   std::map<std::string, double> validate();
   bool judge(const std::map<std::string, double>& metrics);
@@ -100,9 +107,11 @@ struct Engine::Body {
   void warn(const std::string& what, const std::string& text);
 
   // settings.cpp
-  /// What shapes the run besides its state, by name; see LoadOptions. `saved`: with the schedules at the steps of that state.
+  /// What shapes the run besides its state, by name; see LoadOptions. `saved`: with the schedules
+  /// at the steps of that state.
   std::map<std::string, std::string> settings(const State* saved = nullptr) const;
-  /// Names of the settings in which the saved run differs, all of them allowed; throws CheckpointError if one is not.
+  /// Names of the settings in which the saved run differs, all of them allowed; throws
+  /// CheckpointError if one is not.
   std::set<std::string> changes(const State& saved, const LoadOptions& options) const;
 
   // engine_state.cpp
@@ -120,8 +129,9 @@ struct EngineAccess {
   static Engine::Body& body(Engine& engine) { return *engine.body_; }
 };
 
-/// While one engine evaluates losses no other may: LibTorch's generators and attention switches belong to the process. Entering
-/// again from the same engine is fine. Puts the generators and every requires_grad back at the end, as the user has set it.
+/// While one engine evaluates losses no other may: LibTorch's generators and attention switches
+/// belong to the process. Entering again from the same engine is fine. Puts the generators and
+/// every requires_grad back at the end, as the user has set it.
 class Exclusive {
  public:
   explicit Exclusive(Engine::Body& body);

@@ -2,11 +2,11 @@
 
 #include "mlo/check.h"
 
-#include "level/evaluate.h"
 #include "engine/body.h"
-#include "tensors/gradients.h"
 #include "engine/differences.h"
+#include "level/evaluate.h"
 #include "mlo/error.h"
+#include "tensors/gradients.h"
 #include "text.h"
 
 #include <algorithm>
@@ -23,7 +23,8 @@ Comparison compare(const std::vector<double>& g, const std::vector<double>& r) {
     rr += r[i] * r[i];
     gr += g[i] * r[i];
   }
-  Comparison result{.cosine = 1.0, .norm = std::sqrt(gg), .reference_norm = std::sqrt(rr), .worst = {}};
+  Comparison result{
+      .cosine = 1.0, .norm = std::sqrt(gg), .reference_norm = std::sqrt(rr), .worst = {}};
   if (gg == 0.0 && rr == 0.0) return result;
   result.relative_error = std::sqrt(difference / (rr > 0.0 ? rr : gg));
   result.cosine = gg > 0.0 && rr > 0.0 ? gr / std::sqrt(gg * rr) : 0.0;
@@ -42,7 +43,8 @@ Comparison compare(const Tensors& g, const Tensors& r, const std::vector<std::st
   for (int side = 0; side < 2; ++side)
     for (const auto& tensor : side == 0 ? g : r) {
       const at::Tensor line = tensor.detach().to(at::kDouble).cpu().contiguous().view({-1});
-      flat[side].insert(flat[side].end(), line.const_data_ptr<double>(), line.const_data_ptr<double>() + line.numel());
+      flat[side].insert(flat[side].end(), line.const_data_ptr<double>(),
+                        line.const_data_ptr<double>() + line.numel());
     }
   Comparison result = compare(flat[0], flat[1]);
   double largest = 0.0;
@@ -58,11 +60,12 @@ Comparison compare(const Tensors& g, const Tensors& r, const std::vector<std::st
 }
 
 double root_mean_square(const at::Tensor& tensor) {
-  return norm({tensor.detach()}) / std::sqrt(static_cast<double>(std::max<int64_t>(tensor.numel(), 1)));
+  return norm({tensor.detach()}) /
+         std::sqrt(static_cast<double>(std::max<int64_t>(tensor.numel(), 1)));
 }
 
-Direction random_direction(const Level& level, const std::vector<double>& sizes, std::vector<std::size_t> parameters,
-                           uint64_t key) {
+Direction random_direction(const Level& level, const std::vector<double>& sizes,
+                           std::vector<std::size_t> parameters, uint64_t key) {
   Direction direction;
   direction.shift.resize(level.parameters.size());
   seed_generators(key);
@@ -77,7 +80,8 @@ Direction random_direction(const Level& level, const std::vector<double>& sizes,
   return direction;
 }
 
-Direction coordinate(const Level& level, const std::vector<double>& sizes, std::size_t parameter, int64_t element) {
+Direction coordinate(const Level& level, const std::vector<double>& sizes, std::size_t parameter,
+                     int64_t element) {
   Direction direction;
   direction.shift.resize(level.parameters.size());
   direction.shift[parameter] = zeros_like({level.parameters[parameter]}).front();
@@ -89,42 +93,49 @@ Direction coordinate(const Level& level, const std::vector<double>& sizes, std::
   return direction;
 }
 
-// What a step is relative to: a tensor near zero says nothing about how far the loss is smooth, so no size is below 1.
+// What a step is relative to: a tensor near zero says nothing about how far the loss is smooth, so
+// no size is below 1.
 std::vector<double> sizes_of(const Level& level) {
   std::vector<double> sizes;
-  for (const auto& parameter : level.parameters) sizes.push_back(std::max(root_mean_square(parameter), 1.0));
+  for (const auto& parameter : level.parameters)
+    sizes.push_back(std::max(root_mean_square(parameter), 1.0));
   return sizes;
 }
 
-// But small numbers may be small because they mean something (a learning rate): a tensor's own size it is, where steps of that
-// size give better differences, or others.
+// But small numbers may be small because they mean something (a learning rate): a tensor's own size
+// it is, where steps of that size give better differences, or others.
 void look_at_small_tensors(const Level& level, std::vector<double>& sizes, Differences& differences,
                            const CheckOptions& options) {
   std::vector<double> own = sizes;
-  std::vector<std::vector<std::size_t>> small;  // one by one, or all at once where there are more than directions
+  std::vector<std::vector<std::size_t>>
+      small;  // one by one, or all at once where there are more than directions
   for (std::size_t t = 0; t < sizes.size(); ++t) {
     const double size = root_mean_square(level.parameters[t]);
     if (size == 0.0 || size > 0.1) continue;
     own[t] = size;
-    if (small.empty() || static_cast<int64_t>(sizes.size()) <= options.directions) small.emplace_back();
+    if (small.empty() || static_cast<int64_t>(sizes.size()) <= options.directions)
+      small.emplace_back();
     small.back().push_back(t);
   }
   for (const auto& tensors : small) {
     const auto along = [&](const std::vector<double>& relative_to) {
       const auto number = static_cast<int64_t>(tensors.front());
-      return differences.attempt(
-          random_direction(level, relative_to, tensors, stream_key(options.seed, level.stream, -7, number)));
+      return differences.attempt(random_direction(
+          level, relative_to, tensors, stream_key(options.seed, level.stream, -7, number)));
     };
     const Differences::Derivative far = along(sizes), near = along(own);
     // Of several the two directions are not the same, and only the errors compare.
-    const bool are_alike = tensors.size() > 1 || std::abs(far.value - near.value) <= 2.0 * (far.error + near.error);
+    const bool are_alike =
+        tensors.size() > 1 || std::abs(far.value - near.value) <= 2.0 * (far.error + near.error);
     if (near.error < far.error || !are_alike)
       for (const std::size_t t : tensors) sizes[t] = own[t];
   }
 }
 
-// `budget` directions, shared out evenly among the tensors, or among groups of them where there are more tensors.
-std::vector<Direction> directions_of(const Level& level, const std::vector<double>& sizes, int64_t budget, uint64_t seed) {
+// `budget` directions, shared out evenly among the tensors, or among groups of them where there are
+// more tensors.
+std::vector<Direction> directions_of(const Level& level, const std::vector<double>& sizes,
+                                     int64_t budget, uint64_t seed) {
   struct Block {
     std::vector<std::size_t> parameters;
     int64_t elements = 0, share = 0;
@@ -152,13 +163,15 @@ std::vector<Direction> directions_of(const Level& level, const std::vector<doubl
         continue;
       }
       const auto number = static_cast<int64_t>(result.size());
-      result.push_back(random_direction(level, sizes, block.parameters, stream_key(seed, level.stream, -5, number)));
+      result.push_back(random_direction(level, sizes, block.parameters,
+                                        stream_key(seed, level.stream, -5, number)));
       result.back().weight = 1.0 / std::sqrt(static_cast<double>(block.share));
     }
   return result;
 }
 
-Comparison compare(const Level& level, const Tensors& g, const std::vector<Direction>& directions, Differences& differences) {
+Comparison compare(const Level& level, const Tensors& g, const std::vector<Direction>& directions,
+                   Differences& differences) {
   std::vector<double> ours, theirs;
   double error = 0.0, largest = 0.0;
   std::optional<Comparison::Coordinate> worst;
@@ -175,7 +188,8 @@ Comparison compare(const Level& level, const Tensors& g, const std::vector<Direc
     for (const std::size_t t : direction.parameters)
       worst->parameter += (worst->parameter.empty() ? "" : ", ") + level.parameter_names[t];
     if (direction.coordinate >= 0)
-      worst->index = unraveled(direction.coordinate, level.parameters[direction.parameters[0]].sizes());
+      worst->index =
+          unraveled(direction.coordinate, level.parameters[direction.parameters[0]].sizes());
   }
   Comparison result = compare(ours, theirs);
   result.worst = std::move(worst);
@@ -184,7 +198,8 @@ Comparison compare(const Level& level, const Tensors& g, const std::vector<Direc
   return result;
 }
 
-void compare_with_levels_solved_anew(CheckReport& report, const Tensors& g, const std::vector<Direction>& directions,
+void compare_with_levels_solved_anew(CheckReport& report, const Tensors& g,
+                                     const std::vector<Direction>& directions,
                                      Differences& differences, const Level& level) {
   report.resolved = compare(level, g, directions, differences);
   report.solved = differences.solved();
@@ -193,7 +208,8 @@ void compare_with_levels_solved_anew(CheckReport& report, const Tensors& g, cons
   report.resolved->uncertainty += missing;
 }
 
-// The problem's own derivatives against automatic differentiation, on the first batch and a random direction.
+// The problem's own derivatives against automatic differentiation, on the first batch and a random
+// direction.
 CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t seed) {
   CheckReport::Analytic result;
   result.level = level.name;
@@ -205,7 +221,8 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
     const Level& read = body.levels[j];
     wanted[j] = 1;
     wrt.insert(wrt.end(), read.parameters.begin(), read.parameters.end());
-    for (const auto& name : read.parameter_names) names.push_back(name + " of level '" + read.name + "'");
+    for (const auto& name : read.parameter_names)
+      names.push_back(name + " of level '" + read.name + "'");
   }
   Draw draw = body.draw(level).front();
   seed_generators(stream_key(seed, level.stream, -4, 0));
@@ -225,10 +242,12 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
       inner = inner.defined() ? inner + term : term;
     }
     product.resize(wrt.size());
-    if (inner.defined()) product = gradients({inner}, wrt, {}, /*retain_graph=*/true, /*create_graph=*/false);
+    if (inner.defined())
+      product = gradients({inner}, wrt, {}, /*retain_graph=*/true, /*create_graph=*/false);
   }
   const at::NoGradGuard no_grad;
-  result.product = compare(widened(analytic_product(level, draw, v, wrt), wrt), widened(product, wrt), names);
+  result.product =
+      compare(widened(analytic_product(level, draw, v, wrt), wrt), widened(product, wrt), names);
   Tensors own;
   if (replay_analytic(level, draw, wrt, own))
     result.gradient = compare(widened(own, wrt), widened(gradient, wrt), names);
@@ -238,11 +257,15 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
 }  // namespace
 
 void CheckOptions::validate() const {
-  if (directions < 1) throw ConfigError("CheckOptions: directions = " + std::to_string(directions) + "; it must be >= 1");
+  if (directions < 1)
+    throw ConfigError("CheckOptions: directions = " + std::to_string(directions) +
+                      "; it must be >= 1");
   if (!(radius >= 0.0) || !std::isfinite(radius))
-    throw ConfigError("CheckOptions: radius = " + number(radius) + "; it must be positive, or 0 for the default of the dtype");
+    throw ConfigError("CheckOptions: radius = " + number(radius) +
+                      "; it must be positive, or 0 for the default of the dtype");
   if (resolve_steps < 0)
-    throw ConfigError("CheckOptions: resolve_steps = " + std::to_string(resolve_steps) + "; it must be >= 0 (0: not compared)");
+    throw ConfigError("CheckOptions: resolve_steps = " + std::to_string(resolve_steps) +
+                      "; it must be >= 0 (0: not compared)");
 }
 
 static CheckReport checked(Engine& engine, const CheckOptions& options) {
@@ -250,7 +273,8 @@ static CheckReport checked(Engine& engine, const CheckOptions& options) {
   engine.build();
   Engine::Body& body = EngineAccess::body(engine);
   const Exclusive exclusive(body);
-  Level& level = options.level.empty() ? body.levels[body.tops.back()] : body.levels.find(options.level);
+  Level& level =
+      options.level.empty() ? body.levels[body.tops.back()] : body.levels.find(options.level);
   StateGuard start(body);
 
   body.begin_cycle();
@@ -267,7 +291,8 @@ static CheckReport checked(Engine& engine, const CheckOptions& options) {
   std::vector<double> sizes = sizes_of(level);
   std::vector<std::size_t> all(level.parameters.size());
   for (std::size_t t = 0; t < all.size(); ++t) all[t] = t;
-  const Direction everywhere = random_direction(level, sizes, all, stream_key(options.seed, level.stream, -6, 0));
+  const Direction everywhere =
+      random_direction(level, sizes, all, stream_key(options.seed, level.stream, -6, 0));
   const auto add_cost = [&report](const Differences& differences) {
     report.evaluations += differences.evaluations();
     report.own_steps += differences.own_steps();
@@ -307,7 +332,8 @@ static CheckReport checked(Engine& engine, const CheckOptions& options) {
 }
 
 CheckReport check_hypergradient(Engine& engine, const CheckOptions& options) {
-  return naming<Error>([] { return std::string("check_hypergradient"); }, [&] { return checked(engine, options); });
+  return naming<Error>([] { return std::string("check_hypergradient"); },
+                       [&] { return checked(engine, options); });
 }
 
 }  // namespace mlo

@@ -1,8 +1,8 @@
 #include "precompiled.h"
 
 #include "io/json.h"
-#include "mlo/error.h"
 #include "mlo/check.h"
+#include "mlo/error.h"
 #include "text.h"
 
 #include <iomanip>
@@ -23,13 +23,15 @@ std::string brief(double value) {
 
 std::string line(const Comparison& comparison) {
   std::ostringstream text;
-  text << "relative error " << brief(comparison.relative_error) << ", cosine " << std::setprecision(6) << comparison.cosine;
+  text << "relative error " << brief(comparison.relative_error) << ", cosine "
+       << std::setprecision(6) << comparison.cosine;
   return text.str();
 }
 
 std::string line_of_differences(const Comparison& comparison) {
-  return line(comparison) + " (norm " + brief(comparison.norm) + " against " + brief(comparison.reference_norm) +
-         "; differences are good to " + brief(comparison.uncertainty) + ")";
+  return line(comparison) + " (norm " + brief(comparison.norm) + " against " +
+         brief(comparison.reference_norm) + "; differences are good to " +
+         brief(comparison.uncertainty) + ")";
 }
 
 double most_missing(const CheckReport& report) {
@@ -40,14 +42,19 @@ double most_missing(const CheckReport& report) {
 
 // One sentence that says what the numbers call for; empty where they are as good as can be.
 std::string next(const CheckReport& report) {
-  const auto is_off = [](const Comparison& comparison) { return comparison.relative_error - comparison.uncertainty > kNotable; };
+  const auto is_off = [](const Comparison& comparison) {
+    return comparison.relative_error - comparison.uncertainty > kNotable;
+  };
   for (const auto& each : report.analytic)
     if (is_off(each.product) || (each.gradient && is_off(*each.gradient)))
-      return "the derivatives that level '" + each.level + "' gives are not those of its loss: mend them first";
+      return "the derivatives that level '" + each.level +
+             "' gives are not those of its loss: mend them first";
   if (!report.resolve_failure.empty())
-    return "for a comparison with the levels solved anew they must converge: a smaller learning rate, or fewer resolve_steps";
+    return "for a comparison with the levels solved anew they must converge: a smaller learning "
+           "rate, or fewer resolve_steps";
   if (most_missing(report) > kNotable)
-    return "the levels solved anew have not converged: more resolve_steps, or a larger learning rate below";
+    return "the levels solved anew have not converged: more resolve_steps, or a larger learning "
+           "rate below";
   const Comparison& asked = report.resolved ? *report.resolved : report.steps_taken;
   if (asked.uncertainty > kNotable && !is_off(asked))
     return "errors below " + brief(asked.uncertainty) +
@@ -55,14 +62,18 @@ std::string next(const CheckReport& report) {
            "has kinks; compute in float64 (module->to(at::kDouble)), or give another radius";
   if (!is_off(asked)) return "";
   if (!report.resolved)
-    return "one_step() at unroll 1 and unrolled() differentiate the steps taken; what differentiates the optimum (cg, neumann) "
+    return "one_step() at unroll 1 and unrolled() differentiate the steps taken; what "
+           "differentiates the optimum (cg, neumann) "
            "is to be "
            "compared with the levels solved anew: resolve_steps";
   if (!is_off(report.steps_taken))
-    return "this is the derivative of the steps taken, which is not that of the optimum: more unroll, unrolled() or cg()";
-  return "neither the derivative of the steps nor that of the optimum: train the levels below further (unroll, warmup_steps), "
+    return "this is the derivative of the steps taken, which is not that of the optimum: more "
+           "unroll, unrolled() or cg()";
+  return "neither the derivative of the steps nor that of the optimum: train the levels below "
+         "further (unroll, warmup_steps), "
          "solve more "
-         "exactly (SolveSummary), and look for a detach() or a value kept between calls in their losses";
+         "exactly (SolveSummary), and look for a detach() or a value kept between calls in their "
+         "losses";
 }
 
 Json json_of(const Comparison& comparison) {
@@ -92,20 +103,24 @@ const char* to_string(Verdict verdict) {
 
 std::string Comparison::Coordinate::to_string() const {
   std::string text = "'" + parameter + "'";
-  for (std::size_t i = 0; i < index.size(); ++i) text += (i == 0 ? "[" : ", ") + std::to_string(index[i]);
+  for (std::size_t i = 0; i < index.size(); ++i)
+    text += (i == 0 ? "[" : ", ") + std::to_string(index[i]);
   if (!index.empty()) text += "]";
   return text + ": " + brief(value) + ", differences " + brief(reference);
 }
 
 Verdict Comparison::verdict(double tolerance) const {
-  if (!(tolerance > 0.0)) throw ConfigError("Comparison::verdict: tolerance = " + number(tolerance) + "; it must be positive");
+  if (!(tolerance > 0.0))
+    throw ConfigError("Comparison::verdict: tolerance = " + number(tolerance) +
+                      "; it must be positive");
   if (relative_error + uncertainty <= tolerance) return Verdict::agrees;
   if (relative_error - uncertainty > tolerance) return Verdict::disagrees;
   return Verdict::cannot_tell;
 }
 
 Verdict CheckReport::verdict(double tolerance) const {
-  std::vector<Verdict> all = {resolved ? resolved->verdict(tolerance) : steps_taken.verdict(tolerance)};
+  std::vector<Verdict> all = {resolved ? resolved->verdict(tolerance)
+                                       : steps_taken.verdict(tolerance)};
   if (!resolve_failure.empty()) all[0] = Verdict::cannot_tell;
   for (const auto& each : analytic) {
     all.push_back(each.product.verdict(tolerance));
@@ -117,22 +132,26 @@ Verdict CheckReport::verdict(double tolerance) const {
 }
 
 std::string CheckReport::to_string() const {
-  std::string text = "hypergradient of level '" + level + "' in " + std::to_string(directions) +
-                     (exact_directions ? directions == 1 ? " coordinate\n" : " coordinates\n" : " directions\n");
+  std::string text =
+      "hypergradient of level '" + level + "' in " + std::to_string(directions) +
+      (exact_directions ? directions == 1 ? " coordinate\n" : " coordinates\n" : " directions\n");
   text += "  against the steps taken:     " + line_of_differences(steps_taken) + "\n";
   if (resolved) text += "  against levels solved anew:  " + line_of_differences(*resolved) + "\n";
   for (const auto& each : solved)
-    text += "    '" + each.level + "': gradient " + brief(each.gradient_before) + " before, " + brief(each.gradient_after) +
-            " after; " + brief(each.missing) + " of its response is missing\n";
-  if (!resolve_failure.empty()) text += "  the levels could not be solved anew: " + resolve_failure + "\n";
+    text += "    '" + each.level + "': gradient " + brief(each.gradient_before) + " before, " +
+            brief(each.gradient_after) + " after; " + brief(each.missing) +
+            " of its response is missing\n";
+  if (!resolve_failure.empty())
+    text += "  the levels could not be solved anew: " + resolve_failure + "\n";
   for (const auto& each : analytic) {
     text += "  analytic product of '" + each.level + "':  " + line(each.product) + "\n";
-    if (each.gradient) text += "  analytic gradient of '" + each.level + "': " + line(*each.gradient) + "\n";
+    if (each.gradient)
+      text += "  analytic gradient of '" + each.level + "': " + line(*each.gradient) + "\n";
   }
   const Comparison& asked = resolved ? *resolved : steps_taken;
   if (asked.worst) text += "  furthest apart: " + asked.worst->to_string() + "\n";
-  text += "  " + std::to_string(evaluations) + " evaluations, for which the levels below took " + std::to_string(own_steps) +
-          " steps\n";
+  text += "  " + std::to_string(evaluations) + " evaluations, for which the levels below took " +
+          std::to_string(own_steps) + " steps\n";
   if (const std::string advice = next(*this); !advice.empty()) text += "  next: " + advice + "\n";
   return text;
 }

@@ -9,7 +9,9 @@ namespace {
 class Order {
  public:
   Order(const Graph& graph, std::vector<int64_t> steps)
-      : graph_(graph), steps_(std::move(steps)), below_(graph.nodes.size()),
+      : graph_(graph),
+        steps_(std::move(steps)),
+        below_(graph.nodes.size()),
         since_(graph.nodes.size(), std::vector<int64_t>(graph.nodes.size(), 0)) {
     for (std::size_t k = 0; k < below_.size(); ++k) below_[k] = graph.below(k);
   }
@@ -37,13 +39,15 @@ class Order {
   const Graph& graph_;
   std::vector<int64_t> steps_;  // that each level has taken
   std::vector<std::vector<std::size_t>> below_;
-  std::vector<std::vector<int64_t>> since_;  // [level][upper]: steps of the level since the last one of upper
+  std::vector<std::vector<int64_t>>
+      since_;  // [level][upper]: steps of the level since the last one of upper
   std::vector<Turn> turns_;
 };
 
 }  // namespace
 
-std::vector<Turn> Graph::cycle(const std::vector<std::size_t>& goals, const std::vector<int64_t>& taken) const {
+std::vector<Turn> Graph::cycle(const std::vector<std::size_t>& goals,
+                               const std::vector<int64_t>& taken) const {
   constexpr int64_t kWarm = std::numeric_limits<int64_t>::max() / 2;
   Order order(*this, taken.empty() ? std::vector<int64_t>(nodes.size(), kWarm) : taken);
   for (const std::size_t goal : goals) order.step(goal, /*last=*/true);

@@ -1,7 +1,7 @@
 #include "precompiled.h"
 
-#include "level/evaluate.h"
 #include "engine/differences.h"
+#include "level/evaluate.h"
 
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
@@ -14,7 +14,8 @@ namespace mlo {
 namespace {
 
 struct Steps {
-  double first, smallest, tiny, wanted, epsilon;  // tiny: for rounding; wanted: relative error; epsilon: of a rounded number
+  double first, smallest, tiny, wanted,
+      epsilon;  // tiny: for rounding; wanted: relative error; epsilon: of a rounded number
 };
 constexpr double kLargest = 0.25;
 constexpr Steps kDouble = {1e-3, 1e-9, 1e-8, 1e-6, std::numeric_limits<double>::epsilon()};
@@ -29,7 +30,8 @@ double squared_distance(const Tensors& a, const Tensors& b) {
   return square(difference);
 }
 
-// Loads into each source and method what it has just saved: nothing changes, and what cannot do it says so now.
+// Loads into each source and method what it has just saved: nothing changes, and what cannot do it
+// says so now.
 void check_that_all_can_load(Engine::Body& body) {
   for (const auto& level : body.levels.all) {
     std::string what = "the data";
@@ -43,15 +45,18 @@ void check_that_all_can_load(Engine::Body& body) {
       level->options.best_response->save(state, "method/");
       level->options.best_response->load(state, "method/");
     } catch (const CheckpointError& error) {
-      throw CheckpointError(std::string(error.what()) + "; check_hypergradient takes steps and then puts everything back, so " +
-                            what + " of level '" + level->name + "' must be able to load what it has saved");
+      throw CheckpointError(std::string(error.what()) +
+                            "; check_hypergradient takes steps and then puts everything back, so " +
+                            what + " of level '" + level->name +
+                            "' must be able to load what it has saved");
     }
   }
 }
 
 }  // namespace
 
-StateGuard::StateGuard(Engine::Body& body) : body_(body), state_((check_that_all_can_load(body), body.state())) {}
+StateGuard::StateGuard(Engine::Body& body)
+    : body_(body), state_((check_that_all_can_load(body), body.state())) {}
 
 StateGuard::~StateGuard() {
   if (finished_) return;
@@ -69,12 +74,15 @@ void StateGuard::finish() {
   finished_ = true;
 }
 
-Differences::Differences(Engine::Body& body, Level& level, StateGuard& start, const CheckOptions& options, Response response,
+Differences::Differences(Engine::Body& body, Level& level, StateGuard& start,
+                         const CheckOptions& options, Response response,
                          const Direction& everywhere)
     : body_(body), level_(level), start_(start), options_(options), response_(response) {
   for (const auto& each : body.levels.all)
-    for (const auto& parameter : each->parameters) single_ |= parameter.scalar_type() != at::kDouble;
-  if (const auto& sweep = body.plan_of(level).sweep) order_.assign(sweep->order().rbegin(), sweep->order().rend());
+    for (const auto& parameter : each->parameters)
+      single_ |= parameter.scalar_type() != at::kDouble;
+  if (const auto& sweep = body.plan_of(level).sweep)
+    order_.assign(sweep->order().rbegin(), sweep->order().rend());
   sums_.resize(order_.size());
   start_.restore();
   steps_at_start_ = steps_of_all();
@@ -85,7 +93,8 @@ Differences::Derivative Differences::along(const Direction& direction) {
   const Derivative result = attempt(direction);
   if (std::isfinite(result.error)) return result;
   if (refusal_) std::rethrow_exception(refusal_);
-  throw NonFiniteError("check_hypergradient: the loss of level '" + level_.name + "' is not finite at any shifted point");
+  throw NonFiniteError("check_hypergradient: the loss of level '" + level_.name +
+                       "' is not finite at any shifted point");
 }
 
 Differences::Derivative Differences::attempt(const Direction& direction) {
@@ -108,7 +117,8 @@ Differences::Derivative Differences::attempt(const Direction& direction) {
       best = next;
     }
   } else {
-    for (rho /= 4.0; rho >= steps.smallest && !suffices(best) && rounding(rho) < best.error; rho /= 4.0) {
+    for (rho /= 4.0; rho >= steps.smallest && !suffices(best) && rounding(rho) < best.error;
+         rho /= 4.0) {
       const double finer = quotient(direction, rho);
       const Derivative next = extrapolated(fine, finer, rho, direction.unit);
       fine = finer;
@@ -120,7 +130,8 @@ Differences::Derivative Differences::attempt(const Direction& direction) {
   return best;
 }
 
-Differences::Derivative Differences::extrapolated(double coarse, double fine, double rho, double unit) const {
+Differences::Derivative Differences::extrapolated(double coarse, double fine, double rho,
+                                                  double unit) const {
   const double change = fine - coarse;
   if (!std::isfinite(change)) return {0.0, std::numeric_limits<double>::infinity()};
   return {(fine + change / 15.0) / unit, (std::abs(change) / 4.0 + rounding_ / rho) / unit};
@@ -155,14 +166,16 @@ double Differences::measured_rounding(const Direction& direction) {
   double least = 0.0, smallest = std::numeric_limits<double>::infinity();
   for (double step = steps.tiny; step >= 1e-4 * steps.tiny; step *= 1e-2) {
     std::array<double, 6> values;
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = loss_or_nan(direction, static_cast<double>(i) * step);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = loss_or_nan(direction, static_cast<double>(i) * step);
     double squares = 0.0;
     for (std::size_t i = 0; i + 3 < values.size(); ++i) {
       const double third = values[i + 3] - 3.0 * values[i + 2] + 3.0 * values[i + 1] - values[i];
       squares += third * third;
     }
-    // The variance of a third difference of independent errors is 1 + 9 + 9 + 1 times theirs. No error is below that of the
-    // loss's own last digit; where it is far above, smaller shifts tell whether this is rounding, which does not go away.
+    // The variance of a third difference of independent errors is 1 + 9 + 9 + 1 times theirs. No
+    // error is below that of the loss's own last digit; where it is far above, smaller shifts tell
+    // whether this is rounding, which does not go away.
     if (!std::isnan(values[0])) least = 0.5 * steps.epsilon * std::abs(values[0]);
     if (std::isnan(squares)) continue;
     const double measured = std::sqrt(squares / (20.0 * static_cast<double>(values.size() - 3)));
@@ -208,7 +221,8 @@ void Differences::solve_below() {
   }
 }
 
-void Differences::count_response(const std::vector<Gradients>& plus, const std::vector<Gradients>& minus) {
+void Differences::count_response(const std::vector<Gradients>& plus,
+                                 const std::vector<Gradients>& minus) {
   if (response_ == Response::steps_taken) return;
   for (std::size_t k = 0; k < sums_.size(); ++k) {
     const Tensors& like = body_.levels[order_[k]].parameters;
@@ -228,8 +242,10 @@ std::vector<CheckReport::Solved> Differences::solved() const {
     const Sums& sums = sums_[k];
     if (sums.count == 0) continue;
     const auto count = static_cast<double>(sums.count);
-    result.push_back({body_.levels[order_[k]].name, std::sqrt(sums.before / count), std::sqrt(sums.after / count),
-                      sums.shift_before > 0.0 ? std::sqrt(sums.shift_after / sums.shift_before) : 0.0});
+    result.push_back(
+        {body_.levels[order_[k]].name, std::sqrt(sums.before / count),
+         std::sqrt(sums.after / count),
+         sums.shift_before > 0.0 ? std::sqrt(sums.shift_after / sums.shift_before) : 0.0});
   }
   return result;
 }

@@ -7,11 +7,13 @@
 
 namespace mlo {
 
-/// Holds what an engine is, and puts it back: by `restore`, which may throw, and at the end of its life whatever happened in
-/// between. Where that fails the engine is marked as broken (`Engine::Body::broken`).
+/// Holds what an engine is, and puts it back: by `restore`, which may throw, and at the end of its
+/// life whatever happened in between. Where that fails the engine is marked as broken
+/// (`Engine::Body::broken`).
 class StateGuard {
  public:
-  /// Throws what a source or a method throws that cannot load what it has saved, with the engine as it was.
+  /// Throws what a source or a method throws that cannot load what it has saved, with the engine as
+  /// it was.
   explicit StateGuard(Engine::Body& body);
   ~StateGuard();
   StateGuard(const StateGuard&) = delete;
@@ -32,19 +34,23 @@ enum class Response { steps_taken, solved_anew };
 
 /// A shift of a level's parameters: undefined tensors stay where they are.
 struct Direction {
-  Tensors shift;        ///< of the size of what is shifted, so that a step is relative
-  double unit = 1.0;    ///< the length that counts as one: derivatives are reported along shift / unit
-  double weight = 1.0;  ///< on the squares: the sum over all directions estimates that over all coordinates
+  Tensors shift;  ///< of the size of what is shifted, so that a step is relative
+  double unit =
+      1.0;  ///< the length that counts as one: derivatives are reported along shift / unit
+  double weight =
+      1.0;  ///< on the squares: the sum over all directions estimates that over all coordinates
   std::vector<std::size_t> parameters;
   int64_t coordinate = -1;  ///< in the one parameter; −1: a random direction
 };
 
-/// Central differences of a level's loss, the levels below responding, with an estimate of their own error.
+/// Central differences of a level's loss, the levels below responding, with an estimate of their
+/// own error.
 ///
-/// With D(ρ) = [L(θ + ρd) − L(θ − ρd)] / 2ρ the derivative is D(ρ) + [D(ρ) − D(4ρ)]/15, and its error is taken to be
-/// |D(ρ) − D(4ρ)|/4 + σ/ρ: more than what is left of a smooth loss, about what kinks do, and the rounding σ of the loss, which is
-/// measured from third differences over tiny shifts (Moré and Wild 2011). Where that is too much, ρ becomes smaller, or larger if
-/// rounding dominates.
+/// With D(ρ) = [L(θ + ρd) − L(θ − ρd)] / 2ρ the derivative is D(ρ) + [D(ρ) − D(4ρ)]/15, and its
+/// error is taken to be |D(ρ) − D(4ρ)|/4 + σ/ρ: more than what is left of a smooth loss, about what
+/// kinks do, and the rounding σ of the loss, which is measured from third differences over tiny
+/// shifts (Moré and Wild 2011). Where that is too much, ρ becomes smaller, or larger if rounding
+/// dominates.
 class Differences {
  public:
   struct Derivative {
@@ -52,10 +58,11 @@ class Differences {
   };
 
   /// `everywhere`: a direction that moves every parameter.
-  Differences(Engine::Body& body, Level& level, StateGuard& start, const CheckOptions& options, Response response,
-              const Direction& everywhere);
+  Differences(Engine::Body& body, Level& level, StateGuard& start, const CheckOptions& options,
+              Response response, const Direction& everywhere);
 
-  /// Throws what the loss threw where it cannot be evaluated at any shifted point; `attempt` returns an infinite error instead.
+  /// Throws what the loss threw where it cannot be evaluated at any shifted point; `attempt`
+  /// returns an infinite error instead.
   Derivative along(const Direction& direction);
   Derivative attempt(const Direction& direction);
 

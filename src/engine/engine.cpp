@@ -1,7 +1,7 @@
 #include "precompiled.h"
 
-#include "mlo/io/checkpoint.h"
 #include "mlo/engine.h"
+#include "mlo/io/checkpoint.h"
 
 #include "engine/body.h"
 #include "hypergradient/sweep.h"
@@ -21,7 +21,8 @@ bool is_folder(const std::filesystem::path& path) {
   return std::filesystem::is_directory(path, unknown);
 }
 
-// The public calls, around which nothing of LibTorch's own comes out. What belongs to a level has been named further in.
+// The public calls, around which nothing of LibTorch's own comes out. What belongs to a level has
+// been named further in.
 template <class Call>
 decltype(auto) guarded(const char* name, const Call& call) {
   return naming<Error>([name] { return std::string("Engine::") + name; }, call);
@@ -30,31 +31,47 @@ decltype(auto) guarded(const char* name, const Call& call) {
 }  // namespace
 
 void LevelOptions::validate(const std::string& level) const {
-  const auto fail = [&level](const std::string& what) { throw ConfigError("level '" + level + "': LevelOptions::" + what); };
-  if (!optimizer) fail("optimizer is missing; give mlo::sgd(…), mlo::adam(…), mlo::adamw(…) or mlo::use(optimizer)");
+  const auto fail = [&level](const std::string& what) {
+    throw ConfigError("level '" + level + "': LevelOptions::" + what);
+  };
+  if (!optimizer)
+    fail(
+        "optimizer is missing; give mlo::sgd(…), mlo::adam(…), mlo::adamw(…) or "
+        "mlo::use(optimizer)");
   if (unroll < 1) fail("unroll = " + std::to_string(unroll) + "; it must be >= 1");
   if (accumulate < 1) fail("accumulate = " + std::to_string(accumulate) + "; it must be >= 1");
-  if (warmup_steps < 0) fail("warmup_steps = " + std::to_string(warmup_steps) + "; it must be >= 0");
+  if (warmup_steps < 0)
+    fail("warmup_steps = " + std::to_string(warmup_steps) + "; it must be >= 0");
   if (!(clip_norm >= 0.0) || !std::isfinite(clip_norm))
-    fail("clip_norm = " + number(clip_norm) + "; it must be positive and finite, or 0 for no clipping");
+    fail("clip_norm = " + number(clip_norm) +
+         "; it must be positive and finite, or 0 for no clipping");
 }
 
 void EngineOptions::validate() const {
   const auto fail = [](const std::string& what) { throw ConfigError("EngineOptions::" + what); };
   if (steps < 0) fail("steps = " + std::to_string(steps) + "; it must be >= 0");
-  if (validate_every < 0) fail("validate_every = " + std::to_string(validate_every) + "; it must be >= 0 (0: never)");
-  if (checkpoint_every < 0) fail("checkpoint_every = " + std::to_string(checkpoint_every) + "; it must be >= 0 (0: at the end)");
+  if (validate_every < 0)
+    fail("validate_every = " + std::to_string(validate_every) + "; it must be >= 0 (0: never)");
+  if (checkpoint_every < 0)
+    fail("checkpoint_every = " + std::to_string(checkpoint_every) +
+         "; it must be >= 0 (0: at the end)");
   if (!(seconds > 0.0)) fail("seconds = " + number(seconds) + "; it must be positive");
-  if (checkpoint_every > 0 && checkpoint.empty()) fail("checkpoint_every is set but checkpoint names no file");
+  if (checkpoint_every > 0 && checkpoint.empty())
+    fail("checkpoint_every is set but checkpoint names no file");
   if (const auto folder = checkpoint.parent_path(); !folder.empty() && !is_folder(folder))
-    fail("checkpoint is '" + checkpoint.string() + "', and there is no folder '" + folder.string() + "'; create it first");
+    fail("checkpoint is '" + checkpoint.string() + "', and there is no folder '" + folder.string() +
+         "'; create it first");
   if (!checkpoint_sink) fail("checkpoint_sink is empty; leave it at mlo::atomic_file");
   if (early_stopping.patience < 1)
-    fail("early_stopping.patience = " + std::to_string(early_stopping.patience) + "; it must be >= 1");
+    fail("early_stopping.patience = " + std::to_string(early_stopping.patience) +
+         "; it must be >= 1");
   if (!(early_stopping.min_delta >= 0.0) || !std::isfinite(early_stopping.min_delta))
-    fail("early_stopping.min_delta = " + number(early_stopping.min_delta) + "; it must be >= 0 and finite");
+    fail("early_stopping.min_delta = " + number(early_stopping.min_delta) +
+         "; it must be >= 0 and finite");
   if (!early_stopping.metric.empty() && validate_every == 0)
-    fail("early_stopping.metric is set but validate_every is 0; early stopping looks at validations");
+    fail(
+        "early_stopping.metric is set but validate_every is 0; early stopping looks at "
+        "validations");
 }
 
 std::atomic<const void*> Exclusive::active = nullptr;
@@ -63,13 +80,17 @@ Exclusive::Exclusive(Engine::Body& body) : levels_(body.levels) {
   body.check_usable();
   if (c10::InferenceMode::is_enabled())
     throw ConfigError(
-        "the engine was called under c10::InferenceMode, in which nothing has a gradient; leave it before the engine is "
+        "the engine was called under c10::InferenceMode, in which nothing has a gradient; leave it "
+        "before the engine is "
         "called (the scope of the guard), or use at::NoGradGuard for what is yours");
   const void* nobody = nullptr;
   outermost_ = active.compare_exchange_strong(nobody, &body);
   if (!outermost_ && nobody != &body)
-    throw Error("another engine of this process is stepping; LibTorch's random generators and attention switches are "
-                "process-wide, so one engine steps at a time: wait for the other, or use a process for each");
+    throw Error(
+        "another engine of this process is stepping; LibTorch's random generators and attention "
+        "switches are "
+        "process-wide, so one engine steps at a time: wait for the other, or use a process for "
+        "each");
   if (!outermost_) return;
   generators_.emplace();
   levels_.look_at_frozen();
@@ -88,26 +109,32 @@ Engine::~Engine() = default;
 
 void Engine::add_level(std::string name, std::shared_ptr<Problem> problem, LevelOptions options) {
   Body& body = *body_;
-  if (body.built) throw ConfigError("level '" + name + "': the engine has been built; add every level before the first step");
+  if (body.built)
+    throw ConfigError("level '" + name +
+                      "': the engine has been built; add every level before the first step");
   if (name.empty() || name.find('/') != std::string::npos || name.find('.') != std::string::npos)
     throw ConfigError("a level's name is '" + name + "'; give a name without '/' and '.'");
   if (!problem) throw ConfigError("level '" + name + "': the problem is null");
   options.validate(name);
   for (const auto& level : body.levels.all)
-    if (level->name == name) throw ConfigError("two levels are called '" + name + "'; names must differ");
+    if (level->name == name)
+      throw ConfigError("two levels are called '" + name + "'; names must differ");
   if (!options.best_response) options.best_response = one_step();
-  auto level = naming<ConfigError>([&] { return "level '" + name + "'"; },
-                                   [&] { return std::make_unique<Level>(name, std::move(problem), std::move(options)); });
+  auto level = naming<ConfigError>(
+      [&] { return "level '" + name + "'"; },
+      [&] { return std::make_unique<Level>(name, std::move(problem), std::move(options)); });
 
   std::unordered_map<const void*, std::string> trained;
   for (const auto& other : body.levels.all)
     for (std::size_t i = 0; i < other->parameters.size(); ++i)
-      trained[other->parameters[i].unsafeGetTensorImpl()] = "'" + other->name + "' (as '" + other->parameter_names[i] + "')";
+      trained[other->parameters[i].unsafeGetTensorImpl()] =
+          "'" + other->name + "' (as '" + other->parameter_names[i] + "')";
   for (std::size_t i = 0; i < level->parameters.size(); ++i) {
     const auto twin = trained.find(level->parameters[i].unsafeGetTensorImpl());
     if (twin != trained.end())
-      throw ConfigError("parameter '" + level->parameter_names[i] + "' is trained by level '" + level->name +
-                        "' and by level " + twin->second + "; each parameter belongs to one level");
+      throw ConfigError("parameter '" + level->parameter_names[i] + "' is trained by level '" +
+                        level->name + "' and by level " + twin->second +
+                        "; each parameter belongs to one level");
   }
   body.levels.all.push_back(std::move(level));
 }
@@ -167,9 +194,15 @@ std::vector<std::string> Engine::level_names() const {
   return names;
 }
 
-const Counters& Engine::counters(const std::string& level) const { return body_->levels.find(level).counters; }
-SolveSummary Engine::summary(const std::string& level) const { return body_->levels.find(level).options.best_response->summary(); }
-const Tensors& Engine::parameters(const std::string& level) const { return body_->levels.find(level).parameters; }
+const Counters& Engine::counters(const std::string& level) const {
+  return body_->levels.find(level).counters;
+}
+SolveSummary Engine::summary(const std::string& level) const {
+  return body_->levels.find(level).options.best_response->summary();
+}
+const Tensors& Engine::parameters(const std::string& level) const {
+  return body_->levels.find(level).parameters;
+}
 
 double Engine::loss(const std::string& name) const {
   const at::Tensor& loss = body_->levels.find(name).last_loss;
@@ -216,7 +249,8 @@ void Engine::Body::check_usable() const {
     why = error.what();
   } catch (...) {
   }
-  throw Error("this engine cannot go on: it could not be put back as it was (" + why + "); make a new one, and load a checkpoint");
+  throw Error("this engine cannot go on: it could not be put back as it was (" + why +
+              "); make a new one, and load a checkpoint");
 }
 
 void Engine::Body::warn(const std::string& what, const std::string& text) {
@@ -229,7 +263,9 @@ RunSummary Engine::Body::run() {
   build();
   const Exclusive exclusive(*this);
   const auto start = std::chrono::steady_clock::now();
-  const auto elapsed = [start] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  const auto elapsed = [start] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
   const bool timed = std::isfinite(options.seconds);
   tell("on_start", [&](Callback& callback) { callback.on_start(self); });
   if (!callbacks.empty())
@@ -262,15 +298,16 @@ RunSummary Engine::Body::run() {
       tell("on_validation", [&](Callback& callback) { callback.on_validation(self, report); });
       look_at_reads_again();
     }
-    if (options.checkpoint_every > 0 && steps % options.checkpoint_every == 0 && steps < options.steps)
+    if (options.checkpoint_every > 0 && steps % options.checkpoint_every == 0 &&
+        steps < options.steps)
       self.save(options.checkpoint);
   }
   if (!options.checkpoint.empty()) self.save(options.checkpoint);
   summary.steps = steps;
   summary.seconds = elapsed();
   for (const auto& level : levels.all)
-    summary.levels.push_back(
-        {level->name, self.loss(level->name), level->counters, level->options.best_response->summary()});
+    summary.levels.push_back({level->name, self.loss(level->name), level->counters,
+                              level->options.best_response->summary()});
   tell("on_stop", [&](Callback& callback) { callback.on_stop(self, to_string(summary.reason)); });
   return summary;
 }
@@ -279,7 +316,9 @@ std::map<std::string, double> Engine::Body::validate() {
   const Exclusive exclusive(*this);
   const at::NoGradGuard no_grad;
   struct Modes {
-    explicit Modes(Levels& all) : levels(all), modes(all.modes()) { levels.set_modes(std::vector<char>(modes.size(), 0)); }
+    explicit Modes(Levels& all) : levels(all), modes(all.modes()) {
+      levels.set_modes(std::vector<char>(modes.size(), 0));
+    }
     ~Modes() { levels.set_modes(modes); }
     Levels& levels;
     std::vector<char> modes;
@@ -288,7 +327,8 @@ std::map<std::string, double> Engine::Body::validate() {
   std::map<std::string, double> metrics;
   for (const auto& level : levels.all) {
     seed_generators(stream_key(options.seed, level->stream, steps, /*micro_batch=*/-2));
-    const auto numbers = naming<Error>([&] { return where(*level) + ": validate"; }, [&] { return level->problem->validate(); });
+    const auto numbers = naming<Error>([&] { return where(*level) + ": validate"; },
+                                       [&] { return level->problem->validate(); });
     for (const auto& [name, value] : numbers) metrics[level->name + "." + name] = value;
   }
   return metrics;
@@ -301,12 +341,16 @@ bool Engine::Body::judge(const std::map<std::string, double>& metrics) {
   if (found == metrics.end()) {
     std::string names;
     for (const auto& [name, value] : metrics) names += (names.empty() ? "'" : ", '") + name + "'";
-    throw ConfigError("early_stopping.metric is '" + rule.metric + "'; the levels' validate() returned " +
-                      (names.empty() ? "nothing" : names));
+    throw ConfigError("early_stopping.metric is '" + rule.metric +
+                      "'; the levels' validate() returned " + (names.empty() ? "nothing" : names));
   }
   const double value = found->second;
-  if (std::isnan(value)) throw NonFiniteError("validation at step " + std::to_string(steps) + ": '" + rule.metric + "' is not a number");
-  const bool better = !has_best || (rule.mode == EarlyStopping::Mode::min ? value < best - rule.min_delta : value > best + rule.min_delta);
+  if (std::isnan(value))
+    throw NonFiniteError("validation at step " + std::to_string(steps) + ": '" + rule.metric +
+                         "' is not a number");
+  const bool better =
+      !has_best || (rule.mode == EarlyStopping::Mode::min ? value < best - rule.min_delta
+                                                          : value > best + rule.min_delta);
   if (better) {
     has_best = true;
     best = value;
@@ -318,7 +362,8 @@ bool Engine::Body::judge(const std::map<std::string, double>& metrics) {
 }
 
 bool Engine::Body::out_of_patience() const {
-  return !options.early_stopping.metric.empty() && validations_without_improvement >= options.early_stopping.patience;
+  return !options.early_stopping.metric.empty() &&
+         validations_without_improvement >= options.early_stopping.patience;
 }
 
 }  // namespace mlo

@@ -11,7 +11,9 @@ using Indices = std::vector<std::size_t>;
 using Marks = std::vector<char>;
 
 // Top levels are peers: none stands below another, so none responds to another.
-bool stands_below(const Graph& graph, std::size_t k, std::size_t u) { return k < u && !graph.nodes[k].top; }
+bool stands_below(const Graph& graph, std::size_t k, std::size_t u) {
+  return k < u && !graph.nodes[k].top;
+}
 
 // What a level uses of others: what it reads, and with `constants` also what it takes as constant.
 Indices used(const Graph& graph, std::size_t level, bool constants) {
@@ -37,9 +39,10 @@ Marks reached(const Graph& graph, std::size_t from, std::size_t u, bool constant
   return marks;
 }
 
-// The members, those that are used by others before those that use them (`first_read`), or the other way round; a circle
-// is left over in `circle`. Ties in the order of the levels.
-Indices topological(const Graph& graph, Indices members, bool first_read, Indices& circle, bool constants = false) {
+// The members, those that are used by others before those that use them (`first_read`), or the
+// other way round; a circle is left over in `circle`. Ties in the order of the levels.
+Indices topological(const Graph& graph, Indices members, bool first_read, Indices& circle,
+                    bool constants = false) {
   Indices order;
   while (!members.empty()) {
     const auto free = std::find_if(members.begin(), members.end(), [&](std::size_t candidate) {
@@ -59,11 +62,13 @@ Indices topological(const Graph& graph, Indices members, bool first_read, Indice
 
 std::string names(const Graph& graph, const Indices& members) {
   std::string text;
-  for (const std::size_t member : members) text += (text.empty() ? "'" : ", '") + graph.nodes[member].name + "'";
+  for (const std::size_t member : members)
+    text += (text.empty() ? "'" : ", '") + graph.nodes[member].name + "'";
   return text;
 }
 
-// "a ×2, b, a ×2, b, c", with the longest repetitions that follow each other directly taken together: "(a ×2, b) ×2, c".
+// "a ×2, b, a ×2, b, c", with the longest repetitions that follow each other directly taken
+// together: "(a ×2, b) ×2, c".
 std::string listed(const Graph& graph, const std::vector<Turn>& turns) {
   std::vector<std::string> words;
   for (const Turn& turn : turns)
@@ -71,7 +76,8 @@ std::string listed(const Graph& graph, const std::vector<Turn>& turns) {
   constexpr std::size_t kLongest = 16;
   for (std::size_t length = 1; length <= kLongest; ++length)
     for (std::size_t i = 0; i + 2 * length <= words.size(); ++i) {
-      const auto begin = words.begin() + static_cast<std::ptrdiff_t>(i), end = begin + static_cast<std::ptrdiff_t>(length);
+      const auto begin = words.begin() + static_cast<std::ptrdiff_t>(i),
+                 end = begin + static_cast<std::ptrdiff_t>(length);
       std::size_t times = 1;
       while (i + (times + 1) * length <= words.size() &&
              std::equal(begin, end, begin + static_cast<std::ptrdiff_t>(times * length)))
@@ -103,12 +109,16 @@ std::vector<std::size_t> Graph::responding(std::size_t u) const {
   // Peel off what only hangs below the circle, so that the message names the circle itself.
   Indices rest;
   topological(*this, circle, /*first_read=*/true, rest);
-  throw UnsupportedError(
-      "nested dependence below level '" + nodes[u].name + "': " + names(*this, rest) +
-      " read each other, so the optimum of one depends on the optimum of the other, and a sweep that visits each once "
-      "would be wrong. Either declare one of the reads constant (LevelOptions::constant: that term is then left out of "
-      "every hypergradient, a bias you choose), or make these levels one problem that trains all their parameters, or let "
-      "the upper one read '" + nodes[u].name + "' only through the lower one");
+  throw UnsupportedError("nested dependence below level '" + nodes[u].name +
+                         "': " + names(*this, rest) +
+                         " read each other, so the optimum of one depends on the optimum of the "
+                         "other, and a sweep that visits each once "
+                         "would be wrong. Either declare one of the reads constant "
+                         "(LevelOptions::constant: that term is then left out of "
+                         "every hypergradient, a bias you choose), or make these levels one "
+                         "problem that trains all their parameters, or let "
+                         "the upper one read '" +
+                         nodes[u].name + "' only through the lower one");
 }
 
 std::vector<std::size_t> Graph::below(std::size_t u) const {
@@ -116,10 +126,12 @@ std::vector<std::size_t> Graph::below(std::size_t u) const {
   Indices members;
   for (std::size_t k = 0; k < u; ++k)
     if (stands_below(*this, k, u) && from_u[k]) members.push_back(k);
-  // In a circle of reads and constants the reads alone say who comes first, in a circle of reads the order of the levels.
+  // In a circle of reads and constants the reads alone say who comes first, in a circle of reads
+  // the order of the levels.
   Indices circle, rest;
   Indices order = topological(*this, members, /*first_read=*/true, circle, /*constants=*/true);
-  for (const std::size_t member : topological(*this, circle, /*first_read=*/true, rest)) order.push_back(member);
+  for (const std::size_t member : topological(*this, circle, /*first_read=*/true, rest))
+    order.push_back(member);
   order.insert(order.end(), rest.begin(), rest.end());
   return order;
 }
@@ -141,7 +153,9 @@ std::string Graph::to_string() const {
     if (nodes[k].top) goals.push_back(k);
     warms_up = warms_up || nodes[k].warmup_steps > nodes[k].unroll;
   }
-  if (warms_up) text += "first step: " + listed(*this, cycle(goals, std::vector<int64_t>(nodes.size(), 0))) + "\n";
+  if (warms_up)
+    text +=
+        "first step: " + listed(*this, cycle(goals, std::vector<int64_t>(nodes.size(), 0))) + "\n";
   if (!goals.empty()) text += "one step: " + listed(*this, cycle(goals)) + "\n";
   return text;
 }

@@ -26,10 +26,12 @@ int64_t aggregate(const c10::CachingDeviceAllocator::StatArray& stats, bool peak
 
 }  // namespace
 
-Profile::Profile(bool on, Counters& counters, at::Device device) : on_(on), counters_(counters), device_(device) {
+Profile::Profile(bool on, Counters& counters, at::Device device)
+    : on_(on), counters_(counters), device_(device) {
   if (!on_) return;
   if (device_.is_cpu()) {
-    std::ofstream("/proc/self/clear_refs") << "5";  // the high-water mark starts anew; where forbidden it only grows
+    std::ofstream("/proc/self/clear_refs")
+        << "5";  // the high-water mark starts anew; where forbidden it only grows
     before_ = resident("VmRSS:");
   } else {
     auto* allocator = c10::getDeviceAllocator(device_.type());
@@ -41,10 +43,13 @@ Profile::Profile(bool on, Counters& counters, at::Device device) : on_(on), coun
 
 Profile::~Profile() {
   if (!on_) return;
-  counters_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const int64_t peak = device_.is_cpu()
-                           ? resident("VmHWM:")
-                           : aggregate(c10::getDeviceAllocator(device_.type())->getDeviceStats(device_.index()).allocated_bytes, true);
+  counters_.seconds +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const int64_t peak = device_.is_cpu() ? resident("VmHWM:")
+                                        : aggregate(c10::getDeviceAllocator(device_.type())
+                                                        ->getDeviceStats(device_.index())
+                                                        .allocated_bytes,
+                                                    true);
   counters_.peak_bytes = std::max(counters_.peak_bytes, peak - before_);
 }
 

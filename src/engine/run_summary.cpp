@@ -11,13 +11,15 @@ using Row = std::vector<std::string>;
 
 std::string brief(double value, const char* format = "%.4g") {
   std::array<char, 32> text = {};
-  return {text.data(), static_cast<std::size_t>(std::snprintf(text.data(), text.size(), format, value))};
+  return {text.data(),
+          static_cast<std::size_t>(std::snprintf(text.data(), text.size(), format, value))};
 }
 
 std::string described(const RunSummary::Level& level) {
   const SolveSummary& solve = level.solve;
   if (level.counters.visits == 0 || solve.reason == SolveSummary::Reason::direct) return "";
-  std::string text = std::string(to_string(solve.reason)) + " after " + std::to_string(solve.iterations) + " iterations";
+  std::string text = std::string(to_string(solve.reason)) + " after " +
+                     std::to_string(solve.iterations) + " iterations";
   if (solve.residual > 0.0) text += ", residual " + brief(solve.residual, "%.1e");
   return text;
 }
@@ -52,17 +54,19 @@ const char* to_string(RunSummary::Reason reason) {
 }
 
 std::string RunSummary::to_string() const {
-  std::string text = std::string(mlo::to_string(reason)) + ": " + std::to_string(steps) + " steps, " + brief(seconds) + " s\n";
+  std::string text = std::string(mlo::to_string(reason)) + ": " + std::to_string(steps) +
+                     " steps, " + brief(seconds) + " s\n";
   if (levels.empty()) return text;
-  const bool timed = std::any_of(levels.begin(), levels.end(), [](const Level& level) { return level.counters.seconds > 0.0; });
+  const bool timed = std::any_of(levels.begin(), levels.end(),
+                                 [](const Level& level) { return level.counters.seconds > 0.0; });
   std::vector<Row> rows = {{"level", "loss", "steps", "forwards", "backwards", "Hessian", "mixed"}};
   if (timed) rows[0].emplace_back("seconds");
   rows[0].emplace_back("last solve");
   for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
     const Counters& counters = level->counters;
     Row row = {level->name, brief(level->loss, "%.6g")};
-    for (const int64_t count :
-         {counters.steps, counters.forwards, counters.backwards, counters.hessian_products, counters.mixed_products})
+    for (const int64_t count : {counters.steps, counters.forwards, counters.backwards,
+                                counters.hessian_products, counters.mixed_products})
       row.push_back(std::to_string(count));
     if (timed) row.push_back(brief(counters.seconds));
     row.push_back(described(*level));

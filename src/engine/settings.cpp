@@ -21,7 +21,8 @@ std::string joined(const std::vector<std::string>& names) {
   return text.empty() ? "none" : text;
 }
 
-// Of a schedule the value it gave last: it may be a function of any kind, and is asked only for a step that was taken.
+// Of a schedule the value it gave last: it may be a function of any kind, and is asked only for a
+// step that was taken.
 std::string text_of(const Schedule& schedule, int64_t steps) {
   if (!schedule) return "none";
   if (steps == 0) return "given";
@@ -40,12 +41,17 @@ std::string text_of(const EarlyStopping& rule) {
   return (rule.mode == EarlyStopping::Mode::min ? "least " : "largest ") + rule.metric;
 }
 
-bool begins(const std::string& name, const std::string& with) { return name.compare(0, with.size(), with) == 0; }
-bool covers(const std::string& allowed, const std::string& name) { return name == allowed || begins(name, allowed + "."); }
+bool begins(const std::string& name, const std::string& with) {
+  return name.compare(0, with.size(), with) == 0;
+}
+bool covers(const std::string& allowed, const std::string& name) {
+  return name == allowed || begins(name, allowed + ".");
+}
 
 Settings saved_settings(const State& state) {
   Settings all;
-  for (auto i = state.values().lower_bound(kPrefix); i != state.values().end() && begins(i->first, kPrefix); ++i)
+  for (auto i = state.values().lower_bound(kPrefix);
+       i != state.values().end() && begins(i->first, kPrefix); ++i)
     all[i->first.substr(kPrefix.size())] = state.text(i->first);
   return all;
 }
@@ -57,7 +63,8 @@ std::string described(const Settings& settings, const std::string& name, bool wi
   std::string options;
   if (with_options)
     for (const auto& [other, value] : settings)
-      if (begins(other, name + ".")) options += (options.empty() ? " (" : ", ") + other.substr(name.size() + 1) + " " + value;
+      if (begins(other, name + "."))
+        options += (options.empty() ? " (" : ", ") + other.substr(name.size() + 1) + " " + value;
   return found->second + (options.empty() ? "" : options + ")");
 }
 
@@ -76,20 +83,24 @@ std::vector<Difference> differences(const Settings& saved, const Settings& own) 
     if (left != saved.end() && right != own.end() && left->second == right->second) continue;
     const bool optimizer = name.ends_with(".optimizer");
     if (optimizer) other_class = name;
-    found.push_back({name, name + ": saved " + described(saved, name, optimizer) + ", here " + described(own, name, optimizer)});
+    found.push_back({name, name + ": saved " + described(saved, name, optimizer) + ", here " +
+                               described(own, name, optimizer)});
   }
   return found;
 }
 
-void check_names(const std::vector<std::string>& allowed, const Settings& saved, const Settings& own) {
+void check_names(const std::vector<std::string>& allowed, const Settings& saved,
+                 const Settings& own) {
   Settings all = own;
   all.insert(saved.begin(), saved.end());
   for (const std::string& name : allowed) {
-    if (std::any_of(all.begin(), all.end(), [&](const auto& setting) { return covers(name, setting.first); })) continue;
+    if (std::any_of(all.begin(), all.end(),
+                    [&](const auto& setting) { return covers(name, setting.first); }))
+      continue;
     std::vector<std::string> names;
     for (const auto& [known, value] : all) names.push_back(known);
-    throw ConfigError("LoadOptions::allow_changed names '" + name + "', which is no setting of this run; there are " +
-                      joined(names));
+    throw ConfigError("LoadOptions::allow_changed names '" + name +
+                      "', which is no setting of this run; there are " + joined(names));
   }
 }
 
@@ -101,7 +112,8 @@ Settings Engine::Body::settings(const State* saved) const {
   all["engine.early_stopping"] = text_of(options.early_stopping);
   for (const auto& level : levels.all) {
     const LevelOptions& given = level->options;
-    const int64_t steps = saved ? saved->integer("level/" + level->name + "/steps") : level->counters.steps;
+    const int64_t steps =
+        saved ? saved->integer("level/" + level->name + "/steps") : level->counters.steps;
     const std::string prefix = level->name + ".";
     all[prefix + "above"] = joined(given.above);
     all[prefix + "accumulate"] = std::to_string(given.accumulate);
@@ -115,7 +127,8 @@ Settings Engine::Body::settings(const State* saved) const {
     all[prefix + "top"] = given.top ? "yes" : "no";
     all[prefix + "unroll"] = std::to_string(given.unroll);
     all[prefix + "warmup_steps"] = std::to_string(given.warmup_steps);
-    for (const auto& [name, value] : level->optimizer_settings) all[prefix + "optimizer" + name] = value;
+    for (const auto& [name, value] : level->optimizer_settings)
+      all[prefix + "optimizer" + name] = value;
   }
   return all;
 }
@@ -136,9 +149,11 @@ std::set<std::string> Engine::Body::changes(const State& state, const LoadOption
     names += (names.empty() ? "\"" : ", \"") + difference.name + "\"";
   }
   if (!words.empty())
-    throw CheckpointError("the checkpoint is of a run with other settings: " + words +
-                          ". Give this engine the saved ones; or let its own count, by name: engine.load(file, "
-                          "{.allow_changed = {" + names + "}})");
+    throw CheckpointError(
+        "the checkpoint is of a run with other settings: " + words +
+        ". Give this engine the saved ones; or let its own count, by name: engine.load(file, "
+        "{.allow_changed = {" +
+        names + "}})");
   return changed;
 }
 

@@ -14,14 +14,18 @@
 namespace mlo {
 namespace {
 
-constexpr int64_t kStateVersion = 2;  // 1: without settings and frozen parameters, with the seed as "engine/seed"
+constexpr int64_t kStateVersion =
+    2;  // 1: without settings and frozen parameters, with the seed as "engine/seed"
 
-// The archive that LibTorch's own optimizers write, with the parameters called by their position where LibTorch takes
-// their addresses: so the same state gives the same bytes in every process.
-void write_by_position(const torch::optim::Optimizer& optimizer, torch::serialize::OutputArchive& archive) {
+// The archive that LibTorch's own optimizers write, with the parameters called by their position
+// where LibTorch takes their addresses: so the same state gives the same bytes in every process.
+void write_by_position(const torch::optim::Optimizer& optimizer,
+                       torch::serialize::OutputArchive& archive) {
   using torch::serialize::OutputArchive;
   OutputArchive states(archive.compilation_unit()), groups(archive.compilation_unit());
-  const auto count = [](std::size_t n) { return at::scalar_tensor(static_cast<int64_t>(n), at::kLong); };
+  const auto count = [](std::size_t n) {
+    return at::scalar_tensor(static_cast<int64_t>(n), at::kLong);
+  };
   const auto& param_groups = optimizer.param_groups();
   groups.write("param_groups/size", count(param_groups.size()));
   std::size_t position = 0;
@@ -49,8 +53,9 @@ void write_by_position(const torch::optim::Optimizer& optimizer, torch::serializ
 
 bool is_of_libtorch(const torch::optim::Optimizer& optimizer) {
   using namespace torch::optim;
-  for (const std::type_info* known : {&typeid(SGD), &typeid(Adam), &typeid(AdamW), &typeid(RMSprop), &typeid(Adagrad),
-                                      &typeid(detail::FusedSgd), &typeid(detail::FusedAdam), &typeid(detail::FusedAdamW)})
+  for (const std::type_info* known :
+       {&typeid(SGD), &typeid(Adam), &typeid(AdamW), &typeid(RMSprop), &typeid(Adagrad),
+        &typeid(detail::FusedSgd), &typeid(detail::FusedAdam), &typeid(detail::FusedAdamW)})
     if (typeid(optimizer) == *known) return true;
   return false;
 }
@@ -72,14 +77,16 @@ at::Tensor saved_optimizer(torch::optim::Optimizer& optimizer) {
 
 void read_archive(torch::optim::Optimizer& optimizer, const at::Tensor& saved) {
   const at::Tensor bytes = saved.contiguous();
-  std::istringstream stream(std::string(static_cast<const char*>(bytes.const_data_ptr()), static_cast<std::size_t>(bytes.numel())));
+  std::istringstream stream(std::string(static_cast<const char*>(bytes.const_data_ptr()),
+                                        static_cast<std::size_t>(bytes.numel())));
   torch::serialize::InputArchive archive;
   archive.load_from(stream);
   optimizer.load(archive);
 }
 
 // The options as they are before `read_archive` brings the saved ones.
-std::vector<std::unique_ptr<torch::optim::OptimizerOptions>> options_of(const torch::optim::Optimizer& optimizer) {
+std::vector<std::unique_ptr<torch::optim::OptimizerOptions>> options_of(
+    const torch::optim::Optimizer& optimizer) {
   std::vector<std::unique_ptr<torch::optim::OptimizerOptions>> all;
   for (const auto& group : optimizer.param_groups()) all.push_back(group.options().clone());
   return all;
@@ -90,20 +97,25 @@ bool names_below(const std::set<std::string>& names, const std::string& prefix) 
   return first != names.end() && first->compare(0, prefix.size(), prefix) == 0;
 }
 
-void load_optimizer(Level& level, const State& state, const std::string& prefix, const std::set<std::string>& changed) {
+void load_optimizer(Level& level, const State& state, const std::string& prefix,
+                    const std::set<std::string>& changed) {
   torch::optim::Optimizer& optimizer = *level.optimizer;
   const std::string setting = level.name + ".optimizer";
   const bool anew = changed.count(setting) != 0 || changed.count(setting + ".groups") != 0;
-  const bool own_options = anew || names_below(changed, setting + ".") || changed.count(level.name + ".schedule") != 0;
+  const bool own_options =
+      anew || names_below(changed, setting + ".") || changed.count(level.name + ".schedule") != 0;
   auto options = own_options ? options_of(optimizer) : decltype(options_of(optimizer)){};
-  optimizer.state().clear();  // load leaves what the archive does not have: moments from before the first step
+  optimizer.state()
+      .clear();  // load leaves what the archive does not have: moments from before the first step
   if (const at::Tensor& saved = state.tensor(prefix + "optimizer"); !anew) {
     try {
       read_archive(optimizer, saved);
     } catch (const std::exception&) {  // LibTorch's words are of archives and assertions
-      throw CheckpointError("'" + prefix + "optimizer' is no state that " + detail::class_name(optimizer) + " with these " +
+      throw CheckpointError("'" + prefix + "optimizer' is no state that " +
+                            detail::class_name(optimizer) + " with these " +
                             std::to_string(optimizer.param_groups().size()) +
-                            " parameter groups can read: it is of another class or grouping, or damaged; resume with the "
+                            " parameter groups can read: it is of another class or grouping, or "
+                            "damaged; resume with the "
                             "optimizer that the checkpoint was made with");
     }
   }
@@ -117,9 +129,12 @@ void load_optimizer(Level& level, const State& state, const std::string& prefix,
 }
 
 std::string prefix_of(const Level& level) { return "level/" + level.name + "/"; }
-std::string parameter_key(const Level& level, std::size_t i) { return prefix_of(level) + "parameter/" + level.parameter_names[i]; }
+std::string parameter_key(const Level& level, std::size_t i) {
+  return prefix_of(level) + "parameter/" + level.parameter_names[i];
+}
 std::string untrained_key(const Untrained& untrained, std::size_t i) {
-  return i < untrained.buffers() ? "buffer/" + std::to_string(i) : "frozen/" + std::to_string(i - untrained.buffers());
+  return i < untrained.buffers() ? "buffer/" + std::to_string(i)
+                                 : "frozen/" + std::to_string(i - untrained.buffers());
 }
 
 std::size_t saved_untrained(const State& state, const Untrained& untrained) {
@@ -139,11 +154,13 @@ void set_all(State& state, const std::string& prefix, const State& part) {
 
 void check_tensor(const State& state, const std::string& key, const at::Tensor& like) {
   const at::Tensor& saved = state.tensor(key);
-  if (!saved.defined()) throw CheckpointError("the checkpoint holds '" + key + "' undefined; take another checkpoint");
+  if (!saved.defined())
+    throw CheckpointError("the checkpoint holds '" + key + "' undefined; take another checkpoint");
   if (saved.sizes() == like.sizes() && saved.scalar_type() == like.scalar_type()) return;
   throw CheckpointError("the checkpoint holds '" + key + "' as " +
-                        c10::str(c10::toString(saved.scalar_type()), saved.sizes(), ", this engine has ",
-                                 c10::toString(like.scalar_type()), like.sizes()) +
+                        c10::str(c10::toString(saved.scalar_type()), saved.sizes(),
+                                 ", this engine has ", c10::toString(like.scalar_type()),
+                                 like.sizes()) +
                         "; build the engine with the models it was saved from");
 }
 
@@ -168,7 +185,8 @@ State Engine::Body::state() const {
 
   for (const auto& level : levels.all) {
     const std::string prefix = prefix_of(*level);
-    state.set(prefix + "reads", joined(graph, graph.nodes[level->index].reads));  // later batches may have shown some
+    state.set(prefix + "reads",
+              joined(graph, graph.nodes[level->index].reads));  // later batches may have shown some
     state.set(prefix + "parameters", static_cast<int64_t>(level->parameters.size()));
     for (std::size_t i = 0; i < level->parameters.size(); ++i)
       state.set(parameter_key(*level, i), level->parameters[i].detach().clone());
@@ -181,7 +199,8 @@ State Engine::Body::state() const {
     state.set(prefix + "hessian_products", counters.hessian_products);
     state.set(prefix + "mixed_products", counters.mixed_products);
     // Batches that build() has drawn and no step has used are drawn again.
-    const auto unused = static_cast<int64_t>(level->options.data.empty() ? 0 : level->pending.size());
+    const auto unused =
+        static_cast<int64_t>(level->options.data.empty() ? 0 : level->pending.size());
     state.set(prefix + "batches", level->batches - unused);
     state.set(prefix + "epoch", level->epoch);
     state.set(prefix + "loss", self.loss(level->name));
@@ -196,25 +215,29 @@ State Engine::Body::state() const {
 }
 
 void Engine::Body::check_state(const State& state) const {
-  if (const int64_t version = state.integer("engine/version"); version < 1 || version > kStateVersion)
-    throw CheckpointError("the checkpoint's state is of version " + std::to_string(version) + ", this library knows 1 to " +
-                          std::to_string(kStateVersion) + "; use a newer mlo");
+  if (const int64_t version = state.integer("engine/version");
+      version < 1 || version > kStateVersion)
+    throw CheckpointError("the checkpoint's state is of version " + std::to_string(version) +
+                          ", this library knows 1 to " + std::to_string(kStateVersion) +
+                          "; use a newer mlo");
   std::string names;
   for (const auto& level : levels.all) names += level->name + "\n";
   if (state.text("engine/levels") != names) {
     const auto line = [](std::string text) {
       if (!text.empty()) text.pop_back();
-      for (auto at = text.find('\n'); at != std::string::npos; at = text.find('\n', at)) text.replace(at, 1, ", ");
+      for (auto at = text.find('\n'); at != std::string::npos; at = text.find('\n', at))
+        text.replace(at, 1, ", ");
       return text;
     };
-    throw CheckpointError("the checkpoint is of the levels " + line(state.text("engine/levels")) + ", this engine has " + line(names) +
+    throw CheckpointError("the checkpoint is of the levels " + line(state.text("engine/levels")) +
+                          ", this engine has " + line(names) +
                           "; add the same levels in the same order");
   }
   const Untrained& untrained = levels.untrained;
   const auto check_count = [&](const std::string& key, const std::string& what, std::size_t here) {
     if (state.integer(key) != static_cast<int64_t>(here))
-      throw CheckpointError("the checkpoint holds " + std::to_string(state.integer(key)) + " " + what +
-                            ", this engine's modules have " + std::to_string(here) +
+      throw CheckpointError("the checkpoint holds " + std::to_string(state.integer(key)) + " " +
+                            what + ", this engine's modules have " + std::to_string(here) +
                             "; build the engine with the models it was saved from");
   };
   check_count("buffers", "buffers", untrained.buffers());
@@ -228,17 +251,20 @@ void Engine::Body::check_state(const State& state) const {
                             " in the state, expected at least 0; take another checkpoint");
     const int64_t saved = state.integer(prefix_of(*level) + "parameters");
     if (saved != static_cast<int64_t>(level->parameters.size()))
-      throw CheckpointError("the checkpoint holds " + std::to_string(saved) + " parameters of level '" + level->name +
-                            "', this engine has " + std::to_string(level->parameters.size()) +
+      throw CheckpointError("the checkpoint holds " + std::to_string(saved) +
+                            " parameters of level '" + level->name + "', this engine has " +
+                            std::to_string(level->parameters.size()) +
                             "; build the engine with the models it was saved from");
-    for (std::size_t i = 0; i < level->parameters.size(); ++i) check_tensor(state, parameter_key(*level, i), level->parameters[i]);
+    for (std::size_t i = 0; i < level->parameters.size(); ++i)
+      check_tensor(state, parameter_key(*level, i), level->parameters[i]);
   }
 }
 
 void Engine::Body::apply_reads(const State& state, const std::set<std::string>& changed) {
   bool same = true;
   for (auto& node : graph.nodes) {
-    if (changed.count(node.name + ".reads") != 0 || changed.count(node.name + ".constant") != 0) continue;
+    if (changed.count(node.name + ".reads") != 0 || changed.count(node.name + ".constant") != 0)
+      continue;
     std::vector<std::size_t> reads;
     std::istringstream names(state.text("level/" + node.name + "/reads"));
     for (std::string name; std::getline(names, name);) reads.push_back(levels.find(name).index);
@@ -266,9 +292,11 @@ void Engine::Body::load_state(const State& incoming, const LoadOptions& load) {
     } catch (const std::exception& second) {
       broken = std::current_exception();
       throw CheckpointError("the checkpoint could not be applied: " + words(error) +
-                            "; nor could the engine be put back as it was: " + words(second) + "; build it anew");
+                            "; nor could the engine be put back as it was: " + words(second) +
+                            "; build it anew");
     }
-    throw CheckpointError("the checkpoint could not be applied, the engine is as it was: " + words(error));
+    throw CheckpointError("the checkpoint could not be applied, the engine is as it was: " +
+                          words(error));
   }
 }
 
@@ -298,7 +326,8 @@ void Engine::Body::apply_state(const State& state, const std::set<std::string>& 
   for (const auto& level : levels.all) {
     const std::string prefix = prefix_of(*level);
     level->values.about_to_change();
-    for (std::size_t i = 0; i < level->parameters.size(); ++i) level->parameters[i].copy_(state.tensor(parameter_key(*level, i)));
+    for (std::size_t i = 0; i < level->parameters.size(); ++i)
+      level->parameters[i].copy_(state.tensor(parameter_key(*level, i)));
     Counters counters = level->counters;
     counters.steps = state.integer(prefix + "steps");
     counters.forwards = state.integer(prefix + "forwards");
@@ -313,7 +342,8 @@ void Engine::Body::apply_state(const State& state, const std::set<std::string>& 
     level->last_loss = at::scalar_tensor(state.real(prefix + "loss"), at::kDouble);
     level->last_metrics.clear();
     apply_data(*level, state, changed.count(level->name + ".data") != 0);
-    if (changed.count(level->name + ".method") == 0) level->options.best_response->load(state, prefix + "method/");
+    if (changed.count(level->name + ".method") == 0)
+      level->options.best_response->load(state, prefix + "method/");
   }
   if (state.has("engine/seed")) options.seed = static_cast<uint64_t>(state.integer("engine/seed"));
   steps = state.integer("engine/steps");

@@ -1,12 +1,12 @@
 #include "precompiled.h"
 
+#include "engine/body.h"
+#include "engine/profile.h"
+#include "hypergradient/sweep.h"
 #include "level/evaluate.h"
 #include "level/second_order.h"
-#include "engine/body.h"
-#include "hypergradient/sweep.h"
-#include "tensors/mean.h"
 #include "mlo/error.h"
-#include "engine/profile.h"
+#include "tensors/mean.h"
 #include "text.h"
 
 #include <ATen/Parallel.h>
@@ -21,15 +21,18 @@ namespace {
 // A gradient that the user's hook may write to: not expanded, and nobody else's.
 void make_own(Tensors& gradient) {
   for (auto& tensor : gradient)
-    if (tensor.defined() && (tensor.use_count() > 1 || !tensor.is_non_overlapping_and_dense())) tensor = tensor.clone();
+    if (tensor.defined() && (tensor.use_count() > 1 || !tensor.is_non_overlapping_and_dense()))
+      tensor = tensor.clone();
 }
 
 // What on_gradient has left must fit the parameters: optimizers write by it without another look.
 void check_fits(const Level& level, const Tensors& gradient) {
   const std::string who = where(level) + ": on_gradient left ";
   if (gradient.size() != level.parameters.size())
-    throw LossError(who + std::to_string(gradient.size()) + " tensors for " + std::to_string(level.parameters.size()) +
-                    " parameters; keep one for each, in their order, and undefined ones for those to be skipped");
+    throw LossError(who + std::to_string(gradient.size()) + " tensors for " +
+                    std::to_string(level.parameters.size()) +
+                    " parameters; keep one for each, in their order, and undefined ones for those "
+                    "to be skipped");
   for (std::size_t i = 0; i < gradient.size(); ++i) {
     const at::Tensor &tensor = gradient[i], &parameter = level.parameters[i];
     if (!tensor.defined()) continue;
@@ -39,17 +42,20 @@ void check_fits(const Level& level, const Tensors& gradient) {
     };
     if (tensor.sizes() != parameter.sizes() || tensor.scalar_type() != parameter.scalar_type() ||
         tensor.device() != parameter.device() || tensor.layout() != at::kStrided)
-      throw LossError(who + described(tensor) + " as the gradient of parameter '" + level.parameter_names[i] + "', which is " +
-                      described(parameter) + "; leave one of the parameter's shape, type and device");
+      throw LossError(who + described(tensor) + " as the gradient of parameter '" +
+                      level.parameter_names[i] + "', which is " + described(parameter) +
+                      "; leave one of the parameter's shape, type and device");
   }
 }
 
-void check_finite(const Level& level, const Tensors& gradient, bool total, const std::string& whose = "") {
+void check_finite(const Level& level, const Tensors& gradient, bool total,
+                  const std::string& whose = "") {
   if (all_finite(gradient)) return;
   for (std::size_t i = 0; i < gradient.size(); ++i)
     if (!all_finite({gradient[i]}))
-      throw NonFiniteError(where(level) + ": the " + (total ? "hypergradient" : "gradient") + whose + " of parameter '" +
-                           level.parameter_names[i] + "' is not finite, at a finite loss of " +
+      throw NonFiniteError(where(level) + ": the " + (total ? "hypergradient" : "gradient") +
+                           whose + " of parameter '" + level.parameter_names[i] +
+                           "' is not finite, at a finite loss of " +
                            number(level.last_loss.item<double>()) +
                            "; look for a square root, logarithm or division at zero, or clip");
 }
@@ -59,25 +65,30 @@ using Written = std::pair<const void*, uint32_t>;
 std::vector<Written> written(const Tensors& tensors) {
   std::vector<Written> result;
   for (const auto& tensor : tensors)
-    result.emplace_back(tensor.unsafeGetTensorImpl(), tensor.defined() && !tensor.is_inference() ? tensor._version() : 0);
+    result.emplace_back(tensor.unsafeGetTensorImpl(),
+                        tensor.defined() && !tensor.is_inference() ? tensor._version() : 0);
   return result;
 }
 
-// A loss on no graph: either nothing of the level is trained just now, or on_gradient has made its gradient.
+// A loss on no graph: either nothing of the level is trained just now, or on_gradient has made its
+// gradient.
 void check_makes_gradient(const Level& level, const Tensors& gradient) {
   const auto made = [](const at::Tensor& tensor) { return tensor.defined(); };
   const auto is_frozen = [](char frozen) { return frozen != 0; };
-  if (std::any_of(gradient.begin(), gradient.end(), made) || std::all_of(level.frozen.begin(), level.frozen.end(), is_frozen))
+  if (std::any_of(gradient.begin(), gradient.end(), made) ||
+      std::all_of(level.frozen.begin(), level.frozen.end(), is_frozen))
     return;
   throw LossError(where(level) +
-                  ": the loss is detached: no graph leads from it to the parameters this level trains, and on_gradient made "
-                  "no gradient; remove detach(), no-grad blocks and item() on the way, or make the gradient there");
+                  ": the loss is detached: no graph leads from it to the parameters this level "
+                  "trains, and on_gradient made "
+                  "no gradient; remove detach(), no-grad blocks and item() on the way, or make the "
+                  "gradient there");
 }
 
 }  // namespace
 
-// Steps of one cycle (the top levels' next step and all below) are never carried into the next: every wait is for
-// fresh steps, and nothing of a cycle needs to be in a checkpoint.
+// Steps of one cycle (the top levels' next step and all below) are never carried into the next:
+// every wait is for fresh steps, and nothing of a cycle needs to be in a checkpoint.
 void Engine::Body::begin_cycle() {
   for (const auto& level : levels.all) {
     std::fill(level->taken.begin(), level->taken.end(), 0);
@@ -85,7 +96,8 @@ void Engine::Body::begin_cycle() {
   }
 }
 
-// Before any work of the step: later the change of one level's parameters would show as another's strange error.
+// Before any work of the step: later the change of one level's parameters would show as another's
+// strange error.
 void Engine::Body::check_parameters() const {
   for (const auto& level : levels.all) level->check_parameters();
 }
@@ -97,16 +109,20 @@ void Engine::Body::step() {
   for (const Turn& turn : warming_up() ? graph.cycle(tops, steps_by_level()) : cycle) take(turn);
   levels.set_all_gradients(true);
   ++steps;
-  // A read that begins later than the first batch is found without validations, too, at a cost that vanishes.
+  // A read that begins later than the first batch is found without validations, too, at a cost that
+  // vanishes.
   if (looks_after(steps)) look_at_reads_again();
 }
 
 // The first step's batches are those that build() has looked at.
-bool Engine::Body::looks_after(int64_t step) { return step > 1 && std::has_single_bit(static_cast<uint64_t>(step)); }
+bool Engine::Body::looks_after(int64_t step) {
+  return step > 1 && std::has_single_bit(static_cast<uint64_t>(step));
+}
 
 bool Engine::Body::warming_up() const {
-  return std::any_of(levels.all.begin(), levels.all.end(),
-                     [](const auto& level) { return level->counters.steps < level->options.warmup_steps; });
+  return std::any_of(levels.all.begin(), levels.all.end(), [](const auto& level) {
+    return level->counters.steps < level->options.warmup_steps;
+  });
 }
 
 std::vector<int64_t> Engine::Body::steps_by_level() const {
@@ -123,7 +139,8 @@ void Engine::Body::advance_below(const Level& upper) {
 
 void Engine::Body::forget_steps(Level& level) {
   std::size_t wanted = 0;
-  for (const std::size_t upper : plan_of(level).sweepers) wanted = std::max(wanted, level.taken[upper]);
+  for (const std::size_t upper : plan_of(level).sweepers)
+    wanted = std::max(wanted, level.taken[upper]);
   if (!level.needs.trajectory) wanted = std::min<std::size_t>(wanted, 1);
   while (level.records.size() > wanted) level.records.pop_front();
 }
@@ -133,10 +150,12 @@ void Engine::Body::start_inner_loop(Level& level) {
   const int64_t version = level.needs.trajectory && !level.records.empty() ? levels.version() : -1;
   hook(level, "on_inner_loop_start", [&] { level.problem->on_inner_loop_start(); });
   if (version >= 0 && levels.version() != version)
-    throw LossError(where(level) + ": on_inner_loop_start wrote parameters in the middle of the steps that '" +
+    throw LossError(where(level) +
+                    ": on_inner_loop_start wrote parameters in the middle of the steps that '" +
                     level.options.best_response->name() +
                     "' differentiates through, because a level in between has stepped; "
-                    "give this level an implicit method such as mlo::cg(), or the levels in between unroll = 1");
+                    "give this level an implicit method such as mlo::cg(), or the levels in "
+                    "between unroll = 1");
 }
 
 void Engine::Body::take(const Turn& turn) {
@@ -145,7 +164,8 @@ void Engine::Body::take(const Turn& turn) {
   const Profile profile(options.profile, level.counters, level.parameters.front().device());
   StepRecord* record = begin_record(level, turn.kind == Turn::Kind::last_step);
   Tensors gradient = total_gradient(level, record);
-  // The sweep has used them; handles must be gone before this level's parameters change, or they would be copied.
+  // The sweep has used them; handles must be gone before this level's parameters change, or they
+  // would be copied.
   for (const std::size_t below : plan_of(level).below) {
     levels[below].taken[level.index] = 0;
     forget_steps(levels[below]);
@@ -173,26 +193,31 @@ Batch Engine::Body::next_batch(Level& level) {
   Data& data = level.options.data;
   Batch batch;
   if (data.empty()) return batch;
-  naming<ConfigError>([&] { return where(level) + ": the data"; },
-                      [&] {
-                        if (data.source()) {
-                          batch = data.source()->next();
-                        } else {
-                          seed_generators(stream_key(options.seed, ~level.stream, level.batches, 0));
-                          batch = data.function()(level.batches);
-                        }
-                      });
+  naming<ConfigError>(
+      [&] { return where(level) + ": the data"; },
+      [&] {
+        if (data.source()) {
+          batch = data.source()->next();
+        } else {
+          seed_generators(stream_key(options.seed, ~level.stream, level.batches, 0));
+          batch = data.function()(level.batches);
+        }
+      });
   ++level.batches;
   if (batch.size() == 0)
-    throw ConfigError(where(level) + ": the data source gave an empty batch; a level without data leaves LevelOptions::data out");
+    throw ConfigError(where(level) +
+                      ": the data source gave an empty batch; a level without data leaves "
+                      "LevelOptions::data out");
   for (const auto& tensor : batch.tensors()) {
     if (tensor.defined() && tensor.is_inference())
       throw ConfigError(where(level) +
-                        ": the data source gave a tensor that was made under c10::InferenceMode, which no gradient can "
+                        ": the data source gave a tensor that was made under c10::InferenceMode, "
+                        "which no gradient can "
                         "pass; make it outside, or clone() it there");
     if (!tensor.defined() || (tensor.dim() > 0 && tensor.size(0) == 0))
       throw ConfigError(where(level) + ": the data source gave a batch with " +
-                        (tensor.defined() ? "a tensor of shape " + c10::str(tensor.sizes()) : std::string("an undefined tensor")) +
+                        (tensor.defined() ? "a tensor of shape " + c10::str(tensor.sizes())
+                                          : std::string("an undefined tensor")) +
                         "; every tensor must have at least one row");
   }
   return batch;
@@ -206,7 +231,8 @@ std::vector<Draw> Engine::Body::draw(Level& level) {
   std::vector<Draw> draws(static_cast<std::size_t>(level.options.accumulate));
   for (std::size_t m = 0; m < draws.size(); ++m) {
     draws[m].batch = next_batch(level);
-    draws[m].seed = stream_key(options.seed, level.stream, level.counters.steps, static_cast<int64_t>(m));
+    draws[m].seed =
+        stream_key(options.seed, level.stream, level.counters.steps, static_cast<int64_t>(m));
   }
   return draws;
 }
@@ -233,7 +259,8 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   level.last_loss = loss.take().front();
   Tensors direct = mean.take();
   const auto made = [](const at::Tensor& part) { return part.defined(); };
-  if (level.detached && std::any_of(direct.begin(), direct.end(), made)) check_makes_gradient(level, {});  // some draws only
+  if (level.detached && std::any_of(direct.begin(), direct.end(), made))
+    check_makes_gradient(level, {});  // some draws only
   if (options.validate_every > 0 || looks_after(steps + 1)) level.last_draws = draws;
   if (record) record->draws = std::move(draws);
   if (!plan.sweep) return direct;
@@ -242,22 +269,28 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   Tensors total = plan.sweep->total_derivative(direct);
   for (const std::size_t k : plan.sweep->order()) {
     const SolveSummary solve = levels[k].options.best_response->summary();
-    if (!solve.warning.empty()) warn("solve of " + levels[k].name + ": " + to_string(solve.reason), solve.warning);
+    if (!solve.warning.empty())
+      warn("solve of " + levels[k].name + ": " + to_string(solve.reason), solve.warning);
   }
   for (std::size_t i = 0; i < total.size(); ++i)
-    if (total[i].defined() && total[i].scalar_type() != level.parameters[i].scalar_type()) total[i] = total[i].to(level.parameters[i].scalar_type());
+    if (total[i].defined() && total[i].scalar_type() != level.parameters[i].scalar_type())
+      total[i] = total[i].to(level.parameters[i].scalar_type());
   return total;
 }
 
-// ∂L/∂wrt on one micro-batch into `gradient`, with its graph into `keep` if given; returns the loss.
-at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors& wrt, StepRecord* keep, Tensors& gradient) {
+// ∂L/∂wrt on one micro-batch into `gradient`, with its graph into `keep` if given; returns the
+// loss.
+at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors& wrt,
+                                         StepRecord* keep, Tensors& gradient) {
   std::optional<Evaluation> evaluation;
   if (!keep) evaluation = evaluate_analytic(level, draw, wrt, gradient);
   if (!evaluation) {
     const int64_t version = levels.version();
     evaluation = evaluate(level, draw);
     if (levels.version() != version)
-      throw LossError(where(level) + ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
+      throw LossError(
+          where(level) +
+          ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
     if (evaluation->loss.requires_grad()) {
       gradient = differentiate(level, evaluation->loss, wrt, keep != nullptr);
     } else {
@@ -267,12 +300,14 @@ at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors
     }
   }
   if (keep) {
-    keep->kept.emplace_back(gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(level.parameters.size()));
+    keep->kept.emplace_back(
+        gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(level.parameters.size()));
     for (auto& tensor : gradient)
       if (tensor.defined()) tensor = tensor.detach();
   }
   level.last_metrics = std::move(evaluation->metrics);
-  for (auto& [name, metric] : level.last_metrics) metric = metric.detach();  // or it would keep the graph alive
+  for (auto& [name, metric] : level.last_metrics)
+    metric = metric.detach();  // or it would keep the graph alive
   return evaluation->loss.detach();
 }
 
@@ -283,9 +318,10 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   if (total && level.rule && level.counters.steps % 100 == 0) {
     const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
     if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
-      warn("eps of " + level.name, "level '" + level.name + "': the hypergradient's root mean square is " + number(rms) +
-           ", below ten times the optimizer's eps = " + number(level.rule->epsilon()) +
-           ", so its steps shrink with it; give this level's optimizer a smaller eps");
+      warn("eps of " + level.name,
+           "level '" + level.name + "': the hypergradient's root mean square is " + number(rms) +
+               ", below ten times the optimizer's eps = " + number(level.rule->epsilon()) +
+               ", so its steps shrink with it; give this level's optimizer a smaller eps");
   }
   Clipping clipping;
   if (level.options.clip_norm > 0.0) {
@@ -306,31 +342,40 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
     make_own(gradient);
   }
   for (std::size_t i = 0; i < gradient.size(); ++i)
-    if (level.frozen[i]) gradient[i].reset();  // whatever on_gradient made of it: the optimizer skips what has no gradient
+    if (level.frozen[i])
+      gradient[i]
+          .reset();  // whatever on_gradient made of it: the optimizer skips what has no gradient
   if (level.detached) check_makes_gradient(level, gradient);
 
   if (level.options.schedule) {
     const double factor =
-        naming<Error>([&] { return where(level) + ": the schedule"; }, [&] { return level.options.schedule(level.counters.steps); });
+        naming<Error>([&] { return where(level) + ": the schedule"; },
+                      [&] { return level.options.schedule(level.counters.steps); });
     if (!(factor >= 0.0) || !std::isfinite(factor))
-      throw ConfigError(where(level) + ": the schedule gave the factor " + number(factor) + "; it must be finite and >= 0");
+      throw ConfigError(where(level) + ": the schedule gave the factor " + number(factor) +
+                        "; it must be finite and >= 0");
     auto& groups = level.optimizer->param_groups();
-    for (std::size_t i = 0; i < groups.size(); ++i) groups[i].options().set_lr(level.base_learning_rates[i] * factor);
+    for (std::size_t i = 0; i < groups.size(); ++i)
+      groups[i].options().set_lr(level.base_learning_rates[i] * factor);
   }
-  for (std::size_t i = 0; i < gradient.size(); ++i) level.parameters[i].mutable_grad() = gradient[i];
+  for (std::size_t i = 0; i < gradient.size(); ++i)
+    level.parameters[i].mutable_grad() = gradient[i];
   if (record) {
     if (level.needs.update_derivative || level.needs.optimizer_trajectory)
-      record->derivative = level.rule->observe(level.parameters, gradient, clipping, level.needs.update_derivative,
-                                               level.needs.optimizer_trajectory);
+      record->derivative =
+          level.rule->observe(level.parameters, gradient, clipping, level.needs.update_derivative,
+                              level.needs.optimizer_trajectory);
     if (level.needs.learning_rates) record->learning_rates = level.learning_rates();
     record->gradient = std::move(gradient);
   }
-  naming<Error>([&] { return where(level) + ": the optimizer's step"; }, [&] { level.optimizer->step(); });
+  naming<Error>([&] { return where(level) + ": the optimizer's step"; },
+                [&] { level.optimizer->step(); });
   for (const auto& parameter : level.parameters) parameter.mutable_grad().reset();
   ++level.counters.steps;
   hook(level, "on_step", [&] { level.problem->on_step(); });
   if (const BatchSource* source = level.options.data.source())
-    while (level.epoch < source->epoch()) hook(level, "on_epoch", [&] { level.problem->on_epoch(++level.epoch); });
+    while (level.epoch < source->epoch())
+      hook(level, "on_epoch", [&] { level.problem->on_epoch(++level.epoch); });
 }
 
 }  // namespace mlo

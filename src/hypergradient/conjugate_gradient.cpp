@@ -11,8 +11,9 @@
 namespace mlo {
 namespace {
 
-/// The combination of iterates with the smallest residual (minimal residual smoothing, Zhou and Walker 1994): the residual never
-/// rises, and an iterate that is far off, as those before a direction of negative curvature are, gets next to no weight.
+/// The combination of iterates with the smallest residual (minimal residual smoothing, Zhou and
+/// Walker 1994): the residual never rises, and an iterate that is far off, as those before a
+/// direction of negative curvature are, gets next to no weight.
 class Smoothed {
  public:
   Smoothed(const Tensors& z, const Tensors& r) : z_(clone(z)), r_(clone(r)), rr_(dot(r, r)) {}
@@ -39,7 +40,9 @@ class Smoothed {
 
 class ConjugateGradient final : public Solver {
  public:
-  explicit ConjugateGradient(ConjugateGradientOptions options) : options_(options) { options_.validate(); }
+  explicit ConjugateGradient(ConjugateGradientOptions options) : options_(options) {
+    options_.validate();
+  }
 
   std::string name() const override { return "conjugate gradient"; }
 
@@ -61,7 +64,8 @@ class ConjugateGradient final : public Solver {
     while (true) {
       summary.residual = std::sqrt(rr) / size;
       if (!std::isfinite(summary.residual))
-        throw NonFiniteError("level '" + system.level() + "': a Hessian product in conjugate gradient is not finite");
+        throw NonFiniteError("level '" + system.level() +
+                             "': a Hessian product in conjugate gradient is not finite");
       if (summary.residual <= options_.tolerance) {
         summary.reason = Reason::converged;
         break;
@@ -127,18 +131,21 @@ class ConjugateGradient final : public Solver {
 
   void load(const State& state, const std::string& prefix) override {
     previous_.clear();
-    if (!state.has(prefix + "warm_start")) return;  // of state version 1, which does not say whose it is
+    if (!state.has(prefix + "warm_start"))
+      return;  // of state version 1, which does not say whose it is
     std::istringstream uppers(state.text(prefix + "warm_start"));
     for (std::string upper; std::getline(uppers, upper);) {
       const std::string key = prefix + "warm_start/" + upper + "/";
       const int64_t size = state.integer(key + "size");
-      for (int64_t i = 0; i < size; ++i) previous_[upper].push_back(state.tensor(key + std::to_string(i)).clone());
+      for (int64_t i = 0; i < size; ++i)
+        previous_[upper].push_back(state.tensor(key + std::to_string(i)).clone());
     }
   }
 
  private:
-  // The upper level's last z, if it is better than nothing. The system changes between its steps, with mini-batches a lot. True
-  // if z was taken. What is not taken, or is not stored again at the end, is forgotten.
+  // The upper level's last z, if it is better than nothing. The system changes between its steps,
+  // with mini-batches a lot. True if z was taken. What is not taken, or is not stored again at the
+  // end, is forgotten.
   bool start(const LinearSystem& system, const Tensors& a, Tensors& z, Tensors& r, double& rr) {
     const auto found = previous_.find(system.upper());
     if (found == previous_.end()) return false;
@@ -147,8 +154,8 @@ class ConjugateGradient final : public Solver {
     Tensors residual = clone(a);
     add_scaled(residual, damped(system, last), -1.0);
     const double left = dot(residual, residual);
-    // One that is hardly better than nothing has its error along other directions than the adjoint, where the iterations that are
-    // left may be too few.
+    // One that is hardly better than nothing has its error along other directions than the adjoint,
+    // where the iterations that are left may be too few.
     if (!(left < 0.25 * rr)) return false;
     z = std::move(last);
     r = std::move(residual);
@@ -162,19 +169,26 @@ class ConjugateGradient final : public Solver {
     return product;
   }
 
-  static std::string warning(const LinearSystem& system, const SolveSummary& summary, double reached) {
-    const std::string who = "level '" + system.level() + "': conjugate gradient for level '" + system.upper() + "' ";
+  static std::string warning(const LinearSystem& system, const SolveSummary& summary,
+                             double reached) {
+    const std::string who =
+        "level '" + system.level() + "': conjugate gradient for level '" + system.upper() + "' ";
     const std::string iterations = std::to_string(summary.iterations) + " iterations";
     if (summary.reason == SolveSummary::Reason::negative_curvature)
       return who + "met curvature <= 0 after " + iterations +
-             ": the level is not at a minimum along that direction, and what is returned solves the rest, with a residual of " +
+             ": the level is not at a minimum along that direction, and what is returned solves "
+             "the rest, with a residual of " +
              c10::str(summary.residual) +
-             " of the adjoint's norm; train the level longer (unroll, warmup_steps), add weight decay to its loss, or give "
+             " of the adjoint's norm; train the level longer (unroll, warmup_steps), add weight "
+             "decay to its loss, or give "
              "ConjugateGradientOptions::damping";
-    return who + "has a residual of " + c10::str(reached) + " times the adjoint's norm after " + iterations +
-           ": the Hessian is ill-conditioned or not definite, and what is returned is the combination of iterates with the "
+    return who + "has a residual of " + c10::str(reached) + " times the adjoint's norm after " +
+           iterations +
+           ": the Hessian is ill-conditioned or not definite, and what is returned is the "
+           "combination of iterates with the "
            "smallest residual, " +
-           c10::str(summary.residual) + "; give more max_iterations, or ConjugateGradientOptions::damping";
+           c10::str(summary.residual) +
+           "; give more max_iterations, or ConjugateGradientOptions::damping";
   }
 
   ConjugateGradientOptions options_;
@@ -185,10 +199,14 @@ class ConjugateGradient final : public Solver {
 
 void ConjugateGradientOptions::validate() const {
   if (max_iterations < 1)
-    throw ConfigError("ConjugateGradientOptions: max_iterations = " + std::to_string(max_iterations) + "; it must be >= 1");
-  if (!(tolerance >= 0.0)) throw ConfigError("ConjugateGradientOptions: tolerance = " + number(tolerance) + "; it must be >= 0");
+    throw ConfigError("ConjugateGradientOptions: max_iterations = " +
+                      std::to_string(max_iterations) + "; it must be >= 1");
+  if (!(tolerance >= 0.0))
+    throw ConfigError("ConjugateGradientOptions: tolerance = " + number(tolerance) +
+                      "; it must be >= 0");
   if (!(damping >= 0.0) || !std::isfinite(damping))
-    throw ConfigError("ConjugateGradientOptions: damping = " + number(damping) + "; it must be >= 0 and finite");
+    throw ConfigError("ConjugateGradientOptions: damping = " + number(damping) +
+                      "; it must be >= 0 and finite");
 }
 
 std::unique_ptr<Solver> conjugate_gradient_solver(ConjugateGradientOptions options) {

@@ -1,11 +1,11 @@
 #include "precompiled.h"
 
-#include "tensors/gradients.h"
 #include "hypergradient/product_inputs.h"
 #include "libtorch_error.h"
-#include "tensors/mean.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/oracle.h"
+#include "tensors/gradients.h"
+#include "tensors/mean.h"
 
 namespace mlo {
 namespace {
@@ -26,9 +26,11 @@ class ExactLinearization final : public Linearization {
       if (graph.empty()) graph = probe_.gradient_graph(m, targets_);
       Tensors outputs, directions;
       for (std::size_t i = 0; i < graph.size(); ++i) {
-        if (!graph[i].defined() || !graph[i].requires_grad()) continue;  // unused, or linear: no second derivative
+        if (!graph[i].defined() || !graph[i].requires_grad())
+          continue;  // unused, or linear: no second derivative
         outputs.push_back(graph[i]);
-        directions.push_back(v[i].scalar_type() == graph[i].scalar_type() ? v[i] : v[i].to(graph[i].scalar_type()));
+        directions.push_back(
+            v[i].scalar_type() == graph[i].scalar_type() ? v[i] : v[i].to(graph[i].scalar_type()));
       }
       if (outputs.empty() || inputs.empty()) continue;
       mean.add(backward(outputs, inputs, directions, retain));
@@ -38,18 +40,20 @@ class ExactLinearization final : public Linearization {
   }
 
  private:
-  Tensors backward(const Tensors& outputs, const Tensors& inputs, const Tensors& directions, bool retain) const {
+  Tensors backward(const Tensors& outputs, const Tensors& inputs, const Tensors& directions,
+                   bool retain) const {
     try {
       probe_.count_backward();
       return gradients(outputs, inputs, directions, retain, /*create_graph=*/false);
     } catch (const std::exception& error) {
       if (!is_libtorch(error)) throw;
-      std::throw_with_nested(
-          UnsupportedError("level '" + probe_.level_name() +
-                           "': the exact oracle could not differentiate the loss a second time (" + words_of(error) +
-                           "). Use a finite-difference method for this level (mlo::darts()), or replace the operation "
-                           "by one that LibTorch can differentiate twice; if a loss writes buffers in place, set "
-                           "ExactOptions::keep_graph = false"));
+      std::throw_with_nested(UnsupportedError(
+          "level '" + probe_.level_name() +
+          "': the exact oracle could not differentiate the loss a second time (" + words_of(error) +
+          "). Use a finite-difference method for this level (mlo::darts()), or replace the "
+          "operation "
+          "by one that LibTorch can differentiate twice; if a loss writes buffers in place, set "
+          "ExactOptions::keep_graph = false"));
     }
   }
 
@@ -73,6 +77,8 @@ class ExactOracle final : public Oracle {
 
 }  // namespace
 
-std::unique_ptr<Oracle> exact_oracle(ExactOptions options) { return std::make_unique<ExactOracle>(options); }
+std::unique_ptr<Oracle> exact_oracle(ExactOptions options) {
+  return std::make_unique<ExactOracle>(options);
+}
 
 }  // namespace mlo

@@ -17,7 +17,8 @@ class Identity final : public Solver {
   std::string name() const override { return "identity"; }
   Needs needs() const override {
     const bool of_step = options_.scale == IdentityOptions::Scale::optimizer;
-    return {.update_derivative = of_step, .learning_rates = options_.scale == IdentityOptions::Scale::learning_rate};
+    return {.update_derivative = of_step,
+            .learning_rates = options_.scale == IdentityOptions::Scale::learning_rate};
   }
 
   Tensors solve(const LinearSystem& system, const Tensors& a, SolveSummary& summary) override {
@@ -43,9 +44,12 @@ class Identity final : public Solver {
 
 void IdentityOptions::validate() const {
   if (!std::isfinite(value) || value <= 0.0)
-    throw ConfigError("IdentityOptions: value = " + number(value) + "; the scale must be positive and finite");
+    throw ConfigError("IdentityOptions: value = " + number(value) +
+                      "; the scale must be positive and finite");
 }
 
-std::unique_ptr<Solver> identity_solver(IdentityOptions options) { return std::make_unique<Identity>(options); }
+std::unique_ptr<Solver> identity_solver(IdentityOptions options) {
+  return std::make_unique<Identity>(options);
+}
 
 }  // namespace mlo

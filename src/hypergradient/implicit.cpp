@@ -31,22 +31,28 @@ class Implicit final : public Method {
 
   Needs needs() const override {
     Needs needs = both(oracle_->needs(), solver_->needs());
-    if (point_ == EvaluationPoint::after_step) needs.kept_graph = false;  // that graph is of the point before
+    if (point_ == EvaluationPoint::after_step)
+      needs.kept_graph = false;  // that graph is of the point before
     return needs;
   }
 
   void visit(Visit& visit) override {
     const auto probe = visit.probe(visit.steps() - 1, point_);
     const auto linearization = oracle_->linearize(*probe, visit.targets());
-    const LinearSystem system(*linearization, probe->record(), probe->parameters(), visit.level(), visit.upper());
+    const LinearSystem system(*linearization, probe->record(), probe->parameters(), visit.level(),
+                              visit.upper());
     const Tensors z = solver_->solve(system, visit.adjoint(), summary_);
     visit.subtract(linearization->product(z, Linearization::Wrt::targets, /*last=*/true));
     note_error(summary_, linearization->error(), visit.level());
   }
 
   SolveSummary summary() const override { return summary_; }
-  void save(State& state, const std::string& prefix) const override { solver_->save(state, prefix); }
-  void load(const State& state, const std::string& prefix) override { solver_->load(state, prefix); }
+  void save(State& state, const std::string& prefix) const override {
+    solver_->save(state, prefix);
+  }
+  void load(const State& state, const std::string& prefix) override {
+    solver_->load(state, prefix);
+  }
 
  private:
   std::unique_ptr<Oracle> oracle_;
@@ -72,7 +78,8 @@ const char* to_string(SolveSummary::Reason reason) {
   return "unknown";
 }
 
-std::unique_ptr<Method> implicit(std::unique_ptr<Oracle> oracle, std::unique_ptr<Solver> solver, EvaluationPoint point) {
+std::unique_ptr<Method> implicit(std::unique_ptr<Oracle> oracle, std::unique_ptr<Solver> solver,
+                                 EvaluationPoint point) {
   return std::make_unique<Implicit>(std::move(oracle), std::move(solver), point);
 }
 

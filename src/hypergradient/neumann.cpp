@@ -36,9 +36,11 @@ class Neumann final : public Solver {
       const double largest = sum(system, a, step, z, summary);
       if (largest == 0.0) return z;
       if (options_.step > 0.0)
-        throw Error("level '" + system.level() + "': the Neumann series diverges: with step " + number(step) + " term " +
-                    std::to_string(summary.iterations + 1) +
-                    " is longer than the one before, so the largest eigenvalue of the Hessian is at least " + c10::str(largest) +
+        throw Error("level '" + system.level() + "': the Neumann series diverges: with step " +
+                    number(step) + " term " + std::to_string(summary.iterations + 1) +
+                    " is longer than the one before, so the largest eigenvalue of the Hessian is "
+                    "at least " +
+                    c10::str(largest) +
                     "; NeumannOptions::step must be below 2 over it, or 0 to have it estimated");
       step = 1.0 / (kRoom * largest);
     }
@@ -48,7 +50,8 @@ class Neumann final : public Solver {
   static constexpr double kRoom = 1.05;  // estimates of the largest eigenvalue come from below
 
   // The series into z; 0, or what its growth shows the largest eigenvalue of H to be at least.
-  double sum(const LinearSystem& system, const Tensors& a, double step, Tensors& z, SolveSummary& summary) const {
+  double sum(const LinearSystem& system, const Tensors& a, double step, Tensors& z,
+             SolveSummary& summary) const {
     // p_j = (I − αH)ʲ a;  z = α Σ p_j. The residual a − Hz is the term after the last one.
     Tensors p = clone(a);
     z = scaled(a, step);
@@ -60,23 +63,27 @@ class Neumann final : public Solver {
       add_scaled(next, system.hessian(p), -step);
       const double now = norm(next);
       if (!std::isfinite(now))
-        throw NonFiniteError("level '" + system.level() + "': a Hessian product in the Neumann series is not finite");
+        throw NonFiniteError("level '" + system.level() +
+                             "': a Hessian product in the Neumann series is not finite");
       if (now > last * (1.0 + 1e-6)) {
-        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the terms change sign, but the first
-        // that grows need not yet: then, unless the curvature along it is negative, the largest eigenvalue decides.
+        // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the
+        // terms change sign, but the first that grows need not yet: then, unless the curvature
+        // along it is negative, the largest eigenvalue decides.
         const double along = dot(next, before);
         if (along < 0.0) return (1.0 + now / last) / step;
         if (along < last * last) {
-          const double largest = largest_eigenvalue(system, next, std::max<int64_t>(10, options_.power_iterations));
+          const double largest =
+              largest_eigenvalue(system, next, std::max<int64_t>(10, options_.power_iterations));
           if (step * largest > 2.0) return largest;
         }
         summary.reason = SolveSummary::Reason::negative_curvature;
         summary.residual = now / size;
-        summary.warning =
-            "level '" + system.level() + "': the Neumann series for level '" + system.upper() +
-            "' met curvature < 0 and ends after " + std::to_string(j) + " of " + std::to_string(options_.iterations) +
-            " terms: the level is not at a minimum along that direction; train it longer (unroll, warmup_steps), add "
-            "weight decay to its loss, or use mlo::cg() with damping";
+        summary.warning = "level '" + system.level() + "': the Neumann series for level '" +
+                          system.upper() + "' met curvature < 0 and ends after " +
+                          std::to_string(j) + " of " + std::to_string(options_.iterations) +
+                          " terms: the level is not at a minimum along that direction; train it "
+                          "longer (unroll, warmup_steps), add "
+                          "weight decay to its loss, or use mlo::cg() with damping";
         break;
       }
       p = std::move(next);
@@ -87,22 +94,26 @@ class Neumann final : public Solver {
     return 0.0;
   }
 
-  // The largest by magnitude, from below, by power iterations. From the adjoint alone they would not see a direction that it has
-  // next to nothing of, and that the series brings up later.
-  static double largest_eigenvalue(const LinearSystem& system, const Tensors& a, int64_t iterations) {
+  // The largest by magnitude, from below, by power iterations. From the adjoint alone they would
+  // not see a direction that it has next to nothing of, and that the series brings up later.
+  static double largest_eigenvalue(const LinearSystem& system, const Tensors& a,
+                                   int64_t iterations) {
     auto generator = at::detail::createCPUGenerator(/*seed_val=*/1);
     Tensors v;
     for (const auto& tensor : a)
-      v.push_back(at::randn(tensor.sizes(), generator, at::TensorOptions(tensor.scalar_type())).to(tensor.device()));
+      v.push_back(at::randn(tensor.sizes(), generator, at::TensorOptions(tensor.scalar_type()))
+                      .to(tensor.device()));
     scale(v, 1.0 / norm(v));
-    add_scaled(v, a, (dot(v, a) < 0.0 ? -1.0 : 1.0) / norm(a));  // in one dimension the two would cancel
+    add_scaled(v, a,
+               (dot(v, a) < 0.0 ? -1.0 : 1.0) / norm(a));  // in one dimension the two would cancel
     scale(v, 1.0 / norm(v));
     double largest = 0.0;
     for (int64_t i = 0; i < iterations; ++i) {
       Tensors product = system.hessian(v);
       const double size = norm(product);
       if (!std::isfinite(size))
-        throw NonFiniteError("level '" + system.level() + "': a Hessian product in the power iteration is not finite");
+        throw NonFiniteError("level '" + system.level() +
+                             "': a Hessian product in the power iteration is not finite");
       if (size == 0.0) return 0.0;
       largest = std::copysign(size, dot(v, product));
       v = scaled(product, 1.0 / size);
@@ -116,13 +127,19 @@ class Neumann final : public Solver {
 }  // namespace
 
 void NeumannOptions::validate() const {
-  if (iterations < 0) throw ConfigError("NeumannOptions: iterations = " + std::to_string(iterations) + "; it must be >= 0");
+  if (iterations < 0)
+    throw ConfigError("NeumannOptions: iterations = " + std::to_string(iterations) +
+                      "; it must be >= 0");
   if (!(step >= 0.0) || !std::isfinite(step))
-    throw ConfigError("NeumannOptions: step = " + number(step) + "; it must be positive, or 0 to be estimated");
+    throw ConfigError("NeumannOptions: step = " + number(step) +
+                      "; it must be positive, or 0 to be estimated");
   if (power_iterations < 1)
-    throw ConfigError("NeumannOptions: power_iterations = " + std::to_string(power_iterations) + "; it must be >= 1");
+    throw ConfigError("NeumannOptions: power_iterations = " + std::to_string(power_iterations) +
+                      "; it must be >= 1");
 }
 
-std::unique_ptr<Solver> neumann_solver(NeumannOptions options) { return std::make_unique<Neumann>(options); }
+std::unique_ptr<Solver> neumann_solver(NeumannOptions options) {
+  return std::make_unique<Neumann>(options);
+}
 
 }  // namespace mlo

@@ -8,15 +8,19 @@
 
 namespace mlo {
 
-/// The products' estimated relative error into the summary, with a warning if it is large and nothing graver is to be said.
+/// The products' estimated relative error into the summary, with a warning if it is large and
+/// nothing graver is to be said.
 inline void note_error(SolveSummary& summary, double error, const std::string& level) {
   constexpr double kLarge = 0.1;
   summary.error = error;
   if (error <= kLarge || !summary.warning.empty()) return;
-  summary.warning = "level '" + level + "': the products of its finite differences are known to about " +
+  summary.warning = "level '" + level +
+                    "': the products of its finite differences are known to about " +
                     number(std::ceil(100.0 * error)) +
-                    " % only, because of rounding or of kinks within their radius; use an exact method for this level "
-                    "(mlo::one_step()), keep its parameters in float64, or give FiniteDifferenceOptions::constant";
+                    " % only, because of rounding or of kinks within their radius; use an exact "
+                    "method for this level "
+                    "(mlo::one_step()), keep its parameters in float64, or give "
+                    "FiniteDifferenceOptions::constant";
 }
 
 }  // namespace mlo

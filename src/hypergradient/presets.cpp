@@ -21,8 +21,9 @@ std::unique_ptr<Method> cg(ConjugateGradientOptions options, ExactOptions exact)
 std::unique_ptr<Method> sama(FiniteDifferenceOptions difference) { return darts(difference); }
 
 std::unique_ptr<Method> betty() {
-  return implicit(finite_difference_oracle({.constant = 0.01, .radius = FiniteDifferenceOptions::Radius::norm}),
-                  identity_solver({.scale = IdentityOptions::Scale::one}), EvaluationPoint::after_step);
+  return implicit(
+      finite_difference_oracle({.constant = 0.01, .radius = FiniteDifferenceOptions::Radius::norm}),
+      identity_solver({.scale = IdentityOptions::Scale::one}), EvaluationPoint::after_step);
 }
 
 }  // namespace mlo

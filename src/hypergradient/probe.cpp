@@ -3,10 +3,10 @@
 #include "mlo/hypergradient/probe.h"
 
 #include "level/evaluate.h"
-#include "level/second_order.h"
 #include "level/level.h"
-#include "tensors/mean.h"
+#include "level/second_order.h"
 #include "mlo/error.h"
+#include "tensors/mean.h"
 #include "text.h"
 
 #include <ATen/Parallel.h>
@@ -18,7 +18,8 @@
 namespace mlo {
 
 struct Probe::Body {
-  Body(Levels& all, Level& the_level, const StepRecord& the_record, EvaluationPoint point, bool second)
+  Body(Levels& all, Level& the_level, const StepRecord& the_record, EvaluationPoint point,
+       bool second)
       : levels(all),
         level(the_level),
         record(the_record),
@@ -27,11 +28,14 @@ struct Probe::Body {
         shifted(the_record.draws.size()) {
     if (before) refuse_lost();
     rewinds.reserve(level.value_reads.size() + 1);
-    rewinds.push_back(std::make_unique<Rewind>(level.parameters, before ? record.values[level.index] : level.values.freeze(),
-                                               level.scratch));
+    rewinds.push_back(std::make_unique<Rewind>(
+        level.parameters, before ? record.values[level.index] : level.values.freeze(),
+        level.scratch));
     for (const std::size_t j : level.value_reads) {
       const auto& frozen = record.values[j];
-      if (before && !frozen->live) rewinds.push_back(std::make_unique<Rewind>(levels[j].parameters, frozen, levels[j].scratch));
+      if (before && !frozen->live)
+        rewinds.push_back(
+            std::make_unique<Rewind>(levels[j].parameters, frozen, levels[j].scratch));
     }
     gradients.reserve(levels.size());
     for (const auto& other : levels.all) gradients.push_back(other->gradients_on);
@@ -51,14 +55,16 @@ struct Probe::Body {
         throw LossError(
             step() + ": the parameters of level '" + of.name +
             "' that this step read are gone: something has written "
-            "them outside that level's own steps and hooks (another level's hook, a data source, a callback). Write a "
+            "them outside that level's own steps and hooks (another level's hook, a data source, a "
+            "callback). Write a "
             "level's parameters in its own on_inner_loop_start, on_gradient or on_step");
     };
     check(level);
     for (const std::size_t j : level.value_reads) check(levels[j]);
   }
 
-  // Buffers, frozen parameters and modes matter only once the loss is evaluated; a kept graph needs none of them.
+  // Buffers, frozen parameters and modes matter only once the loss is evaluated; a kept graph needs
+  // none of them.
   void prepare_evaluation(std::size_t m) {
     if (!evaluating) {
       untrained = levels.untrained.snapshot();
@@ -69,38 +75,47 @@ struct Probe::Body {
     levels.untrained.set(record.draws[m].untrained);
   }
 
-  std::string step() const { return "level '" + level.name + "' at step " + std::to_string(record.step); }
+  std::string step() const {
+    return "level '" + level.name + "' at step " + std::to_string(record.step);
+  }
 
-  // How far an evaluation at the recorded values may be from the step's own, relative to the loss. Which kernel runs may depend on
-  // what requires a gradient (attention's does), so the last bits may differ; with other kernels, threads or devices sums come in
-  // another order.
+  // How far an evaluation at the recorded values may be from the step's own, relative to the loss.
+  // Which kernel runs may depend on what requires a gradient (attention's does), so the last bits
+  // may differ; with other kernels, threads or devices sums come in another order.
   double room(bool guarded, bool duals) const {
     const at::Tensor& some = level.parameters.front();
-    const bool same = some.is_cpu() && !duals && !level.analytic && guarded == record.guarded_attention &&
+    const bool same = some.is_cpu() && !duals && !level.analytic &&
+                      guarded == record.guarded_attention &&
                       record.threads == at::get_num_threads();
     if (level.options.precision == Precision::bfloat16 || some.element_size() < 4) return 3e-2;
     if (same) return some.scalar_type() == at::kDouble ? 1e-12 : 1e-5;
     return some.scalar_type() == at::kDouble ? 1e-8 : 1e-3;
   }
 
-  // A replay that gives another value replays another function, whose derivatives are not those of the step.
+  // A replay that gives another value replays another function, whose derivatives are not those of
+  // the step.
   void check_value(std::size_t m, double value, bool guarded = false, bool duals = false) {
     const double recorded = record.draws[m].loss;
     level.largest_loss = std::max(level.largest_loss, std::abs(recorded));
     if (std::abs(value - recorded) <= room(guarded, duals) * level.largest_loss) return;
     const bool several = record.draws.size() > 1;
-    throw LossError(
-        step() + (several ? ", micro-batch " + std::to_string(m) : "") + ": the loss was " + number(recorded) +
-        ", and evaluated again for the levels above it is " + number(value) +
-        ", so its derivatives would be those of another function. Something that it reads has changed in between: a "
-        "counter or cache kept between calls (keep none), a tensor that is neither a parameter nor a registered buffer of "
-        "a module in trains(…) or .uses(…) (register it), values written through data() or set_data (write them under a "
-        "NoGradGuard), another level's parameters that earlier batches did not use (name it in LevelOptions::reads), or random "
-        "numbers that are not from LibTorch's default generators");
+    throw LossError(step() + (several ? ", micro-batch " + std::to_string(m) : "") +
+                    ": the loss was " + number(recorded) +
+                    ", and evaluated again for the levels above it is " + number(value) +
+                    ", so its derivatives would be those of another function. Something that it "
+                    "reads has changed in between: a "
+                    "counter or cache kept between calls (keep none), a tensor that is neither a "
+                    "parameter nor a registered buffer of "
+                    "a module in trains(…) or .uses(…) (register it), values written through "
+                    "data() or set_data (write them under a "
+                    "NoGradGuard), another level's parameters that earlier batches did not use "
+                    "(name it in LevelOptions::reads), or random "
+                    "numbers that are not from LibTorch's default generators");
   }
 
-  // At θ ± εv the values are others; their mean is the step's but for ½ε²vᵀHv, of which the replays that were found right say how
-  // large it gets. A larger gap, or the first, is looked into by an evaluation where the step was; it is not counted.
+  // At θ ± εv the values are others; their mean is the step's but for ½ε²vᵀHv, of which the replays
+  // that were found right say how large it gets. A larger gap, or the first, is looked into by an
+  // evaluation where the step was; it is not counted.
   void check_shifted(std::size_t m, double value, const Tensors& wrt) {
     Shifted& other = shifted[m];
     const bool pair = other.epsilon == -epsilon && other.shift + 1 == shift;
@@ -126,7 +141,10 @@ struct Probe::Body {
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < along.size(); ++i) {
       const auto& parameter = level.parameters[i];
-      parameter.add_(along[i].scalar_type() == parameter.scalar_type() ? along[i] : along[i].to(parameter.scalar_type()), by);
+      parameter.add_(along[i].scalar_type() == parameter.scalar_type()
+                         ? along[i]
+                         : along[i].to(parameter.scalar_type()),
+                     by);
     }
   }
 
@@ -154,7 +172,8 @@ struct Probe::Body {
   Tensors direction;
 };
 
-Probe::Probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point, bool second_order)
+Probe::Probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point,
+             bool second_order)
     : body_(std::make_unique<Body>(levels, level, record, point, second_order)) {}
 Probe::~Probe() = default;
 
@@ -209,7 +228,8 @@ Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
   const at::AutoGradMode with_gradients(true);
   body.prepare_evaluation(micro_batch);
   const Evaluation evaluation = replay(body.level, body.draw(micro_batch));
-  if (body.before && body.epsilon == 0.0) body.check_value(micro_batch, value_of(evaluation.loss), guarded);
+  if (body.before && body.epsilon == 0.0)
+    body.check_value(micro_batch, value_of(evaluation.loss), guarded);
   if (!evaluation.loss.requires_grad()) return Tensors(body.level.parameters.size());
   return differentiate(body.level, evaluation.loss, body.level.parameters, /*create_graph=*/true);
 }
@@ -224,7 +244,8 @@ Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {
     body.prepare_evaluation(m);
     double value = 0.0;
     mean.add(product_by_duals(body.level, body.draw(m), v, wrt, &value));
-    if (body.before && body.epsilon == 0.0) body.check_value(m, value, /*guarded=*/true, /*duals=*/true);
+    if (body.before && body.epsilon == 0.0)
+      body.check_value(m, value, /*guarded=*/true, /*duals=*/true);
   }
   return mean.take();
 }
@@ -232,8 +253,9 @@ Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {
 Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
   Body& body = *body_;
   if (!body.level.analytic)
-    throw UnsupportedError("level '" + body.level.name +
-                           "': the analytic oracle needs a problem that derives from AnalyticDerivatives");
+    throw UnsupportedError(
+        "level '" + body.level.name +
+        "': the analytic oracle needs a problem that derives from AnalyticDerivatives");
   body.levels.set_gradients_for(body.level, wrt);
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {

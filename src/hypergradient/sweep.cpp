@@ -21,10 +21,14 @@ at::Tensor wide(const at::Tensor& tensor) { return widened({tensor}, {tensor}).f
 class Sweep::VisitedLevel final : public Visit {
  public:
   VisitedLevel(Levels& levels, std::size_t upper, const Stop& stop, std::vector<Tensors>& adjoints)
-      : levels_(levels), level_(levels[stop.level]), upper_(upper), stop_(stop), adjoints_(adjoints) {
+      : levels_(levels),
+        level_(levels[stop.level]),
+        upper_(upper),
+        stop_(stop),
+        adjoints_(adjoints) {
     const std::size_t wanted = level_.needs.trajectory ? level_.taken[upper_] : 1;
-    TORCH_INTERNAL_ASSERT(wanted >= 1 && wanted <= level_.records.size(), "level ", level_.name, ": ", wanted,
-                          " steps wanted, ", level_.records.size(), " recorded");
+    TORCH_INTERNAL_ASSERT(wanted >= 1 && wanted <= level_.records.size(), "level ", level_.name,
+                          ": ", wanted, " steps wanted, ", level_.records.size(), " recorded");
     first_ = level_.records.size() - wanted;
   }
 
@@ -37,7 +41,8 @@ class Sweep::VisitedLevel final : public Visit {
 
   void subtract(const Tensors& products) override {
     if (products.size() != stop_.places.size())
-      throw Error("Visit::subtract at level '" + level_.name + "': " + std::to_string(products.size()) + " products for " +
+      throw Error("Visit::subtract at level '" + level_.name +
+                  "': " + std::to_string(products.size()) + " products for " +
                   std::to_string(stop_.places.size()) + " targets; give one each, in their order");
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < products.size(); ++i) {
@@ -48,8 +53,9 @@ class Sweep::VisitedLevel final : public Visit {
         continue;
       }
       // Out of place: what autograd returned may share memory with other gradients.
-      adjoint = at::sub(adjoint, products[i].scalar_type() == adjoint.scalar_type() ? products[i]
-                                                                                   : products[i].to(adjoint.scalar_type()));
+      adjoint = at::sub(adjoint, products[i].scalar_type() == adjoint.scalar_type()
+                                     ? products[i]
+                                     : products[i].to(adjoint.scalar_type()));
     }
   }
 
@@ -67,7 +73,10 @@ class Sweep::VisitedLevel final : public Visit {
 };
 
 Sweep::Sweep(Levels& levels, const Graph& graph, std::size_t upper)
-    : levels_(levels), upper_(upper), order_(graph.responding(upper)), wrt_(levels[upper].parameters) {
+    : levels_(levels),
+      upper_(upper),
+      order_(graph.responding(upper)),
+      wrt_(levels[upper].parameters) {
   for (const std::size_t k : order_) {
     if (contains(graph.nodes[upper].reads, k)) {
       direct_.push_back(k);
@@ -85,13 +94,15 @@ Sweep::Sweep(Levels& levels, const Graph& graph, std::size_t upper)
   }
 }
 
-std::unique_ptr<Probe> Sweep::probe(Levels& levels, Level& level, const StepRecord& record, EvaluationPoint point,
-                                    bool second_order) {
+std::unique_ptr<Probe> Sweep::probe(Levels& levels, Level& level, const StepRecord& record,
+                                    EvaluationPoint point, bool second_order) {
   return std::unique_ptr<Probe>(new Probe(levels, level, record, point, second_order));
 }
 
 const Tensors& Sweep::targets(std::size_t k) const {
-  return std::find_if(stops_.begin(), stops_.end(), [k](const Stop& stop) { return stop.level == k; })->targets;
+  return std::find_if(stops_.begin(), stops_.end(),
+                      [k](const Stop& stop) { return stop.level == k; })
+      ->targets;
 }
 
 Tensors Sweep::total_derivative(const Tensors& gradient) {
@@ -102,7 +113,8 @@ Tensors Sweep::total_derivative(const Tensors& gradient) {
     part += static_cast<std::ptrdiff_t>(levels_[level].parameters.size());
     return Tensors(begin, part);
   };
-  // Of the upper level what nobody uses stays undefined: optimizers skip it, where zeros would still be decayed.
+  // Of the upper level what nobody uses stays undefined: optimizers skip it, where zeros would
+  // still be decayed.
   adjoints[upper_] = take(upper_);
   for (auto& adjoint : adjoints[upper_])
     if (adjoint.defined()) adjoint = wide(adjoint);
@@ -114,8 +126,9 @@ Tensors Sweep::total_derivative(const Tensors& gradient) {
     Level& level = levels_[stop.level];
     VisitedLevel visit(levels_, upper_, stop, adjoints);
     ++level.counters.visits;
-    naming<Error>([&] { return where(level) + ": the method '" + level.options.best_response->name() + "'"; },
-                  [&] { level.options.best_response->visit(visit); });
+    naming<Error>(
+        [&] { return where(level) + ": the method '" + level.options.best_response->name() + "'"; },
+        [&] { level.options.best_response->visit(visit); });
     adjoints[stop.level].clear();
   }
   return std::move(adjoints[upper_]);

@@ -1,7 +1,7 @@
 #include "io/descriptor.h"
-#include "mlo/io/file_sink.h"
 #include "mlo/error.h"
 #include "mlo/io/checkpoint.h"
+#include "mlo/io/file_sink.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -17,18 +17,24 @@ namespace {
 class AtomicFile final : public FileSink {
  public:
   explicit AtomicFile(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
-    if (std::error_code unknown; !path_.has_filename() || std::filesystem::is_directory(path_, unknown))
-      throw CheckpointError("cannot write '" + path_.string() + "': it is a folder; give the name of a file in it");
+    if (std::error_code unknown;
+        !path_.has_filename() || std::filesystem::is_directory(path_, unknown))
+      throw CheckpointError("cannot write '" + path_.string() +
+                            "': it is a folder; give the name of a file in it");
     // The rename would put a file in the place of a device such as /dev/full, for everybody.
     if (std::error_code unknown; std::filesystem::is_other(path_, unknown))
-      throw CheckpointError("cannot write '" + path_.string() +
-                            "': it is a device, pipe or socket, which a save would replace; give the name of a file");
+      throw CheckpointError(
+          "cannot write '" + path_.string() +
+          "': it is a device, pipe or socket, which a save would replace; give the name of a file");
     temporary_ += ".tmp";
-    // One fixed name, so that what a killed run leaves behind is taken over by the next save. The lock keeps two savers
-    // apart; whoever gets it must still look whether the file has been renamed or removed meanwhile.
+    // One fixed name, so that what a killed run leaves behind is taken over by the next save. The
+    // lock keeps two savers apart; whoever gets it must still look whether the file has been
+    // renamed or removed meanwhile.
     do {
-      file_ = Descriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
-      if (!file_.is_open()) fail("cannot create the file", "check that the folder exists and may be written");
+      file_ =
+          Descriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
+      if (!file_.is_open())
+        fail("cannot create the file", "check that the folder exists and may be written");
       if (::flock(file_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         fail("somebody else is saving to it", "give each run a file of its own");
     } while (!is_in_place());
@@ -55,13 +61,17 @@ class AtomicFile final : public FileSink {
     if (::fsync(file_.get()) != 0)
       fail("cannot bring the bytes to the disk", "make room on the disk or save elsewhere");
     if (::rename(temporary_.c_str(), path_.c_str()) != 0)
-      fail("cannot rename it to '" + path_.filename().string() + "'", "check that this file may be replaced");
+      fail("cannot rename it to '" + path_.filename().string() + "'",
+           "check that this file may be replaced");
     committed_ = true;
     const auto parent = path_.parent_path();
-    const Descriptor folder(::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    // Without this a power failure could bring the old file back. Some file systems cannot sync folders and say EINVAL.
+    const Descriptor folder(
+        ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    // Without this a power failure could bring the old file back. Some file systems cannot sync
+    // folders and say EINVAL.
     if (!folder.is_open() || (::fsync(folder.get()) != 0 && errno != EINVAL))
-      throw CheckpointError("'" + path_.string() + "' is written, but its folder cannot be synchronized: " +
+      throw CheckpointError("'" + path_.string() +
+                            "' is written, but its folder cannot be synchronized: " +
                             std::generic_category().message(errno) + "; check the disk");
   }
 
@@ -74,8 +84,9 @@ class AtomicFile final : public FileSink {
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
-    throw CheckpointError("'" + temporary_.string() + "': " + what + ": " + std::generic_category().message(errno) +
-                          "; what '" + path_.filename().string() + "' held before is untouched; " + cure);
+    throw CheckpointError("'" + temporary_.string() + "': " + what + ": " +
+                          std::generic_category().message(errno) + "; what '" +
+                          path_.filename().string() + "' held before is untouched; " + cure);
   }
 
   std::filesystem::path path_;
@@ -86,6 +97,8 @@ class AtomicFile final : public FileSink {
 
 }  // namespace
 
-std::unique_ptr<FileSink> atomic_file(const std::filesystem::path& path) { return std::make_unique<AtomicFile>(path); }
+std::unique_ptr<FileSink> atomic_file(const std::filesystem::path& path) {
+  return std::make_unique<AtomicFile>(path);
+}
 
 }  // namespace mlo

@@ -1,5 +1,5 @@
-#include "mlo/io/file_sink.h"
 #include "mlo/io/checkpoint.h"
+#include "mlo/io/file_sink.h"
 
 #include "io/json.h"
 #include "io/regular_file.h"
@@ -16,14 +16,16 @@
 #include <charconv>
 #include <cstring>
 
-// The file: header | manifest | bytes of the first tensor | bytes of the second | …, without gaps. The manifest is a
-// JSON array with an object for each value, in the order of keys; an object of a tensor holds the CRC-32 of its bytes.
+// The file: header | manifest | bytes of the first tensor | bytes of the second | …, without gaps.
+// The manifest is a JSON array with an object for each value, in the order of keys; an object of a
+// tensor holds the CRC-32 of its bytes.
 namespace mlo {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::array<char, 8> kMagic = {'m', 'l', 'o', '\r', '\n', '\x1a', '\n', '\0'};  // a text-mode copy damages it
+constexpr std::array<char, 8> kMagic = {'m',  'l',    'o',  '\r',
+                                        '\n', '\x1a', '\n', '\0'};  // a text-mode copy damages it
 constexpr uint32_t kVersion = 1;
 
 /// Keeps its layout in every version, so that an old reader can say that a file is new.
@@ -36,7 +38,8 @@ struct Header {
   uint64_t header_crc = 0;  // of the bytes before
 };
 static_assert(sizeof(Header) == 40 && std::has_unique_object_representations_v<Header>);
-static_assert(std::endian::native == std::endian::little, "swap the bytes of headers and tensors on this machine");
+static_assert(std::endian::native == std::endian::little,
+              "swap the bytes of headers and tensors on this machine");
 
 uint32_t crc32_of(const void* bytes, std::size_t count) {
   return static_cast<uint32_t>(::crc32_z(0, static_cast<const Bytef*>(bytes), count));
@@ -66,19 +69,24 @@ std::string text_from_json(const std::string& text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto lead = static_cast<unsigned char>(text[i]);
     // The parser has checked that this is UTF-8: a lead byte is followed by what it announces.
-    bytes += lead < 0x80 ? text[i] : static_cast<char>((lead << 6) | (static_cast<unsigned char>(text[++i]) & 0x3F));
+    bytes += lead < 0x80
+                 ? text[i]
+                 : static_cast<char>((lead << 6) | (static_cast<unsigned char>(text[++i]) & 0x3F));
   }
   return bytes;
 }
 
-/// The tensor whose bytes are stored: dense, contiguous, on the CPU. The tensor itself where it is that already.
+/// The tensor whose bytes are stored: dense, contiguous, on the CPU. The tensor itself where it is
+/// that already.
 at::Tensor stored(const std::string& key, const at::Tensor& tensor) {
   try {
-    TORCH_CHECK(tensor.layout() == c10::kStrided && !tensor.is_quantized(), "it is sparse or quantized");
+    TORCH_CHECK(tensor.layout() == c10::kStrided && !tensor.is_quantized(),
+                "it is sparse or quantized");
     return tensor.detach().to(c10::kCPU).resolve_conj().resolve_neg().contiguous();
   } catch (const c10::Error& error) {
-    throw CheckpointError("tensor '" + key + "' of the state cannot be saved: " + error.what_without_backtrace() +
-                          "; only dense tensors that hold memory can: put another form of it into the state");
+    throw CheckpointError(
+        "tensor '" + key + "' of the state cannot be saved: " + error.what_without_backtrace() +
+        "; only dense tensors that hold memory can: put another form of it into the state");
   }
 }
 
@@ -95,7 +103,9 @@ c10::ScalarType type_of_name(const std::string& name) {
 class Reader {
  public:
   explicit Reader(const std::filesystem::path& path)
-      : path_(path), file_(path, [this](const std::string& what, const std::string& cure) { fail(what, cure); }) {}
+      : path_(path), file_(path, [this](const std::string& what, const std::string& cure) {
+          fail(what, cure);
+        }) {}
 
   State read() {
     const Header header = read_header();
@@ -112,7 +122,8 @@ class Reader {
     } catch (const Json::exception& error) {
       fail_damaged(std::string("its manifest is not one of this library: ") + error.what());
     }
-    if (file_.left() != 0) fail_damaged("its manifest leaves out " + std::to_string(file_.left()) + " bytes of it");
+    if (file_.left() != 0)
+      fail_damaged("its manifest leaves out " + std::to_string(file_.left()) + " bytes of it");
     return state;
   }
 
@@ -122,19 +133,21 @@ class Reader {
     Header header;
     const auto present = std::min<std::size_t>(sizeof(header), size);
     file_.read(&header, present);
-    if (size == 0 || std::memcmp(header.magic.data(), kMagic.data(), std::min(present, kMagic.size())) != 0)
+    if (size == 0 ||
+        std::memcmp(header.magic.data(), kMagic.data(), std::min(present, kMagic.size())) != 0)
       fail(size == 0 ? "is empty, not a checkpoint"
                      : "is not a checkpoint: it does not begin with this library's magic bytes",
            "give a file that a run has saved");
     if (present < sizeof(header)) fail_cut(size, "at least " + std::to_string(sizeof(header)));
     check_crc("its header", crc32_of(&header, offsetof(Header, header_crc)), header.header_crc);
     if (header.version != kVersion)
-      fail("is of format version " + std::to_string(header.version) + ", this library reads version " +
-               std::to_string(kVersion),
+      fail("is of format version " + std::to_string(header.version) +
+               ", this library reads version " + std::to_string(kVersion),
            "read it with the version of mlo that saved it, or a later one");
-    if (header.manifest_size > file_.left() || header.tensors_size != file_.left() - header.manifest_size)
-      fail_cut(size, std::to_string(sizeof(header)) + " + " + std::to_string(header.manifest_size) + " + " +
-                         std::to_string(header.tensors_size));
+    if (header.manifest_size > file_.left() ||
+        header.tensors_size != file_.left() - header.manifest_size)
+      fail_cut(size, std::to_string(sizeof(header)) + " + " + std::to_string(header.manifest_size) +
+                         " + " + std::to_string(header.tensors_size));
     return header;
   }
 
@@ -165,17 +178,21 @@ class Reader {
     if (name == kUndefined) return {};
     const auto type = type_of_name(name);
     if (type == c10::ScalarType::Undefined)
-      fail_damaged("tensor '" + key + "' has the element type '" + name + "', which this LibTorch does not know");
+      fail_damaged("tensor '" + key + "' has the element type '" + name +
+                   "', which this LibTorch does not know");
     const auto shape = entry.at("shape").get<std::vector<int64_t>>();
     const auto size = bytes_of(shape, type);
     if (!size || *size > file_.left())
-      fail_damaged("tensor '" + key + "' has a shape " + excerpt(entry.at("shape").dump()) + " that is not in the file");
+      fail_damaged("tensor '" + key + "' has a shape " + excerpt(entry.at("shape").dump()) +
+                   " that is not in the file");
     at::Tensor tensor = allocated(shape, type);
     if (!tensor.defined())
-      fail("cannot be read: there is no memory for the " + std::to_string(*size) + " bytes of tensor '" + key + "'",
+      fail("cannot be read: there is no memory for the " + std::to_string(*size) +
+               " bytes of tensor '" + key + "'",
            "free memory or read it on a larger machine");
     file_.read(tensor.data_ptr(), *size);
-    check_crc("tensor '" + key + "'", crc32_of(tensor.data_ptr(), *size), entry.at("crc32").get<uint64_t>());
+    check_crc("tensor '" + key + "'", crc32_of(tensor.data_ptr(), *size),
+              entry.at("crc32").get<uint64_t>());
     return tensor;
   }
 
@@ -183,13 +200,15 @@ class Reader {
 #ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
     return;  // or a fuzzer never gets past the first
 #endif
-    if (found != expected) fail_damaged(part + " has the CRC-32 " + hex(found) + ", expected " + hex(expected));
+    if (found != expected)
+      fail_damaged(part + " has the CRC-32 " + hex(found) + ", expected " + hex(expected));
   }
   [[noreturn]] void fail_cut(uint64_t size, const std::string& expected) const {
     fail_damaged("it has " + std::to_string(size) + " bytes, expected " + expected);
   }
   [[noreturn]] void fail_damaged(const std::string& what) const {
-    fail("is damaged: " + what, "copy it again from where it was saved, or resume from an older one");
+    fail("is damaged: " + what,
+         "copy it again from where it was saved, or resume from an older one");
   }
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
     throw CheckpointError("checkpoint '" + path_.string() + "' " + what + "; " + cure);
@@ -201,7 +220,8 @@ class Reader {
 
 }  // namespace
 
-void write_checkpoint(const std::filesystem::path& path, const State& state, const SinkFactory& sink) {
+void write_checkpoint(const std::filesystem::path& path, const State& state,
+                      const SinkFactory& sink) {
   Json entries = Json::array();
   std::vector<at::Tensor> tensors;
   Header header;

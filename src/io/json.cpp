@@ -32,7 +32,8 @@ int64_t depth_of(std::string_view text) {
   return deepest;
 }
 
-// Of equal keys the parser would keep one. Its own callback could see them, but takes quadratic time.
+// Of equal keys the parser would keep one. Its own callback could see them, but takes quadratic
+// time.
 class KeyCheck final : public nlohmann::json_sax<Json> {
  public:
   bool start_object(std::size_t /*elements*/) override { return seen_.emplace_back(), true; }
@@ -41,7 +42,8 @@ class KeyCheck final : public nlohmann::json_sax<Json> {
     if (!seen_.back().insert(name).second) throw Error("names '" + excerpt(name) + "' twice");
     return true;
   }
-  bool parse_error(std::size_t /*position*/, const std::string& /*token*/, const nlohmann::detail::exception& error) override {
+  bool parse_error(std::size_t /*position*/, const std::string& /*token*/,
+                   const nlohmann::detail::exception& error) override {
     throw Error("is no JSON (" + excerpt(error.what()) + ")");
   }
   bool null() override { return true; }
@@ -62,7 +64,8 @@ class KeyCheck final : public nlohmann::json_sax<Json> {
 
 Json parsed_json(const std::string& text) {
   if (const int64_t depth = depth_of(text); depth > kDeepest)
-    throw Error("nests arrays and objects " + std::to_string(depth) + " deep, expected at most " + std::to_string(kDeepest));
+    throw Error("nests arrays and objects " + std::to_string(depth) + " deep, expected at most " +
+                std::to_string(kDeepest));
   KeyCheck check;
   Json::sax_parse(text, &check);
   return Json::parse(text);
@@ -72,7 +75,8 @@ std::string excerpt(const std::string& text) {
   constexpr std::size_t kLongest = 200;
   if (text.size() <= kLongest) return text;
   std::size_t end = kLongest;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;  // not within a character of UTF-8
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
+    --end;  // not within a character of UTF-8
   return text.substr(0, end) + "…";
 }
 

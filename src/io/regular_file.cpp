@@ -29,11 +29,14 @@ std::string kind(mode_t mode) {
 
 }  // namespace
 
-RegularFile::RegularFile(const std::filesystem::path& path, Fail fail) : fail_(std::move(fail)), file_(opened(path)) {
+RegularFile::RegularFile(const std::filesystem::path& path, Fail fail)
+    : fail_(std::move(fail)), file_(opened(path)) {
   struct stat status = {};
   if (!file_.is_open() || ::fstat(file_.get(), &status) != 0)
-    fail_("cannot be opened: " + std::generic_category().message(errno), "check that it is there and may be read");
-  if (!S_ISREG(status.st_mode)) fail_("is not a file but " + kind(status.st_mode), "give a regular file");
+    fail_("cannot be opened: " + std::generic_category().message(errno),
+          "check that it is there and may be read");
+  if (!S_ISREG(status.st_mode))
+    fail_("is not a file but " + kind(status.st_mode), "give a regular file");
   size_ = left_ = static_cast<uint64_t>(status.st_size);
 }
 
@@ -43,7 +46,8 @@ void RegularFile::read(void* bytes, uint64_t count) {
   while (count > 0) {
     const ssize_t got = ::read(file_.get(), next, std::min(count, uint64_t{1} << 30));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail_("cannot be read: " + std::generic_category().message(errno), "check the disk");
+    if (got < 0)
+      fail_("cannot be read: " + std::generic_category().message(errno), "check the disk");
     if (got == 0) fail_("became shorter while it was read", "read it when nobody writes to it");
     next += got;
     count -= static_cast<uint64_t>(got);
@@ -57,7 +61,8 @@ std::string read_file(const std::filesystem::path& path, uint64_t most) {
   };
   RegularFile file(path, fail);
   if (file.size() > most)
-    fail("has " + std::to_string(file.size()) + " bytes, expected at most " + std::to_string(most), "give another file");
+    fail("has " + std::to_string(file.size()) + " bytes, expected at most " + std::to_string(most),
+         "give another file");
   std::string bytes(file.size(), '\0');
   file.read(bytes.data(), bytes.size());
   return bytes;

@@ -9,8 +9,8 @@
 
 namespace mlo {
 
-/// The one way in which this library opens what it reads: regular files only, because a pipe may block for ever and a device never
-/// end. No more is read than the file held when it was opened.
+/// The one way in which this library opens what it reads: regular files only, because a pipe may
+/// block for ever and a device never end. No more is read than the file held when it was opened.
 class RegularFile {
  public:
   /// Throws. `what` completes a sentence that begins with the file's name; `cure` is the advice.
@@ -28,7 +28,8 @@ class RegularFile {
   uint64_t size_ = 0, left_ = 0;
 };
 
-/// The bytes of a regular file. Throws mlo::Error naming the file for another, one of more than `most` bytes, or that cannot be read.
+/// The bytes of a regular file. Throws mlo::Error naming the file for another, one of more than
+/// `most` bytes, or that cannot be read.
 std::string read_file(const std::filesystem::path& file, uint64_t most);
 
 }  // namespace mlo

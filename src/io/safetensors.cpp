@@ -1,5 +1,5 @@
-#include "mlo/io/file_sink.h"
 #include "mlo/io/safetensors.h"
+#include "mlo/io/file_sink.h"
 
 #include "io/json.h"
 #include "io/regular_file.h"
@@ -40,17 +40,22 @@ class Reader {
 
  public:
   explicit Reader(const std::filesystem::path& file)
-      : path_(file), file_(file, [this](const std::string& what, const std::string& cure) { fail(what, cure); }) {}
+      : path_(file), file_(file, [this](const std::string& what, const std::string& cure) {
+          fail(what, cure);
+        }) {}
 
   Safetensors read() {
     std::array<uint8_t, 8> length = {};
     if (file_.size() < 8)
-      fail("has " + std::to_string(file_.size()) + " bytes, less than a header's length", "it is truncated or of another format");
+      fail("has " + std::to_string(file_.size()) + " bytes, less than a header's length",
+           "it is truncated or of another format");
     file_.read(length.data(), 8);
     uint64_t header_size = 0;
-    for (int i = 7; i >= 0; --i) header_size = header_size << 8 | length[static_cast<std::size_t>(i)];
+    for (int i = 7; i >= 0; --i)
+      header_size = header_size << 8 | length[static_cast<std::size_t>(i)];
     if (header_size > kLongestHeader || header_size > file_.left())
-      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " + std::to_string(file_.size()),
+      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " +
+               std::to_string(file_.size()),
            "it is truncated or of another format");
     std::string text(header_size, '\0');
     file_.read(text.data(), header_size);
@@ -63,7 +68,8 @@ class Reader {
       if (name == "__metadata__") {
         if (!entry.is_object()) fail("has metadata that is no object", "it is damaged");
         for (const auto& [key, value] : entry.items()) {
-          if (!value.is_string()) fail("has metadata '" + key + "' that is no text", "it is damaged");
+          if (!value.is_string())
+            fail("has metadata '" + key + "' that is no text", "it is damaged");
           content.metadata[key] = value.get<std::string>();
         }
         continue;
@@ -76,18 +82,22 @@ class Reader {
     uint64_t position = 0;
     for (Part& part : parts) {
       if (part.begin != position)
-        fail("has tensor '" + part.name + "' at byte " + std::to_string(part.begin) + " of its data, expected " +
-                 std::to_string(position) + " (tensors must follow each other)",
+        fail("has tensor '" + part.name + "' at byte " + std::to_string(part.begin) +
+                 " of its data, expected " + std::to_string(position) +
+                 " (tensors must follow each other)",
              "it is damaged");
       at::Tensor tensor = allocated(part.shape, part.type);
       if (!tensor.defined())
-        fail("needs " + std::to_string(part.end - part.begin) + " bytes of memory for '" + part.name + "'", "free some");
+        fail("needs " + std::to_string(part.end - part.begin) + " bytes of memory for '" +
+                 part.name + "'",
+             "free some");
       if (part.end > part.begin) file_.read(tensor.mutable_data_ptr(), part.end - part.begin);
       position = part.end;
       content.tensors.emplace_back(std::move(part.name), std::move(tensor));
     }
     if (position != data_size_)
-      fail("has " + std::to_string(data_size_) + " bytes of data, of which its tensors fill " + std::to_string(position),
+      fail("has " + std::to_string(data_size_) + " bytes of data, of which its tensors fill " +
+               std::to_string(position),
            "it is damaged");
     return content;
   }
@@ -108,7 +118,9 @@ class Reader {
     const auto bad = [&] { fail("has no valid data_offsets for '" + name + "'", "it is damaged"); };
     if (!entry.is_object() || !entry.contains("data_offsets")) bad();
     const Json& range = entry["data_offsets"];
-    if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() || !range[1].is_number_unsigned()) bad();
+    if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() ||
+        !range[1].is_number_unsigned())
+      bad();
     const auto begin = range[0].get<uint64_t>(), end = range[1].get<uint64_t>();
     if (begin > end || end > data_size_) bad();
     return {begin, end};
@@ -116,19 +128,27 @@ class Reader {
 
   Part part(const std::string& name, const Json& entry) const {
     const auto [begin, end] = offsets(name, entry);
-    const std::string type = entry.contains("dtype") && entry["dtype"].is_string() ? entry["dtype"].get<std::string>() : "";
-    const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return type == t.second; });
-    if (known == std::end(kTypes)) fail("has tensor '" + name + "' of the unknown type '" + excerpt(type) + "'", "convert it to float32");
-    if (!entry.contains("shape") || !entry["shape"].is_array()) fail("has no shape for '" + name + "'", "it is damaged");
+    const std::string type = entry.contains("dtype") && entry["dtype"].is_string()
+                                 ? entry["dtype"].get<std::string>()
+                                 : "";
+    const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes),
+                                     [&](const auto& t) { return type == t.second; });
+    if (known == std::end(kTypes))
+      fail("has tensor '" + name + "' of the unknown type '" + excerpt(type) + "'",
+           "convert it to float32");
+    if (!entry.contains("shape") || !entry["shape"].is_array())
+      fail("has no shape for '" + name + "'", "it is damaged");
     std::vector<int64_t> sizes;
     for (const Json& n : entry["shape"]) {
-      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX) fail("has no valid shape for '" + name + "'", "it is damaged");
+      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX)
+        fail("has no valid shape for '" + name + "'", "it is damaged");
       sizes.push_back(n.get<int64_t>());
     }
     const auto count = bytes_of(sizes, known->first);
     if (!count) fail("has no valid shape for '" + name + "'", "it is damaged");
     if (*count != end - begin)
-      fail("has " + std::to_string(end - begin) + " bytes for '" + name + "', whose type and shape need " + std::to_string(*count),
+      fail("has " + std::to_string(end - begin) + " bytes for '" + name +
+               "', whose type and shape need " + std::to_string(*count),
            "it is damaged");
     return {begin, end, name, known->first, std::move(sizes)};
   }
@@ -150,12 +170,14 @@ const at::Tensor& Safetensors::at(const std::string& name) const {
     if (key == name) return tensor;
     if (names.size() < 1000) names += (names.empty() ? "" : ", ") + excerpt(key);
   }
-  throw Error("there is no tensor '" + name + "'; there are " + std::to_string(tensors.size()) + (names.empty() ? "" : ": ") + names);
+  throw Error("there is no tensor '" + name + "'; there are " + std::to_string(tensors.size()) +
+              (names.empty() ? "" : ": ") + names);
 }
 
 Safetensors read_safetensors(const std::filesystem::path& file) { return Reader(file).read(); }
 
-void write_safetensors(const std::filesystem::path& file, const Safetensors& content, const SinkFactory& sink) {
+void write_safetensors(const std::filesystem::path& file, const Safetensors& content,
+                       const SinkFactory& sink) {
   struct Part {
     std::string name;
     at::Tensor tensor;
@@ -164,25 +186,30 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
   std::set<std::string> seen;
   for (const auto& [name, tensor] : content.tensors) {
     if (name == "__metadata__" || !seen.insert(name).second)
-      throw Error("write_safetensors: the name '" + name + "' is given twice or reserved; rename it");
+      throw Error("write_safetensors: the name '" + name +
+                  "' is given twice or reserved; rename it");
     if (!tensor.defined() || tensor.layout() != at::kStrided)
       throw Error("write_safetensors: '" + name + "' is no dense tensor; convert it");
     const auto* known =
-        std::find_if(std::begin(kTypes), std::end(kTypes), [type = tensor.scalar_type()](const auto& t) { return type == t.first; });
+        std::find_if(std::begin(kTypes), std::end(kTypes),
+                     [type = tensor.scalar_type()](const auto& t) { return type == t.first; });
     if (known == std::end(kTypes))
-      throw Error("write_safetensors: '" + name + "' is of type " + c10::toString(tensor.scalar_type()) +
+      throw Error("write_safetensors: '" + name + "' is of type " +
+                  c10::toString(tensor.scalar_type()) +
                   ", which the format does not have; convert it");
     parts.push_back({name, tensor.detach().cpu().contiguous()});
   }
   // Wide elements first: all stay aligned.
-  std::stable_sort(parts.begin(), parts.end(),
-                   [](const Part& a, const Part& b) { return a.tensor.element_size() > b.tensor.element_size(); });
+  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
+    return a.tensor.element_size() > b.tensor.element_size();
+  });
 
   const auto as_json = [](const auto& value) {
     try {
       return nlohmann::ordered_json(value).dump();
     } catch (const nlohmann::json::exception& error) {
-      throw Error(std::string("write_safetensors: a name or a text of the metadata is not UTF-8, which the format needs (") +
+      throw Error(std::string("write_safetensors: a name or a text of the metadata is not UTF-8, "
+                              "which the format needs (") +
                   error.what() + "); give others");
     }
   };
@@ -190,11 +217,13 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
   if (!content.metadata.empty()) text += "\"__metadata__\":" + as_json(content.metadata);
   uint64_t position = 0;
   for (const Part& part : parts) {
-    const auto* type =
-        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return part.tensor.scalar_type() == t.first; });
+    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) {
+      return part.tensor.scalar_type() == t.first;
+    });
     const uint64_t end = position + part.tensor.nbytes();
-    const nlohmann::ordered_json entry = {
-        {"dtype", type->second}, {"shape", part.tensor.sizes().vec()}, {"data_offsets", {position, end}}};
+    const nlohmann::ordered_json entry = {{"dtype", type->second},
+                                          {"shape", part.tensor.sizes().vec()},
+                                          {"data_offsets", {position, end}}};
     text += (text.size() > 1 ? "," : "") + as_json(part.name) + ":" + entry.dump();
     position = end;
   }

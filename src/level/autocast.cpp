@@ -7,7 +7,8 @@
 namespace mlo {
 
 AutocastGuard::AutocastGuard(const Level& level)
-    : on_(level.options.precision == Precision::bfloat16), device_(level.parameters.front().device().type()) {
+    : on_(level.options.precision == Precision::bfloat16),
+      device_(level.parameters.front().device().type()) {
   if (!on_) return;
   was_on_ = at::autocast::is_autocast_enabled(device_);
   was_ = at::autocast::get_autocast_dtype(device_);

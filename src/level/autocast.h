@@ -4,7 +4,8 @@
 
 namespace mlo {
 
-/// For its lifetime LibTorch's autocast is on for the level's device, if its precision asks for it; off and forgotten afterwards.
+/// For its lifetime LibTorch's autocast is on for the level's device, if its precision asks for it;
+/// off and forgotten afterwards.
 class AutocastGuard {
  public:
   explicit AutocastGuard(const Level& level);

@@ -12,8 +12,9 @@
 namespace mlo {
 namespace {
 
-// Operations whose forward derivative is made of operations that autograd differentiates right, as the test of this table proves
-// for each (tests/proof/reverse_over_forward_test.cpp). Without the version number that LibTorch puts behind the name.
+// Operations whose forward derivative is made of operations that autograd differentiates right, as
+// the test of this table proves for each (tests/proof/reverse_over_forward_test.cpp). Without the
+// version number that LibTorch puts behind the name.
 constexpr std::string_view kKnown[] = {"AbsBackward",
                                        "AddBackward",
                                        "AddmmBackward",
@@ -85,10 +86,13 @@ DualNumbers::DualNumbers(const Tensors& parameters, const Tensors& v) {
   try {
     if (level_ != 0)
       throw UnsupportedError(
-          "forward mode is in use already, and LibTorch has one level of it: leave the dual numbers of your own before the "
+          "forward mode is in use already, and LibTorch has one level of it: leave the dual "
+          "numbers of your own before the "
           "engine steps");
     for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const at::Tensor tangent = v[i].scalar_type() == parameters[i].scalar_type() ? v[i] : v[i].to(parameters[i].scalar_type());
+      const at::Tensor tangent = v[i].scalar_type() == parameters[i].scalar_type()
+                                     ? v[i]
+                                     : v[i].to(parameters[i].scalar_type());
       parameters[i]._set_fw_grad(tangent.detach(), level_, /*is_inplace_op=*/false);
     }
   } catch (...) {

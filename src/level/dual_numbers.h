@@ -7,9 +7,10 @@
 
 namespace mlo {
 
-/// For its lifetime the parameters are dual numbers θ + εv: what is computed from them has a tangent, its derivative along v. One
-/// at a time in a process (LibTorch has one forward level); a second throws UnsupportedError. Whatever was dual is plain again
-/// afterwards, also while an exception passes.
+/// For its lifetime the parameters are dual numbers θ + εv: what is computed from them has a
+/// tangent, its derivative along v. One at a time in a process (LibTorch has one forward level); a
+/// second throws UnsupportedError. Whatever was dual is plain again afterwards, also while an
+/// exception passes.
 class DualNumbers {
  public:
   DualNumbers(const Tensors& parameters, const Tensors& v);
@@ -24,8 +25,9 @@ class DualNumbers {
   uint64_t level_;
 };
 
-/// The first operation in the graphs of a loss or of its tangent whose forward derivative LibTorch does not differentiate right
-/// (for layer norm, softmax and the like the statistics count as constants), by its node's name; empty if there is none.
+/// The first operation in the graphs of a loss or of its tangent whose forward derivative LibTorch
+/// does not differentiate right (for layer norm, softmax and the like the statistics count as
+/// constants), by its node's name; empty if there is none.
 std::string not_differentiable_after_forward(const at::Tensor& loss, const at::Tensor& tangent);
 
 }  // namespace mlo

@@ -2,8 +2,8 @@
 
 #include "level/evaluate.h"
 
-#include "level/dual_numbers.h"
 #include "level/autocast.h"
+#include "level/dual_numbers.h"
 #include "libtorch_error.h"
 #include "mlo/error.h"
 #include "replay/choices.h"
@@ -20,18 +20,24 @@ namespace {
 
 // Returns its value.
 double check_loss(const Level& level, const at::Tensor& loss) {
-  if (!loss.defined()) throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
+  if (!loss.defined())
+    throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
   if (loss.is_meta())
-    throw LossError(where(level) + ": the loss lies on the meta device and has no value; put modules and batches on a real one");
+    throw LossError(where(level) +
+                    ": the loss lies on the meta device and has no value; put modules and batches "
+                    "on a real one");
   if (loss.numel() != 1)
     throw LossError(where(level) + ": the loss has shape " + c10::str(loss.sizes()) +
                     "; return a scalar, for example loss.mean()");
   if (!at::isFloatingType(loss.scalar_type()))
-    throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
+    throw LossError(where(level) + ": the loss is of type " +
+                    std::string(c10::toString(loss.scalar_type())) +
                     "; return a floating point scalar");
   if (level.options.precision == Precision::bfloat16 && loss.scalar_type() != at::kFloat)
-    throw LossError(where(level) + ": the loss is of type " + std::string(c10::toString(loss.scalar_type())) +
-                    " at precision bfloat16; convert what the network returns to float32 before it is summed up, as in "
+    throw LossError(where(level) + ": the loss is of type " +
+                    std::string(c10::toString(loss.scalar_type())) +
+                    " at precision bfloat16; convert what the network returns to float32 before it "
+                    "is summed up, as in "
                     "network(x).to(torch::kFloat)");
   const double value = value_of(loss);
   if (!std::isfinite(value))
@@ -44,7 +50,8 @@ void check_metrics(const Level& level, const Evaluation& evaluation) {
   for (const auto& [name, metric] : evaluation.metrics)
     if (!metric.defined() || metric.numel() != 1)
       throw LossError(where(level) + ": the metric '" + name + "' " +
-                      (metric.defined() ? "has shape " + c10::str(metric.sizes()) : std::string("is an undefined tensor")) +
+                      (metric.defined() ? "has shape " + c10::str(metric.sizes())
+                                        : std::string("is an undefined tensor")) +
                       "; return a scalar beside the loss");
 }
 
@@ -54,8 +61,9 @@ auto calling_loss(const Level& level, const char* what, const Call& call) {
   try {
     return naming<LossError>([&] { return where(level) + ": " + what; }, call);
   } catch (const detail::NoSuchTensor& error) {
-    throw LossError(where(level) + ": " + what + " asked for " + error.what() +
-                    "; a batch holds the tensors of LevelOptions::data, in their order, counted from 0");
+    throw LossError(
+        where(level) + ": " + what + " asked for " + error.what() +
+        "; a batch holds the tensors of LevelOptions::data, in their order, counted from 0");
   }
 }
 
@@ -68,11 +76,12 @@ void forget_frozen(Tensors& derivatives, const Tensors& wrt) {
 [[noreturn]] void refuse_sparse(const Level& level, const at::Tensor& parameter) {
   std::string name = c10::str("a parameter of shape ", parameter.sizes());
   for (std::size_t i = 0; i < level.parameters.size(); ++i)
-    if (level.parameters[i].is_same(parameter)) name = "parameter '" + level.parameter_names[i] + "'";
-  throw UnsupportedError(
-      where(level) + ": the gradient of " + name +
-      " is sparse, and clipping, optimizers and hypergradients here are for dense ones; make the embedding with "
-      "torch::nn::EmbeddingOptions::sparse(false)");
+    if (level.parameters[i].is_same(parameter))
+      name = "parameter '" + level.parameter_names[i] + "'";
+  throw UnsupportedError(where(level) + ": the gradient of " + name +
+                         " is sparse, and clipping, optimizers and hypergradients here are for "
+                         "dense ones; make the embedding with "
+                         "torch::nn::EmbeddingOptions::sparse(false)");
 }
 
 Evaluation evaluated(Level& level, const Draw& draw, const ChoiceTape& tape) {
@@ -80,7 +89,8 @@ Evaluation evaluated(Level& level, const Draw& draw, const ChoiceTape& tape) {
   seed_generators(draw.seed);
   ++level.counters.forwards;
   const AutocastGuard autocast(level);
-  Evaluation result = calling_loss(level, "the loss", [&] { return level.problem->loss(draw.batch); });
+  Evaluation result =
+      calling_loss(level, "the loss", [&] { return level.problem->loss(draw.batch); });
   // Its cache of converted weights would outlive the values it was made from.
   if (at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA))
     at::autocast::clear_cache();
@@ -88,18 +98,20 @@ Evaluation evaluated(Level& level, const Draw& draw, const ChoiceTape& tape) {
   return result;
 }
 
-std::optional<Evaluation> evaluated_analytic(Level& level, const Draw& draw, const ChoiceTape& tape, const Tensors& wrt,
-                                             Tensors& gradient) {
+std::optional<Evaluation> evaluated_analytic(Level& level, const Draw& draw, const ChoiceTape& tape,
+                                             const Tensors& wrt, Tensors& gradient) {
   seed_generators(draw.seed);
   gradient.assign(wrt.size(), {});
-  std::optional<Evaluation> result = calling_loss(level, "AnalyticDerivatives::gradient",
-                                                  [&] { return level.analytic->gradient(draw.batch, wrt, gradient); });
+  std::optional<Evaluation> result = calling_loss(level, "AnalyticDerivatives::gradient", [&] {
+    return level.analytic->gradient(draw.batch, wrt, gradient);
+  });
   if (!result) return result;
   ++level.counters.forwards;
   ++level.counters.backwards;
   if (gradient.size() != wrt.size())
-    throw LossError(where(level) + ": AnalyticDerivatives::gradient made " + std::to_string(gradient.size()) + " tensors for " +
-                    std::to_string(wrt.size()) + " in wrt; set one each (undefined for zero)");
+    throw LossError(where(level) + ": AnalyticDerivatives::gradient made " +
+                    std::to_string(gradient.size()) + " tensors for " + std::to_string(wrt.size()) +
+                    " in wrt; set one each (undefined for zero)");
   tape.finish();
   forget_frozen(gradient, wrt);
   return result;
@@ -135,7 +147,8 @@ Evaluation replay(Level& level, const Draw& draw) {
   return result;
 }
 
-std::optional<Evaluation> evaluate_analytic(Level& level, Draw& draw, const Tensors& wrt, Tensors& gradient) {
+std::optional<Evaluation> evaluate_analytic(Level& level, Draw& draw, const Tensors& wrt,
+                                            Tensors& gradient) {
   if (!level.analytic) return std::nullopt;
   ChoiceTape tape(ChoiceTape::record, draw.choices, level.name, draw.seed);
   std::optional<Evaluation> result = evaluated_analytic(level, draw, tape, wrt, gradient);
@@ -143,7 +156,8 @@ std::optional<Evaluation> evaluate_analytic(Level& level, Draw& draw, const Tens
   return result;
 }
 
-std::optional<Evaluation> replay_analytic(Level& level, const Draw& draw, const Tensors& wrt, Tensors& gradient) {
+std::optional<Evaluation> replay_analytic(Level& level, const Draw& draw, const Tensors& wrt,
+                                          Tensors& gradient) {
   if (!level.analytic) return std::nullopt;
   ChoiceTape tape(draw.choices, level.name, draw.seed);
   std::optional<Evaluation> result = evaluated_analytic(level, draw, tape, wrt, gradient);
@@ -153,23 +167,26 @@ std::optional<Evaluation> replay_analytic(Level& level, const Draw& draw, const 
 
 Tensors analytic_product(Level& level, const Draw& draw, const Tensors& v, const Tensors& wrt) {
   seed_generators(draw.seed);
-  ChoiceTape tape(draw.choices, level.name, draw.seed);  // a product may need fewer choices than the loss
+  ChoiceTape tape(draw.choices, level.name,
+                  draw.seed);  // a product may need fewer choices than the loss
   const at::NoGradGuard no_grad;
   Tensors product = calling_loss(level, "AnalyticDerivatives::product",
                                  [&] { return level.analytic->product(draw.batch, v, wrt); });
   if (product.size() != wrt.size())
-    throw LossError("level '" + level.name + "': AnalyticDerivatives::product returned " + std::to_string(product.size()) +
-                    " tensors for " + std::to_string(wrt.size()) + " in wrt; return one each (undefined for zero)");
+    throw LossError("level '" + level.name + "': AnalyticDerivatives::product returned " +
+                    std::to_string(product.size()) + " tensors for " + std::to_string(wrt.size()) +
+                    " in wrt; return one each (undefined for zero)");
   forget_frozen(product, wrt);
   return product;
 }
 
-Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const Tensors& wrt, double* value) {
+Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const Tensors& wrt,
+                         double* value) {
   const DualNumbers duals(level.parameters, v);
   const auto refuse = [&](const std::string& why) {
-    throw UnsupportedError(
-        "level '" + level.name + "': the reverse-over-forward oracle " + why +
-        "; use mlo::exact_oracle() (mlo::one_step()) or mlo::finite_difference_oracle() (mlo::darts()) for this level");
+    throw UnsupportedError("level '" + level.name + "': the reverse-over-forward oracle " + why +
+                           "; use mlo::exact_oracle() (mlo::one_step()) or "
+                           "mlo::finite_difference_oracle() (mlo::darts()) for this level");
   };
   std::optional<Evaluation> evaluation;
   at::Tensor tangent;
@@ -182,15 +199,18 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
     try {
       std::rethrow_if_nested(error);
     } catch (const std::exception& inner) {
-      if (is_libtorch(inner)) refuse("needs forward derivatives that LibTorch does not have (" + words_of(inner) + ")");
+      if (is_libtorch(inner))
+        refuse("needs forward derivatives that LibTorch does not have (" + words_of(inner) + ")");
     } catch (...) {
     }
     throw;
   }
   if (!tangent.defined() || !tangent.requires_grad()) return Tensors(wrt.size());
-  if (const std::string node = not_differentiable_after_forward(evaluation->loss, tangent); !node.empty())
+  if (const std::string node = not_differentiable_after_forward(evaluation->loss, tangent);
+      !node.empty())
     refuse(
-        "would be wrong, because what is differentiated enters the loss through an operation whose forward derivative LibTorch "
+        "would be wrong, because what is differentiated enters the loss through an operation whose "
+        "forward derivative LibTorch "
         "does not "
         "differentiate right (" +
         node + ")");
@@ -199,8 +219,9 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
 
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph) {
   ++level.counters.backwards;
-  Tensors result = naming<LossError>([&level] { return where(level) + ": the gradient of the loss"; },
-                                     [&] { return gradients({loss}, wrt, {}, create_graph, create_graph); });
+  Tensors result =
+      naming<LossError>([&level] { return where(level) + ": the gradient of the loss"; },
+                        [&] { return gradients({loss}, wrt, {}, create_graph, create_graph); });
   for (std::size_t i = 0; i < wrt.size(); ++i)
     if (result[i].defined() && result[i].layout() != at::kStrided) refuse_sparse(level, wrt[i]);
   return result;

@@ -17,15 +17,20 @@ namespace {
 void check_parameter(const std::string& who, const at::Tensor& parameter) {
   const auto refuse = [&who](const std::string& what) { throw ConfigError(who + what); };
   if (!at::isFloatingType(parameter.scalar_type()))
-    refuse(std::string(" is of type ") + c10::toString(parameter.scalar_type()) + "; a trained parameter is floating point");
-  if (parameter.is_meta()) refuse(" lies on the meta device and has no values; make it on a real one before Engine::add");
-  if (parameter.is_inference()) refuse(" was made under c10::InferenceMode and cannot be trained; make it outside");
+    refuse(std::string(" is of type ") + c10::toString(parameter.scalar_type()) +
+           "; a trained parameter is floating point");
+  if (parameter.is_meta())
+    refuse(" lies on the meta device and has no values; make it on a real one before Engine::add");
+  if (parameter.is_inference())
+    refuse(" was made under c10::InferenceMode and cannot be trained; make it outside");
   if (parameter.layout() != at::kStrided)
-    refuse(c10::str(" has the layout ", parameter.layout(), "; a trained parameter is dense, as to_dense() makes it"));
+    refuse(c10::str(" has the layout ", parameter.layout(),
+                    "; a trained parameter is dense, as to_dense() makes it"));
   if (at::has_internal_overlap(parameter) == at::MemOverlap::Yes)
-    refuse(c10::str(" of shape ", parameter.sizes(),
-                    " is expanded: some of its elements are one number in memory, which no step can "
-                    "write; train what it was expanded from, or its clone()"));
+    refuse(
+        c10::str(" of shape ", parameter.sizes(),
+                 " is expanded: some of its elements are one number in memory, which no step can "
+                 "write; train what it was expanded from, or its clone()"));
 }
 
 }  // namespace
@@ -43,22 +48,25 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
       values({}) {
   std::unordered_set<const void*> seen;  // a tied parameter counts once
   for (const auto& [parameter_name, parameter] : problem->trained().parameters()) {
-    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
+    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second)
+      continue;
     check_parameter("level '" + name + "': parameter '" + parameter_name + "'", parameter);
     parameter_names.push_back(parameter_name);
     parameters.push_back(parameter);
     metas_.push_back({parameter.sizes().vec(), parameter.scalar_type(), parameter.device()});
   }
   if (parameters.empty())
-    throw ConfigError("level '" + name + "': no trainable parameters (" +
-                      std::to_string(problem->trained().parameters().size()) +
-                      " given, all frozen); pass modules or leaf tensors with requires_grad to trains(…)");
+    throw ConfigError(
+        "level '" + name + "': no trainable parameters (" +
+        std::to_string(problem->trained().parameters().size()) +
+        " given, all frozen); pass modules or leaf tensors with requires_grad to trains(…)");
   if (options.precision == Precision::bfloat16)
     for (std::size_t i = 0; i < parameters.size(); ++i)
       if (parameters[i].scalar_type() != at::kFloat)
-        throw ConfigError("level '" + name + "': LevelOptions::precision = bfloat16 with parameter '" + parameter_names[i] +
-                          "' of type " + c10::toString(parameters[i].scalar_type()) +
-                          "; it is for parameters in float32, which stay so");
+        throw ConfigError(
+            "level '" + name + "': LevelOptions::precision = bfloat16 with parameter '" +
+            parameter_names[i] + "' of type " + c10::toString(parameters[i].scalar_type()) +
+            "; it is for parameters in float32, which stay so");
   values = Values(parameters);
   frozen.assign(parameters.size(), 0);
   makes_gradient = !options.constant.empty();
@@ -66,7 +74,8 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
   optimizer = naming<ConfigError>([this] { return "level '" + name + "': the optimizer"; },
                                   [this] { return options.optimizer(parameters); });
   if (!optimizer) throw ConfigError("level '" + name + "': the optimizer factory returned nothing");
-  for (auto& group : optimizer->param_groups()) base_learning_rates.push_back(group.options().get_lr());
+  for (auto& group : optimizer->param_groups())
+    base_learning_rates.push_back(group.options().get_lr());
   optimizer_settings = detail::settings_of(*optimizer);
   rule = UpdateRule::of(*optimizer, parameters, why_no_rule);
 }
@@ -80,30 +89,36 @@ void Level::check_parameters() const {
     if (parameter.sizes() == at::IntArrayRef(meta.sizes) && parameter.scalar_type() == meta.dtype &&
         parameter.device() == meta.device)
       continue;
-    throw ConfigError("level '" + name + "': parameter '" + parameter_names[i] + "' was " +
-                      c10::str(c10::toString(meta.dtype), at::IntArrayRef(meta.sizes), " on ", meta.device) +
-                      " when the level was added and is now " +
-                      c10::str(c10::toString(parameter.scalar_type()), parameter.sizes(), " on ", parameter.device()) +
-                      "; convert or move modules before Engine::add");
+    throw ConfigError(
+        "level '" + name + "': parameter '" + parameter_names[i] + "' was " +
+        c10::str(c10::toString(meta.dtype), at::IntArrayRef(meta.sizes), " on ", meta.device) +
+        " when the level was added and is now " +
+        c10::str(c10::toString(parameter.scalar_type()), parameter.sizes(), " on ",
+                 parameter.device()) +
+        "; convert or move modules before Engine::add");
   }
 }
 
 void Level::set_gradients(bool on) {
   if (gradients_on == on) return;
-  for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].set_requires_grad(on && !frozen[i]);
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    parameters[i].set_requires_grad(on && !frozen[i]);
   gradients_on = on;
 }
 
 void Level::look_at_frozen() {
-  for (std::size_t i = 0; i < parameters.size(); ++i) frozen[i] = parameters[i].requires_grad() ? 0 : 1;
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    frozen[i] = parameters[i].requires_grad() ? 0 : 1;
 }
 
 std::vector<double> Level::learning_rates() const {
   std::unordered_map<const void*, double> by_parameter;
   for (auto& group : optimizer->param_groups())
-    for (const auto& parameter : group.params()) by_parameter[parameter.unsafeGetTensorImpl()] = group.options().get_lr();
+    for (const auto& parameter : group.params())
+      by_parameter[parameter.unsafeGetTensorImpl()] = group.options().get_lr();
   std::vector<double> rates;
-  for (const auto& parameter : parameters) rates.push_back(by_parameter.at(parameter.unsafeGetTensorImpl()));
+  for (const auto& parameter : parameters)
+    rates.push_back(by_parameter.at(parameter.unsafeGetTensorImpl()));
   return rates;
 }
 
@@ -112,7 +127,8 @@ Level& Levels::find(const std::string& name) const {
     if (level->name == name) return *level;
   std::string names;
   for (const auto& level : all) names += (names.empty() ? "'" : ", '") + level->name + "'";
-  throw ConfigError("no level is called '" + name + "'; there are " + (names.empty() ? "none" : names));
+  throw ConfigError("no level is called '" + name + "'; there are " +
+                    (names.empty() ? "none" : names));
 }
 
 void Levels::collect() {
@@ -122,23 +138,27 @@ void Levels::collect() {
   std::unordered_set<const void*> seen;
   Tensors frozen;
   // Each after all below it, turned round at the end.
-  const std::function<void(const std::shared_ptr<torch::nn::Module>&)> collect_module = [&](const auto& module) {
-    if (!seen.insert(module.get()).second) return;
-    for (const auto& child : module->children()) collect_module(child);
-    modules.push_back(module);
-  };
+  const std::function<void(const std::shared_ptr<torch::nn::Module>&)> collect_module =
+      [&](const auto& module) {
+        if (!seen.insert(module.get()).second) return;
+        for (const auto& child : module->children()) collect_module(child);
+        modules.push_back(module);
+      };
   for (const auto& level : all)
-    for (const auto& parameter : level->parameters) owner_[parameter.unsafeGetTensorImpl()] = level.get();
+    for (const auto& parameter : level->parameters)
+      owner_[parameter.unsafeGetTensorImpl()] = level.get();
   const auto add_frozen = [&](const at::Tensor& parameter) {
     const void* id = parameter.unsafeGetTensorImpl();
     if (owner_.find(id) == owner_.end() && seen.insert(id).second) frozen.push_back(parameter);
   };
   for (const auto& level : all) {
-    for (const auto& [name, parameter] : level->problem->trained().parameters()) add_frozen(parameter);
+    for (const auto& [name, parameter] : level->problem->trained().parameters())
+      add_frozen(parameter);
     for (const auto& root : level->problem->trained().modules()) {
       collect_module(root);
       for (const auto& buffer : root->buffers())
-        if (buffer.defined() && seen.insert(buffer.unsafeGetTensorImpl()).second) untrained.add(buffer, /*buffer=*/true);
+        if (buffer.defined() && seen.insert(buffer.unsafeGetTensorImpl()).second)
+          untrained.add(buffer, /*buffer=*/true);
       for (const auto& parameter : root->parameters())
         if (parameter.defined()) add_frozen(parameter);
     }
@@ -159,7 +179,8 @@ void Levels::set_gradients_for(const Level& level, const Tensors& wrt, const Ten
 }
 
 void Levels::set_gradients(const Level& level, const std::vector<char>& on) {
-  for (const auto& other : all) other->set_gradients(level.takes_gradients || on[other->index] != 0);
+  for (const auto& other : all)
+    other->set_gradients(level.takes_gradients || on[other->index] != 0);
 }
 
 void Levels::set_all_gradients(bool on) {
@@ -184,7 +205,8 @@ std::vector<char> Levels::modes() const {
 }
 
 void Levels::set_modes(const std::vector<char>& modes) {
-  // train(bool) recurses, so what is above comes first. A user's own train may reach modules that are not below, hence again.
+  // train(bool) recurses, so what is above comes first. A user's own train may reach modules that
+  // are not below, hence again.
   for (std::size_t pass = 0; pass <= modules.size() && this->modes() != modes; ++pass)
     for (std::size_t i = 0; i < modules.size(); ++i)
       if (modules[i]->is_training() != (modes[i] != 0)) modules[i]->train(modes[i] != 0);

@@ -1,9 +1,9 @@
 #pragma once
 
 #include "mlo/counters.h"
-#include "mlo/step_record.h"
 #include "mlo/level_options.h"
 #include "mlo/problem.h"
+#include "mlo/step_record.h"
 #include "optim/update_rule.h"
 #include "replay/values.h"
 
@@ -16,7 +16,8 @@
 
 namespace mlo {
 
-/// One registered level at run time: what it trains, with what, and what it remembers of its last steps.
+/// One registered level at run time: what it trains, with what, and what it remembers of its last
+/// steps.
 class Level {
  public:
   Level(std::string name, std::shared_ptr<Problem> problem, LevelOptions options);
@@ -34,31 +35,37 @@ class Level {
   Values values;
   Tensors scratch;  // for Rewind
   bool gradients_on = true;
-  std::vector<char> frozen;      // by parameter: switched off by the user, so that it is a constant for now
-  bool makes_gradient = false;   // its loss uses declared values and may be on no graph: on_gradient makes the gradient
+  std::vector<char>
+      frozen;  // by parameter: switched off by the user, so that it is a constant for now
+  bool makes_gradient = false;  // its loss uses declared values and may be on no graph: on_gradient
+                                // makes the gradient
   bool takes_gradients = false;  // its loss is another one, or none, where gradients are off
 
   std::shared_ptr<torch::optim::Optimizer> optimizer;
   std::vector<double> base_learning_rates;
-  std::map<std::string, std::string> optimizer_settings;  // as given: "" for the class, ".lr" and the like
+  std::map<std::string, std::string>
+      optimizer_settings;            // as given: "" for the class, ".lr" and the like
   std::unique_ptr<UpdateRule> rule;  // null if the optimizer is not known
   std::string why_no_rule;
 
   // What the levels above ask of it.
-  Needs needs;                           // of its method, if anybody sweeps over it
-  bool guarded_attention = true;         // ... whose second derivatives pass through attention
-  std::vector<std::size_t> value_reads;  // other levels whose values its loss depends on, with a graph or as constants
+  Needs needs;                    // of its method, if anybody sweeps over it
+  bool guarded_attention = true;  // ... whose second derivatives pass through attention
+  std::vector<std::size_t>
+      value_reads;  // other levels whose values its loss depends on, with a graph or as constants
 
   // Its recent past.
   std::deque<StepRecord> records;  // oldest first
-  std::vector<std::size_t> taken;  // by upper level: own steps since that level's last step, which its sweep goes through
+  std::vector<std::size_t> taken;  // by upper level: own steps since that level's last step, which
+                                   // its sweep goes through
   std::vector<Draw> pending;       // drawn by build() for the first step
   std::optional<State> unread;     // the data's state before `pending` was drawn
   std::vector<Draw> last_draws;    // of the last step, to look at reads again
 
   // What a replay has been held against (see Probe); what is not in a checkpoint is found anew.
   double largest_loss = 0.0;  // by magnitude
-  double widest_gap = -1.0;   // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
+  double widest_gap =
+      -1.0;  // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
 
   Counters counters;
   int64_t batches = 0;  // handed out by its data
@@ -71,7 +78,8 @@ class Level {
   void check_parameters() const;
   /// requires_grad of its parameters, but for those that are frozen.
   void set_gradients(bool on);
-  /// Takes for frozen what the user has switched off. Only while gradients are on: then nobody else has.
+  /// Takes for frozen what the user has switched off. Only while gradients are on: then nobody else
+  /// has.
   void look_at_frozen();
   /// Of each parameter, as the optimizer's groups say now.
   std::vector<double> learning_rates() const;
@@ -89,8 +97,9 @@ class Level {
 class Levels {
  public:
   std::vector<std::unique_ptr<Level>> all;
-  Untrained untrained;                                      // buffers and frozen parameters of every level's modules
-  std::vector<std::shared_ptr<torch::nn::Module>> modules;  // and all their submodules, each before those below it
+  Untrained untrained;  // buffers and frozen parameters of every level's modules
+  std::vector<std::shared_ptr<torch::nn::Module>>
+      modules;  // and all their submodules, each before those below it
 
   Level& operator[](std::size_t i) const { return *all[i]; }
   std::size_t size() const { return all.size(); }
@@ -99,8 +108,8 @@ class Levels {
 
   /// Collects modules, buffers and frozen parameters; after the last level is there.
   void collect();
-  /// For an evaluation of the level's loss: requires_grad on for the levels that train a tensor of `wrt` (and of `also`), off for
-  /// the others; on for all if the loss takes gradients itself.
+  /// For an evaluation of the level's loss: requires_grad on for the levels that train a tensor of
+  /// `wrt` (and of `also`), off for the others; on for all if the loss takes gradients itself.
   void set_gradients_for(const Level& level, const Tensors& wrt, const Tensors& also = {});
   /// The same by level.
   void set_gradients(const Level& level, const std::vector<char>& on);
@@ -117,7 +126,8 @@ class Levels {
   std::unordered_map<const void*, Level*> owner_;
 };
 
-/// For its lifetime nothing is frozen: who reads whom does not hang on what the user trains just now.
+/// For its lifetime nothing is frozen: who reads whom does not hang on what the user trains just
+/// now.
 class Thawed {
  public:
   explicit Thawed(Levels& levels);

@@ -31,7 +31,8 @@ std::string find_name(const Tensors& tensors, const char* part) {
   std::vector<Node*> roots;
   for (const at::Tensor& tensor : tensors)
     if (tensor.defined()) roots.push_back(tensor.grad_fn().get());
-  const Node* node = find_node(roots, [&](const Node& each) { return each.name().find(part) != std::string::npos; });
+  const Node* node = find_node(
+      roots, [&](const Node& each) { return each.name().find(part) != std::string::npos; });
   return node ? node->name() : std::string();
 }
 
@@ -56,7 +57,8 @@ SecondOrderGuard::~SecondOrderGuard() {
 }
 
 std::string fused_attention_between(const at::Tensor& loss, const Tensors& gradients) {
-  return find_name(gradients, "NotImplemented").empty() ? std::string() : find_name({loss}, "ScaledDotProduct");
+  return find_name(gradients, "NotImplemented").empty() ? std::string()
+                                                        : find_name({loss}, "ScaledDotProduct");
 }
 
 std::string wrong_when_differentiated_twice(const at::Tensor& loss, const Tensors& parameters) {
@@ -68,7 +70,8 @@ std::string wrong_when_differentiated_twice(const at::Tensor& loss, const Tensor
   };
   // The differentiable form of its backward takes the norms of the forward pass as constants.
   const auto is_wrong = [&](Node& node) {
-    return node.name().find("WeightNormInterface") != std::string::npos && find_node({&node}, is_own);
+    return node.name().find("WeightNormInterface") != std::string::npos &&
+           find_node({&node}, is_own);
   };
   const Node* node = find_node({loss.grad_fn().get()}, is_wrong);
   return node ? node->name() : std::string();

@@ -1,5 +1,5 @@
-#include "tensors/elementwise.h"
 #include "optim/rules.h"
+#include "tensors/elementwise.h"
 
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
@@ -22,32 +22,38 @@ struct AdamStep {
     return sqrt((C(beta2) * v0 + C(1 - beta2) * d * d) / C(c2));
   }
 
-  /// A = −∂θ'/∂d = lr/c₁ · [(1−β₁)β₂v₀ − β₁(1−β₂)m₀d + (1−β₁)c₂εs] / [c₂ s (s+ε)²], and lr(1−β₁)/(c₁ε) where s = 0. In
-  /// the textbook form two terms all but cancel at small ε: at t = 1, A is lr·ε/(|d|+ε)². Here numerator and denominator
-  /// are divided by s² besides, because s³ underflows in float32 for gradients of 1e-13.
+  /// A = −∂θ'/∂d = lr/c₁ · [(1−β₁)β₂v₀ − β₁(1−β₂)m₀d + (1−β₁)c₂εs] / [c₂ s (s+ε)²], and
+  /// lr(1−β₁)/(c₁ε) where s = 0. In the textbook form two terms all but cancel at small ε: at t =
+  /// 1, A is lr·ε/(|d|+ε)². Here numerator and denominator are divided by s² besides, because s³
+  /// underflows in float32 for gradients of 1e-13.
   template <class T>
   T scale(const T& d, const T& m0, const T& v0) const {
     using C = Constant<T>;
     const T s = root(d, v0);
     const T p = C(1) / s;
     const T q = C(1) / (s + C(eps));
-    const T bracket = C((1 - beta1) * beta2) * ((v0 * p) * p) - C(beta1 * (1 - beta2)) * ((m0 * p) * (d * p)) +
-                      C((1 - beta1) * c2 * eps) * p;
-    return select(s > C(0), T(C(lr / (c1 * c2)) * bracket * (s * q) * q), C(lr * (1 - beta1) / (c1 * eps)));
+    const T bracket = C((1 - beta1) * beta2) * ((v0 * p) * p) -
+                      C(beta1 * (1 - beta2)) * ((m0 * p) * (d * p)) + C((1 - beta1) * c2 * eps) * p;
+    return select(s > C(0), T(C(lr / (c1 * c2)) * bracket * (s * q) * q),
+                  C(lr * (1 - beta1) / (c1 * eps)));
   }
 
-  /// From the adjoints of θ', m and v to those of θ (direct part), m₀, v₀ and d. Where s = 0, v is 0 and stays so: a unit
-  /// that is dead passes nothing, where plain autograd through the square root gives not-a-number.
+  /// From the adjoints of θ', m and v to those of θ (direct part), m₀, v₀ and d. Where s = 0, v is
+  /// 0 and stays so: a unit that is dead passes nothing, where plain autograd through the square
+  /// root gives not-a-number.
   template <class T>
-  std::array<T, 4> reverse(const T& u, const T& m_after, const T& v_after, const T& m0, const T& v0, const T& d) const {
+  std::array<T, 4> reverse(const T& u, const T& m_after, const T& v_after, const T& m0, const T& v0,
+                           const T& d) const {
     using C = Constant<T>;
     const T s = root(d, v0);
     const T q = C(1) / (s + C(eps));
     const T m = C(beta1) * m0 + C(1 - beta1) * d;
     const T m_bar = m_after - C(lr / c1) * u * q;
-    const T v_bar = v_after + select(s > C(0), T(C(lr / (2 * c1 * c2)) * u * (m / s) * q * q), C(0));
+    const T v_bar =
+        v_after + select(s > C(0), T(C(lr / (2 * c1 * c2)) * u * (m / s) * q * q), C(0));
     const T d_bar = C(1 - beta1) * m_bar + C(2 * (1 - beta2)) * d * v_bar;
-    return {C(1 - lr * decoupled) * u + C(coupled) * d_bar, C(beta1) * m_bar, C(beta2) * v_bar, d_bar};
+    return {C(1 - lr * decoupled) * u + C(coupled) * d_bar, C(beta1) * m_bar, C(beta2) * v_bar,
+            d_bar};
   }
 };
 
@@ -59,16 +65,23 @@ struct AdamRecord {
 
 class AdamDerivative final : public StepDerivative {
  public:
-  AdamDerivative(std::vector<AdamStep> steps, std::vector<double> learning_rates, AdamRecord record, Clipping clipping)
-      : steps_(std::move(steps)), learning_rates_(std::move(learning_rates)), record_(std::move(record)),
+  AdamDerivative(std::vector<AdamStep> steps, std::vector<double> learning_rates, AdamRecord record,
+                 Clipping clipping)
+      : steps_(std::move(steps)),
+        learning_rates_(std::move(learning_rates)),
+        record_(std::move(record)),
         clipping_(std::move(clipping)) {}
 
   Tensors apply(const Tensors& a) const override {
-    TORCH_INTERNAL_ASSERT(record_.scale.size() == a.size(), "StepDerivative::apply needs a step observed with `scale`");
+    TORCH_INTERNAL_ASSERT(record_.scale.size() == a.size(),
+                          "StepDerivative::apply needs a step observed with `scale`");
     Tensors result(a.size());
     for (size_t i = 0; i < a.size(); ++i) {
-      const auto times = []<class T>(const T& x, const T& scale) { return std::array<T, 1>{x * scale}; };
-      result[i] = steps_[i].skipped ? at::zeros_like(a[i]) : elementwise<1>(times, a[i], record_.scale[i])[0];
+      const auto times = []<class T>(const T& x, const T& scale) {
+        return std::array<T, 1>{x * scale};
+      };
+      result[i] = steps_[i].skipped ? at::zeros_like(a[i])
+                                    : elementwise<1>(times, a[i], record_.scale[i])[0];
     }
     clipping_.apply(result);
     return result;
@@ -77,7 +90,8 @@ class AdamDerivative final : public StepDerivative {
   const std::vector<double>& learning_rates() const override { return learning_rates_; }
 
   Tensors reverse(Tensors& theta, std::vector<Tensors>& moments) const override {
-    TORCH_INTERNAL_ASSERT(record_.d.size() == theta.size(), "StepDerivative::reverse needs a step observed with `trajectory`");
+    TORCH_INTERNAL_ASSERT(record_.d.size() == theta.size(),
+                          "StepDerivative::reverse needs a step observed with `trajectory`");
     fill_with_zeros(moments, 2, theta);
     Tensors gradient(theta.size());
     for (size_t i = 0; i < theta.size(); ++i) {
@@ -85,10 +99,12 @@ class AdamDerivative final : public StepDerivative {
         gradient[i] = at::zeros_like(theta[i]);
         continue;
       }
-      const auto adjoint = [step = steps_[i]]<class T>(const T& u, const T& m, const T& v, const T& m0, const T& v0, const T& d) {
+      const auto adjoint = [step = steps_[i]]<class T>(const T& u, const T& m, const T& v,
+                                                       const T& m0, const T& v0, const T& d) {
         return step.reverse(u, m, v, m0, v0, d);
       };
-      auto out = elementwise<4>(adjoint, theta[i], moments[0][i], moments[1][i], record_.m0[i], record_.v0[i], record_.d[i]);
+      auto out = elementwise<4>(adjoint, theta[i], moments[0][i], moments[1][i], record_.m0[i],
+                                record_.v0[i], record_.d[i]);
       theta[i] = std::move(out[0]);
       moments[0][i] = std::move(out[1]);
       moments[1][i] = std::move(out[2]);
@@ -112,8 +128,9 @@ class AdamRule final : public UpdateRule {
 
   double epsilon() const override { return view_.template options<Options>(0).eps(); }
 
-  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients, const Clipping& clipping,
-                                                bool scale, bool trajectory) override {
+  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients,
+                                                const Clipping& clipping, bool scale,
+                                                bool trajectory) override {
     const at::NoGradGuard no_grad;
     const size_t n = parameters.size();
     std::vector<AdamStep> steps(n);
@@ -142,7 +159,8 @@ class AdamRule final : public UpdateRule {
         };
         d = elementwise<1>(decay, d, parameters[i])[0];
       }
-      const auto m0 = state ? state->exp_avg() : at::zeros_like(d), v0 = state ? state->exp_avg_sq() : m0;
+      const auto m0 = state ? state->exp_avg() : at::zeros_like(d),
+                 v0 = state ? state->exp_avg_sq() : m0;
       if (scale) {
         const auto formula = [step = steps[i]]<class T>(const T& g, const T& m, const T& v) {
           return std::array<T, 1>{step.scale(g, m, v)};
@@ -156,7 +174,8 @@ class AdamRule final : public UpdateRule {
         record.d[i] = d;
       }
     }
-    return std::make_shared<AdamDerivative>(std::move(steps), std::move(learning_rates), std::move(record), clipping);
+    return std::make_shared<AdamDerivative>(std::move(steps), std::move(learning_rates),
+                                            std::move(record), clipping);
   }
 
  private:

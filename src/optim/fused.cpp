@@ -19,19 +19,23 @@ using Tensors = std::vector<at::Tensor>;
 bool fits(const at::Tensor& parameter) {
   const at::Tensor& gradient = parameter.grad();
   if (!gradient.defined()) return true;
-  return parameter.is_contiguous() && gradient.is_contiguous() && gradient.scalar_type() == parameter.scalar_type() &&
+  return parameter.is_contiguous() && gradient.is_contiguous() &&
+         gradient.scalar_type() == parameter.scalar_type() &&
          (parameter.is_cpu() || parameter.is_cuda());
 }
 
 bool all_fit(const torch::optim::Optimizer& optimizer) {
   return std::all_of(optimizer.param_groups().begin(), optimizer.param_groups().end(),
-                     [](const auto& group) { return std::all_of(group.params().begin(), group.params().end(), fits); });
+                     [](const auto& group) {
+                       return std::all_of(group.params().begin(), group.params().end(), fits);
+                     });
 }
 
 template <class Options>
 bool any_amsgrad(const torch::optim::Optimizer& optimizer) {
-  return std::any_of(optimizer.param_groups().begin(), optimizer.param_groups().end(),
-                     [](const auto& group) { return static_cast<const Options&>(group.options()).amsgrad(); });
+  return std::any_of(
+      optimizer.param_groups().begin(), optimizer.param_groups().end(),
+      [](const auto& group) { return static_cast<const Options&>(group.options()).amsgrad(); });
 }
 
 // The lists a kernel takes: of one device and element type, and at the same step.
@@ -70,8 +74,9 @@ void adam_step(torch::optim::Optimizer& optimizer, Kernel&& kernel) {
     }
     for (auto& [key, lists] : batches) {
       // Only read by the kernel, so one serves all. float32 counts to 2^24 exactly.
-      const auto step = at::scalar_tensor(static_cast<double>(std::get<0>(key)),
-                                          lists.parameters[0].options().dtype(at::kFloat).requires_grad(false));
+      const auto step =
+          at::scalar_tensor(static_cast<double>(std::get<0>(key)),
+                            lists.parameters[0].options().dtype(at::kFloat).requires_grad(false));
       lists.steps.assign(lists.parameters.size(), step);
       kernel(options, lists);
     }
@@ -84,10 +89,12 @@ at::Tensor FusedAdam::step(LossClosure closure) {
   if (closure || any_amsgrad<torch::optim::AdamOptions>(*this) || !all_fit(*this))
     return torch::optim::Adam::step(std::move(closure));
   const at::NoGradGuard no_grad;
-  adam_step<torch::optim::AdamOptions, torch::optim::AdamParamState>(*this, [](const torch::optim::AdamOptions& o, Lists& l) {
-    at::_fused_adam_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()),
-                     std::get<1>(o.betas()), o.weight_decay(), o.eps(), /*amsgrad=*/false, /*maximize=*/false);
-  });
+  adam_step<torch::optim::AdamOptions, torch::optim::AdamParamState>(
+      *this, [](const torch::optim::AdamOptions& o, Lists& l) {
+        at::_fused_adam_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(),
+                         std::get<0>(o.betas()), std::get<1>(o.betas()), o.weight_decay(), o.eps(),
+                         /*amsgrad=*/false, /*maximize=*/false);
+      });
   return {};
 }
 
@@ -95,10 +102,12 @@ at::Tensor FusedAdamW::step(LossClosure closure) {
   if (closure || any_amsgrad<torch::optim::AdamWOptions>(*this) || !all_fit(*this))
     return torch::optim::AdamW::step(std::move(closure));
   const at::NoGradGuard no_grad;
-  adam_step<torch::optim::AdamWOptions, torch::optim::AdamWParamState>(*this, [](const torch::optim::AdamWOptions& o, Lists& l) {
-    at::_fused_adamw_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(), std::get<0>(o.betas()),
-                      std::get<1>(o.betas()), o.weight_decay(), o.eps(), /*amsgrad=*/false, /*maximize=*/false);
-  });
+  adam_step<torch::optim::AdamWOptions, torch::optim::AdamWParamState>(
+      *this, [](const torch::optim::AdamWOptions& o, Lists& l) {
+        at::_fused_adamw_(l.parameters, l.gradients, l.first, l.second, {}, l.steps, o.lr(),
+                          std::get<0>(o.betas()), std::get<1>(o.betas()), o.weight_decay(), o.eps(),
+                          /*amsgrad=*/false, /*maximize=*/false);
+      });
   return {};
 }
 
@@ -128,8 +137,9 @@ at::Tensor FusedSgd::step(LossClosure closure) {
       if (momentum.defined()) lists.first.push_back(momentum);
     }
     for (auto& [key, l] : batches)
-      at::_fused_sgd_(l.parameters, l.gradients, l.first, options.weight_decay(), options.momentum(), options.lr(),
-                      options.dampening(), options.nesterov(), /*maximize=*/false, /*is_first_step=*/std::get<0>(key) == 0);
+      at::_fused_sgd_(l.parameters, l.gradients, l.first, options.weight_decay(),
+                      options.momentum(), options.lr(), options.dampening(), options.nesterov(),
+                      /*maximize=*/false, /*is_first_step=*/std::get<0>(key) == 0);
   }
   return {};
 }

@@ -4,9 +4,9 @@
 #include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
 
-/// LibTorch's optimizers with the same options and state, stepped by ATen's fused kernels: one pass over memory instead of one an
-/// operation. What a kernel cannot take (a parameter that is not contiguous, AMSGrad, gradients of another layout or type) goes
-/// the base class's way.
+/// LibTorch's optimizers with the same options and state, stepped by ATen's fused kernels: one pass
+/// over memory instead of one an operation. What a kernel cannot take (a parameter that is not
+/// contiguous, AMSGrad, gradients of another layout or type) goes the base class's way.
 namespace mlo::detail {
 
 class FusedSgd final : public torch::optim::SGD {

@@ -34,15 +34,20 @@ void validate(const AdamOptions& options) {
 
 // One group, or two where vectors are not decayed.
 template <class Optimizer, class TorchOptions>
-std::shared_ptr<torch::optim::Optimizer> grouped(const Tensors& parameters, const TorchOptions& options, bool decay_vectors) {
-  if (decay_vectors || options.weight_decay() == 0.0) return std::make_shared<Optimizer>(parameters, options);
+std::shared_ptr<torch::optim::Optimizer> grouped(const Tensors& parameters,
+                                                 const TorchOptions& options, bool decay_vectors) {
+  if (decay_vectors || options.weight_decay() == 0.0)
+    return std::make_shared<Optimizer>(parameters, options);
   Tensors matrices, vectors;
-  for (const at::Tensor& parameter : parameters) (parameter.dim() < 2 ? vectors : matrices).push_back(parameter);
+  for (const at::Tensor& parameter : parameters)
+    (parameter.dim() < 2 ? vectors : matrices).push_back(parameter);
   TorchOptions without = options;
   without.weight_decay(0.0);
   std::vector<torch::optim::OptimizerParamGroup> groups;
-  if (!matrices.empty()) groups.emplace_back(std::move(matrices), std::make_unique<TorchOptions>(options));
-  if (!vectors.empty()) groups.emplace_back(std::move(vectors), std::make_unique<TorchOptions>(without));
+  if (!matrices.empty())
+    groups.emplace_back(std::move(matrices), std::make_unique<TorchOptions>(options));
+  if (!vectors.empty())
+    groups.emplace_back(std::move(vectors), std::make_unique<TorchOptions>(without));
   return std::make_shared<Optimizer>(groups, options);
 }
 
@@ -50,10 +55,12 @@ template <class Optimizer, class TorchOptions>
 OptimizerFactory adam_factory(const AdamOptions& options) {
   validate(options);
   return [options](const Tensors& parameters) {
-    return grouped<Optimizer>(
-        parameters,
-        TorchOptions(options.lr).betas({options.beta1, options.beta2}).eps(options.eps).weight_decay(options.weight_decay),
-        options.decay_vectors);
+    return grouped<Optimizer>(parameters,
+                              TorchOptions(options.lr)
+                                  .betas({options.beta1, options.beta2})
+                                  .eps(options.eps)
+                                  .weight_decay(options.weight_decay),
+                              options.decay_vectors);
   };
 }
 
@@ -61,19 +68,24 @@ void append(std::ostream& out, const char* what, size_t index, const at::Tensor&
   out << "; " << what << ' ' << index << " of shape " << tensor.sizes();
 }
 
-// A parameter that is missing would never be trained, a foreign one would be stepped on a gradient that is not this level's.
+// A parameter that is missing would never be trained, a foreign one would be stepped on a gradient
+// that is not this level's.
 void check_groups(torch::optim::Optimizer& optimizer, const Tensors& parameters) {
   Tensors held;
   for (const auto& group : optimizer.param_groups()) {
     held.insert(held.end(), group.params().begin(), group.params().end());
   }
   const auto count_in = [](const Tensors& list, const at::Tensor& t) {
-    return std::count_if(list.begin(), list.end(), [&](const at::Tensor& other) { return other.is_same(t); });
+    return std::count_if(list.begin(), list.end(),
+                         [&](const at::Tensor& other) { return other.is_same(t); });
   };
   std::ostringstream wrong;
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (const auto n = count_in(held, parameters[i]); n != 1) {
-      append(wrong, n == 0 ? "missing is the level's parameter" : "more than once there is the level's parameter", i, parameters[i]);
+      append(wrong,
+             n == 0 ? "missing is the level's parameter"
+                    : "more than once there is the level's parameter",
+             i, parameters[i]);
     }
   }
   for (size_t i = 0; i < held.size(); ++i) {
@@ -83,10 +95,12 @@ void check_groups(torch::optim::Optimizer& optimizer, const Tensors& parameters)
   }
   if (!wrong.str().empty()) {
     std::ostringstream message;
-    message << "use(" << c10::demangle(typeid(optimizer).name()) << "): its parameter groups hold " << held.size()
-            << " parameters, the level trains " << parameters.size() << wrong.str()
-            << ". The groups must hold exactly the parameters that the level trains, each once: make the optimizer from "
-               "those, and freeze the others (requires_grad_(false)) before the problem is constructed";
+    message
+        << "use(" << c10::demangle(typeid(optimizer).name()) << "): its parameter groups hold "
+        << held.size() << " parameters, the level trains " << parameters.size() << wrong.str()
+        << ". The groups must hold exactly the parameters that the level trains, each once: make "
+           "the optimizer from "
+           "those, and freeze the others (requires_grad_(false)) before the problem is constructed";
     throw ConfigError(message.str());
   }
 }
@@ -96,10 +110,13 @@ void check_groups(torch::optim::Optimizer& optimizer, const Tensors& parameters)
 OptimizerFactory sgd(SgdOptions options) {
   require_not_negative("SgdOptions.lr", options.lr);
   require_not_negative("SgdOptions.momentum", options.momentum);
-  require(options.dampening >= 0 && options.dampening <= 1, "SgdOptions.dampening", options.dampening, "from 0 to 1");
+  require(options.dampening >= 0 && options.dampening <= 1, "SgdOptions.dampening",
+          options.dampening, "from 0 to 1");
   require_not_negative("SgdOptions.weight_decay", options.weight_decay);
-  require(!options.nesterov || options.momentum > 0, "SgdOptions.momentum", options.momentum, "greater than 0 with nesterov");
-  require(!options.nesterov || options.dampening == 0, "SgdOptions.dampening", options.dampening, "0 with nesterov");
+  require(!options.nesterov || options.momentum > 0, "SgdOptions.momentum", options.momentum,
+          "greater than 0 with nesterov");
+  require(!options.nesterov || options.dampening == 0, "SgdOptions.dampening", options.dampening,
+          "0 with nesterov");
   return [options](const Tensors& parameters) {
     return grouped<detail::FusedSgd>(parameters,
                                      torch::optim::SGDOptions(options.lr)
@@ -111,17 +128,24 @@ OptimizerFactory sgd(SgdOptions options) {
   };
 }
 
-OptimizerFactory adam(AdamOptions options) { return adam_factory<detail::FusedAdam, torch::optim::AdamOptions>(options); }
+OptimizerFactory adam(AdamOptions options) {
+  return adam_factory<detail::FusedAdam, torch::optim::AdamOptions>(options);
+}
 
-OptimizerFactory adamw(AdamOptions options) { return adam_factory<detail::FusedAdamW, torch::optim::AdamWOptions>(options); }
+OptimizerFactory adamw(AdamOptions options) {
+  return adam_factory<detail::FusedAdamW, torch::optim::AdamWOptions>(options);
+}
 
 OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer) {
   if (!optimizer) {
-    throw ConfigError("use(optimizer): the optimizer is null; give a torch::optim::Optimizer over the level's parameters");
+    throw ConfigError(
+        "use(optimizer): the optimizer is null; give a torch::optim::Optimizer over the level's "
+        "parameters");
   }
   if (dynamic_cast<torch::optim::LBFGS*>(optimizer.get()) != nullptr) {
     throw ConfigError(
-        "use(torch::optim::LBFGS): its step evaluates the loss through a closure, and a level takes one step from one "
+        "use(torch::optim::LBFGS): its step evaluates the loss through a closure, and a level "
+        "takes one step from one "
         "gradient; use sgd(…), adam(…), adamw(…) or another optimizer whose step needs no closure");
   }
   return [optimizer = std::move(optimizer)](const Tensors& parameters) {

@@ -4,8 +4,9 @@
 
 #include <torch/optim/optimizer.h>
 
-/// The known rules, and what they share. Reading the optimizer's own state at every step, instead of following it, keeps
-/// them right through a loaded checkpoint, a schedule and skipped parameters.
+/// The known rules, and what they share. Reading the optimizer's own state at every step, instead
+/// of following it, keeps them right through a loaded checkpoint, a schedule and skipped
+/// parameters.
 namespace mlo::detail {
 
 /// The parameters of a level as their optimizer sees them.
@@ -23,7 +24,8 @@ class OptimizerView {
   template <class ParamState>
   const ParamState* state(const at::Tensor& parameter) const {
     const auto found = optimizer_->state().find(parameter.unsafeGetTensorImpl());
-    return found == optimizer_->state().end() ? nullptr : static_cast<const ParamState*>(found->second.get());
+    return found == optimizer_->state().end() ? nullptr
+                                              : static_cast<const ParamState*>(found->second.get());
   }
 
  private:

@@ -11,14 +11,19 @@ namespace {
 
 using detail::require;
 
-double warm_up(int64_t step, int64_t steps) { return static_cast<double>(step + 1) / static_cast<double>(steps); }
+double warm_up(int64_t step, int64_t steps) {
+  return static_cast<double>(step + 1) / static_cast<double>(steps);
+}
 
 }  // namespace
 
 void CosineOptions::validate() const {
-  require(steps >= 1, "CosineOptions.steps", steps, "at least 1: the level's own steps until the end");
-  require(warmup >= 0 && warmup < steps, "CosineOptions.warmup", warmup, "at least 0 and less than steps");
-  require(std::isfinite(final_factor) && final_factor >= 0, "CosineOptions.final_factor", final_factor, "finite and at least 0");
+  require(steps >= 1, "CosineOptions.steps", steps,
+          "at least 1: the level's own steps until the end");
+  require(warmup >= 0 && warmup < steps, "CosineOptions.warmup", warmup,
+          "at least 0 and less than steps");
+  require(std::isfinite(final_factor) && final_factor >= 0, "CosineOptions.final_factor",
+          final_factor, "finite and at least 0");
 }
 
 Schedule cosine(CosineOptions options) {
@@ -27,7 +32,8 @@ Schedule cosine(CosineOptions options) {
     if (step < options.warmup) {
       return warm_up(step, options.warmup);
     }
-    const double done = static_cast<double>(step - options.warmup) / static_cast<double>(options.steps - options.warmup);
+    const double done = static_cast<double>(step - options.warmup) /
+                        static_cast<double>(options.steps - options.warmup);
     const double falling = 0.5 * (1.0 + std::cos(std::numbers::pi * std::min(done, 1.0)));
     return options.final_factor + (1.0 - options.final_factor) * falling;
   };
@@ -35,12 +41,15 @@ Schedule cosine(CosineOptions options) {
 
 void StepDecayOptions::validate() const {
   require(every >= 1, "StepDecayOptions.every", every, "at least 1");
-  require(std::isfinite(factor) && factor > 0, "StepDecayOptions.factor", factor, "finite and greater than 0");
+  require(std::isfinite(factor) && factor > 0, "StepDecayOptions.factor", factor,
+          "finite and greater than 0");
 }
 
 Schedule step_decay(StepDecayOptions options) {
   options.validate();
-  return [options](int64_t step) { return std::pow(options.factor, static_cast<double>(step / options.every)); };
+  return [options](int64_t step) {
+    return std::pow(options.factor, static_cast<double>(step / options.every));
+  };
 }
 
 Schedule linear_warmup(int64_t steps) {

@@ -18,7 +18,8 @@ std::string text_of(const c10::IValue& value) {
   if (value.isBool()) return value.toBool() ? "true" : "false";
   if (value.isTuple()) {
     std::string text;
-    for (const c10::IValue& element : value.toTupleRef().elements()) text += (text.empty() ? "(" : ", ") + text_of(element);
+    for (const c10::IValue& element : value.toTupleRef().elements())
+      text += (text.empty() ? "(" : ", ") + text_of(element);
     return text + ")";
   }
   std::ostringstream text;
@@ -26,7 +27,8 @@ std::string text_of(const c10::IValue& value) {
   return text.str();
 }
 
-// By name. LibTorch shows the options of a class it does not know only through what they write to an archive.
+// By name. LibTorch shows the options of a class it does not know only through what they write to
+// an archive.
 std::map<std::string, std::string> written(const torch::optim::OptimizerOptions& options) {
   std::map<std::string, std::string> texts;
   try {
@@ -67,7 +69,8 @@ std::map<std::string, std::string> settings_of(const torch::optim::Optimizer& op
     by_group["groups"].push_back(std::to_string(groups[g].params().size()));
   }
   for (const auto& [name, texts] : by_group) {
-    const bool same = name != "groups" && std::count(texts.begin(), texts.end(), texts.front()) == std::ssize(texts);
+    const bool same = name != "groups" &&
+                      std::count(texts.begin(), texts.end(), texts.front()) == std::ssize(texts);
     std::string& text = all["." + name] = texts.front();
     for (std::size_t g = 1; g < texts.size() && !same; ++g) text += " | " + texts[g];
   }

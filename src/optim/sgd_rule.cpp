@@ -1,20 +1,21 @@
-#include "tensors/elementwise.h"
 #include "optim/rules.h"
+#include "tensors/elementwise.h"
 
 #include <torch/optim/sgd.h>
 
 namespace mlo::detail {
 namespace {
 
-/// d = ĝ + wd·θ;  b = μ·b₀ + (1−τ)·d, at the first step b = d;  θ' = θ − lr·b, with Nesterov θ − lr·(d + μ·b), without
-/// momentum θ − lr·d. Linear in everything: the derivative is a few numbers for each parameter.
+/// d = ĝ + wd·θ;  b = μ·b₀ + (1−τ)·d, at the first step b = d;  θ' = θ − lr·b, with Nesterov θ −
+/// lr·(d + μ·b), without momentum θ − lr·d. Linear in everything: the derivative is a few numbers
+/// for each parameter.
 struct SgdStep {
   bool skipped = false;
-  bool buffer = false;     ///< has momentum
-  double b_by_b0 = 0;      ///< ∂b/∂b₀
-  double b_by_d = 0;       ///< ∂b/∂d
-  double theta_by_b = 0;   ///< −∂θ'/∂b
-  double theta_by_d = 0;   ///< −∂θ'/∂d at fixed b
+  bool buffer = false;    ///< has momentum
+  double b_by_b0 = 0;     ///< ∂b/∂b₀
+  double b_by_d = 0;      ///< ∂b/∂d
+  double theta_by_b = 0;  ///< −∂θ'/∂b
+  double theta_by_d = 0;  ///< −∂θ'/∂d at fixed b
   double weight_decay = 0;
 
   SgdStep(const torch::optim::SGDOptions& options, bool first)
@@ -33,13 +34,17 @@ struct SgdStep {
 class SgdDerivative final : public StepDerivative {
  public:
   SgdDerivative(std::vector<SgdStep> steps, std::vector<double> learning_rates, Clipping clipping)
-      : steps_(std::move(steps)), learning_rates_(std::move(learning_rates)), clipping_(std::move(clipping)) {}
+      : steps_(std::move(steps)),
+        learning_rates_(std::move(learning_rates)),
+        clipping_(std::move(clipping)) {}
 
   Tensors apply(const Tensors& a) const override {
     Tensors result(a.size());
     for (size_t i = 0; i < a.size(); ++i) {
       const double scale = steps_[i].scale();
-      result[i] = elementwise<1>([scale]<class T>(const T& x) { return std::array<T, 1>{Constant<T>(scale) * x}; }, a[i])[0];
+      result[i] = elementwise<1>(
+          [scale]<class T>(const T& x) { return std::array<T, 1>{Constant<T>(scale) * x}; },
+          a[i])[0];
     }
     clipping_.apply(result);
     return result;
@@ -48,7 +53,8 @@ class SgdDerivative final : public StepDerivative {
   const std::vector<double>& learning_rates() const override { return learning_rates_; }
 
   Tensors reverse(Tensors& theta, std::vector<Tensors>& moments) const override {
-    if (std::any_of(steps_.begin(), steps_.end(), [](const SgdStep& step) { return step.buffer; })) {
+    if (std::any_of(steps_.begin(), steps_.end(),
+                    [](const SgdStep& step) { return step.buffer; })) {
       fill_with_zeros(moments, 1, theta);
     }
     Tensors gradient(theta.size());
@@ -70,7 +76,8 @@ class SgdDerivative final : public StepDerivative {
       } else {
         const auto adjoint = [step]<class T>(const T& u) {
           using C = Constant<T>;
-          return std::array<T, 2>{C(1 - step.weight_decay * step.theta_by_d) * u, C(-step.theta_by_d) * u};
+          return std::array<T, 2>{C(1 - step.weight_decay * step.theta_by_d) * u,
+                                  C(-step.theta_by_d) * u};
         };
         auto out = elementwise<2>(adjoint, theta[i]);
         theta[i] = std::move(out[0]);
@@ -91,15 +98,17 @@ class SgdRule final : public UpdateRule {
  public:
   explicit SgdRule(OptimizerView view) : view_(std::move(view)) {}
 
-  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients, const Clipping& clipping,
-                                                bool /*scale*/, bool /*trajectory*/) override {
+  std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients,
+                                                const Clipping& clipping, bool /*scale*/,
+                                                bool /*trajectory*/) override {
     std::vector<SgdStep> steps(parameters.size());
     std::vector<double> learning_rates(parameters.size());
     for (size_t i = 0; i < parameters.size(); ++i) {
       const auto& options = view_.options<torch::optim::SGDOptions>(i);
       learning_rates[i] = options.lr();
       if (gradients[i].defined()) {
-        steps[i] = SgdStep(options, view_.state<torch::optim::SGDParamState>(parameters[i]) == nullptr);
+        steps[i] =
+            SgdStep(options, view_.state<torch::optim::SGDParamState>(parameters[i]) == nullptr);
       }
     }
     return std::make_shared<SgdDerivative>(std::move(steps), std::move(learning_rates), clipping);
@@ -111,6 +120,8 @@ class SgdRule final : public UpdateRule {
 
 }  // namespace
 
-std::unique_ptr<UpdateRule> sgd_rule(OptimizerView view) { return std::make_unique<SgdRule>(std::move(view)); }
+std::unique_ptr<UpdateRule> sgd_rule(OptimizerView view) {
+  return std::make_unique<SgdRule>(std::move(view));
+}
 
 }  // namespace mlo::detail

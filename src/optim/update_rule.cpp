@@ -10,10 +10,12 @@ namespace mlo {
 namespace {
 
 constexpr auto kKnown =
-    "known are torch::optim::SGD, torch::optim::Adam and torch::optim::AdamW (the last two without amsgrad)";
+    "known are torch::optim::SGD, torch::optim::Adam and torch::optim::AdamW (the last two without "
+    "amsgrad)";
 
 // The group of each parameter; empty, and `why`, if one is in none.
-std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why) {
+std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Tensors& parameters,
+                              std::string& why) {
   std::vector<size_t> result;
   const auto& groups = optimizer.param_groups();
   for (const auto& parameter : parameters) {
@@ -24,7 +26,8 @@ std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Te
       ++group;
     }
     if (group == groups.size()) {
-      why = "the optimizer has parameter " + std::to_string(result.size()) + " of the level in none of its groups";
+      why = "the optimizer has parameter " + std::to_string(result.size()) +
+            " of the level in none of its groups";
       return {};
     }
     result.push_back(group);
@@ -32,11 +35,12 @@ std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Te
   return result;
 }
 
-// A class derived from a known one may step as it likes, so the class itself is asked for, or our own. Null: another class, or
-// `why`.
+// A class derived from a known one may step as it likes, so the class itself is asked for, or our
+// own. Null: another class, or `why`.
 template <class Known, class Fused, class Options>
 std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail::OptimizerView),
-                                     torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why) {
+                                     torch::optim::Optimizer& optimizer, const Tensors& parameters,
+                                     std::string& why) {
   const auto name = c10::demangle(typeid(Known).name());
   if (typeid(optimizer) != typeid(Known) && typeid(optimizer) != typeid(Fused)) {
     return nullptr;
@@ -44,7 +48,8 @@ std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail:
   for (const auto& group : optimizer.param_groups()) {
     const auto* options = dynamic_cast<const Options*>(&group.options());
     if (options == nullptr) {
-      why = "a parameter group of " + name + " has options of another class, " + c10::demangle(typeid(group.options()).name());
+      why = "a parameter group of " + name + " has options of another class, " +
+            c10::demangle(typeid(group.options()).name());
       return nullptr;
     }
     if constexpr (requires { options->amsgrad(); }) {
@@ -63,18 +68,23 @@ std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail:
 
 }  // namespace
 
-std::unique_ptr<UpdateRule> UpdateRule::of(torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why) {
+std::unique_ptr<UpdateRule> UpdateRule::of(torch::optim::Optimizer& optimizer,
+                                           const Tensors& parameters, std::string& why) {
   why.clear();
   using namespace torch::optim;
-  auto rule = try_rule<SGD, detail::FusedSgd, SGDOptions>(detail::sgd_rule, optimizer, parameters, why);
+  auto rule =
+      try_rule<SGD, detail::FusedSgd, SGDOptions>(detail::sgd_rule, optimizer, parameters, why);
   if (!rule && why.empty()) {
-    rule = try_rule<Adam, detail::FusedAdam, AdamOptions>(detail::adam_rule, optimizer, parameters, why);
+    rule = try_rule<Adam, detail::FusedAdam, AdamOptions>(detail::adam_rule, optimizer, parameters,
+                                                          why);
   }
   if (!rule && why.empty()) {
-    rule = try_rule<AdamW, detail::FusedAdamW, AdamWOptions>(detail::adamw_rule, optimizer, parameters, why);
+    rule = try_rule<AdamW, detail::FusedAdamW, AdamWOptions>(detail::adamw_rule, optimizer,
+                                                             parameters, why);
   }
   if (!rule && why.empty()) {
-    why = "the derivative of a step of " + c10::demangle(typeid(optimizer).name()) + " is not known; " + kKnown;
+    why = "the derivative of a step of " + c10::demangle(typeid(optimizer).name()) +
+          " is not known; " + kKnown;
   }
   return rule;
 }

@@ -14,7 +14,8 @@ class Optimizer;
 
 namespace mlo {
 
-/// ĝ = c·g with c = (largest norm)/‖g‖: ∂ĝ/∂g = c(I − ggᵀ/‖g‖²), symmetric, over all parameters of the level together.
+/// ĝ = c·g with c = (largest norm)/‖g‖: ∂ĝ/∂g = c(I − ggᵀ/‖g‖²), symmetric, over all parameters of
+/// the level together.
 class Clipping {
  public:
   Clipping() = default;  ///< not active: ĝ = g
@@ -31,8 +32,8 @@ class Clipping {
   Tensors gradient_;
 };
 
-/// The formulas of one class of optimizer. Made once a level; SGD (momentum, dampening, Nesterov, weight decay), Adam and
-/// AdamW without AMSGrad are known.
+/// The formulas of one class of optimizer. Made once a level; SGD (momentum, dampening, Nesterov,
+/// weight decay), Adam and AdamW without AMSGrad are known.
 class UpdateRule {
  public:
   virtual ~UpdateRule() = default;
@@ -40,14 +41,18 @@ class UpdateRule {
   /// The optimizer's eps, below which gradients hardly move parameters; 0 if it has none.
   virtual double epsilon() const { return 0.0; }
 
-  /// Null if the optimizer's class (or an option of it) is not known; `why` then says what it is and what is known.
-  static std::unique_ptr<UpdateRule> of(torch::optim::Optimizer& optimizer, const Tensors& parameters, std::string& why);
+  /// Null if the optimizer's class (or an option of it) is not known; `why` then says what it is
+  /// and what is known.
+  static std::unique_ptr<UpdateRule> of(torch::optim::Optimizer& optimizer,
+                                        const Tensors& parameters, std::string& why);
 
-  /// Called with the gradients the optimizer is about to read and its state before the step. The result keeps what `apply` needs
-  /// if `scale`, what `reverse` needs if `trajectory`; it may share storage with `gradients`, which the caller does not change
-  /// afterwards.
-  virtual std::shared_ptr<const StepDerivative> observe(const Tensors& parameters, const Tensors& gradients,
-                                                        const Clipping& clipping, bool scale, bool trajectory) = 0;
+  /// Called with the gradients the optimizer is about to read and its state before the step. The
+  /// result keeps what `apply` needs if `scale`, what `reverse` needs if `trajectory`; it may share
+  /// storage with `gradients`, which the caller does not change afterwards.
+  virtual std::shared_ptr<const StepDerivative> observe(const Tensors& parameters,
+                                                        const Tensors& gradients,
+                                                        const Clipping& clipping, bool scale,
+                                                        bool trajectory) = 0;
 };
 
 }  // namespace mlo

@@ -2,8 +2,8 @@
 
 #include "mlo/checkpointed.h"
 
-#include "replay/choices.h"
 #include "mlo/error.h"
+#include "replay/choices.h"
 #include "replay/random.h"
 
 #include <ATen/autocast_mode.h>
@@ -30,7 +30,8 @@ struct AutocastState {
 std::array<AutocastState, 2> autocast_state() {
   std::array<AutocastState, 2> states;
   for (std::size_t i = 0; i < states.size(); ++i)
-    states[i] = {at::autocast::is_autocast_enabled(kDevices[i]), at::autocast::get_autocast_dtype(kDevices[i])};
+    states[i] = {at::autocast::is_autocast_enabled(kDevices[i]),
+                 at::autocast::get_autocast_dtype(kDevices[i])};
   return states;
 }
 
@@ -41,7 +42,8 @@ void set_autocast(const std::array<AutocastState, 2>& states) {
   }
 }
 
-// Autocast's cache of converted weights holds the graph they were converted in, or none: neither pass may see the other's.
+// Autocast's cache of converted weights holds the graph they were converted in, or none: neither
+// pass may see the other's.
 class OwnAutocast {
  public:
   explicit OwnAutocast(const std::array<AutocastState, 2>& states)
@@ -85,14 +87,17 @@ struct CheckpointedBackward final : torch::autograd::Node {
   variable_list apply(variable_list&& gradients) override {
     if (!f)
       throw LossError(
-          "mlo::checkpointed: its backward is called a second time after its buffers were freed; retain the graph the first "
+          "mlo::checkpointed: its backward is called a second time after its buffers were freed; "
+          "retain the graph the first "
           "time");
     variable_list result(saved.size());
     if (!gradients[0].defined()) return result;
-    const bool again = at::GradMode::is_enabled();  // create_graph: this derivative is to be differentiated, too
+    const bool again =
+        at::GradMode::is_enabled();  // create_graph: this derivative is to be differentiated, too
     Tensors unpacked;
     for (const auto& variable : saved) unpacked.push_back(variable.unpack());
-    const at::Tensor input = again ? unpacked[0] : unpacked[0].detach().set_requires_grad(task_should_compute_output(0));
+    const at::Tensor input =
+        again ? unpacked[0] : unpacked[0].detach().set_requires_grad(task_should_compute_output(0));
 
     Tensors wrt;
     std::vector<std::size_t> places;
@@ -112,7 +117,8 @@ struct CheckpointedBackward final : torch::autograd::Node {
       const at::AutoGradMode with_gradients(true);
       output = f(input);
     }
-    Tensors products = torch::autograd::grad({output}, wrt, {gradients[0]}, /*retain_graph=*/again, /*create_graph=*/again,
+    Tensors products = torch::autograd::grad({output}, wrt, {gradients[0]}, /*retain_graph=*/again,
+                                             /*create_graph=*/again,
                                              /*allow_unused=*/true);
     for (std::size_t i = 0; i < places.size(); ++i) result[places[i]] = std::move(products[i]);
     return result;
@@ -142,7 +148,8 @@ at::Tensor checkpointed(const Function& f, const at::Tensor& input, const Tensor
   const NoChoices no_choices;
   if (!differentiated || dual || !at::GradMode::is_enabled()) return f(input);
 
-  const std::shared_ptr<CheckpointedBackward> node(new CheckpointedBackward, torch::autograd::deleteNode);
+  const std::shared_ptr<CheckpointedBackward> node(new CheckpointedBackward,
+                                                   torch::autograd::deleteNode);
   node->f = f;
   node->set_next_edges(torch::autograd::collect_next_edges(all));
   for (const at::Tensor& tensor : all) node->saved.emplace_back(tensor, /*is_output=*/false);

@@ -33,8 +33,9 @@ const at::Tensor* ChoiceTape::begin() {
     return nullptr;
   }
   if (position_ == choices_.size())
-    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed a " + std::to_string(position_ + 1) +
-                    ". time, in the step itself it called it " + std::to_string(choices_.size()) +
+    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed a " +
+                    std::to_string(position_ + 1) + ". time, in the step itself it called it " +
+                    std::to_string(choices_.size()) +
                     " times; the number of calls must not depend on the parameters");
   return &choices_[position_++];
 }
@@ -45,13 +46,15 @@ void ChoiceTape::end(const at::Tensor* choice) {
   if (!choice) return;
   // What shares its memory with a parameter would follow the parameter's shifts.
   const at::NoGradGuard no_grad;
-  recording_->push_back(choice->has_storage() && choice->storage().use_count() > 1 ? choice->clone() : *choice);
+  recording_->push_back(choice->has_storage() && choice->storage().use_count() > 1 ? choice->clone()
+                                                                                   : *choice);
 }
 
 void ChoiceTape::finish() const {
   if (!recording_ && position_ < choices_.size())
-    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed " + std::to_string(position_) +
-                    " times, in the step itself it called it " + std::to_string(choices_.size()) +
+    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed " +
+                    std::to_string(position_) + " times, in the step itself it called it " +
+                    std::to_string(choices_.size()) +
                     " times; the number of calls must not depend on the parameters");
 }
 
@@ -63,7 +66,8 @@ namespace detail {
 Choice::Choice() {
   if (forbidden > 0)
     throw LossError(
-        "mlo::replayed was called inside mlo::checkpointed, which runs its function again; make the choice before, and let the "
+        "mlo::replayed was called inside mlo::checkpointed, which runs its function again; make "
+        "the choice before, and let the "
         "function use it");
   if (!current_tape) return;
   recorded_ = current_tape->begin();

@@ -6,9 +6,9 @@
 
 namespace mlo {
 
-/// For its lifetime `mlo::replayed` on this thread records into, or plays back from, a draw's choices. A choice draws random
-/// numbers from a stream of its own (of `seed` and its number), so that what the loss draws after it is the same whether it is
-/// taken or played back.
+/// For its lifetime `mlo::replayed` on this thread records into, or plays back from, a draw's
+/// choices. A choice draws random numbers from a stream of its own (of `seed` and its number), so
+/// that what the loss draws after it is the same whether it is taken or played back.
 class ChoiceTape {
  public:
   struct Record {};

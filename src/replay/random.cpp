@@ -21,7 +21,8 @@ void for_each_generator(Use&& use) {
   use(at::detail::getDefaultCPUGenerator());
   static const std::size_t devices = at::hasCUDA() ? at::getNumGPUs() : 0;
   for (std::size_t i = 0; i < devices; ++i)
-    use(at::globalContext().defaultGenerator(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(i))));
+    use(at::globalContext().defaultGenerator(
+        c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(i))));
 }
 
 }  // namespace

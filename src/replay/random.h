@@ -8,12 +8,15 @@
 
 namespace mlo {
 
-/// The key of the random stream (seed, level, step, micro-batch); SplitMix64 over the parts, so near keys give unrelated streams.
+/// The key of the random stream (seed, level, step, micro-batch); SplitMix64 over the parts, so
+/// near keys give unrelated streams.
 uint64_t stream_key(uint64_t seed, uint64_t level, int64_t step, int64_t micro_batch);
-/// A level's part of the key: of its name, so that adding a level does not change the others' streams.
+/// A level's part of the key: of its name, so that adding a level does not change the others'
+/// streams.
 uint64_t name_key(std::string_view name);
 
-/// Puts LibTorch's default generators (CPU, and the CUDA devices if they are in use) at the start of a stream.
+/// Puts LibTorch's default generators (CPU, and the CUDA devices if they are in use) at the start
+/// of a stream.
 void seed_generators(uint64_t key);
 
 /// Of LibTorch's default generators, and back.

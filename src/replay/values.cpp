@@ -63,7 +63,9 @@ void Values::about_to_change() {
   current_ = nullptr;
 }
 
-bool Values::lost(const FrozenValues& frozen) const { return frozen.lost || (frozen.live && !is_at(live_, frozen.versions)); }
+bool Values::lost(const FrozenValues& frozen) const {
+  return frozen.lost || (frozen.live && !is_at(live_, frozen.versions));
+}
 
 void Untrained::clear() { *this = {}; }
 
@@ -75,7 +77,9 @@ void Untrained::add(const at::Tensor& tensor, bool buffer) {
   if (buffer) ++buffers_;
 }
 
-Untrained::Mark Untrained::mark(const at::Tensor& tensor) { return {tensor._version(), tensor.const_data_ptr()}; }
+Untrained::Mark Untrained::mark(const at::Tensor& tensor) {
+  return {tensor._version(), tensor.const_data_ptr()};
+}
 
 bool Untrained::moved(std::size_t i) const {
   const at::Tensor &live = live_[i], &copy = copies_[i];
@@ -84,7 +88,8 @@ bool Untrained::moved(std::size_t i) const {
   if (i >= buffers_ && !live.is_inference()) return mark(live) != marks_[i];
   if (live.numel() == 0) return false;
   const bool comparable = live.is_cpu() && live.is_contiguous() && copy.is_contiguous();
-  return !comparable || std::memcmp(live.const_data_ptr(), copy.const_data_ptr(), live.nbytes()) != 0;
+  return !comparable ||
+         std::memcmp(live.const_data_ptr(), copy.const_data_ptr(), live.nbytes()) != 0;
 }
 
 Tensors Untrained::snapshot() {

@@ -8,16 +8,19 @@
 
 namespace mlo {
 
-/// Values of a level's parameters at some moment. While nothing has written the parameters since, they are the live ones.
+/// Values of a level's parameters at some moment. While nothing has written the parameters since,
+/// they are the live ones.
 struct FrozenValues {
-  Tensors copy;                    ///< meaningless while live
-  std::vector<int64_t> versions;   ///< autograd's version counters at that moment
+  Tensors copy;                   ///< meaningless while live
+  std::vector<int64_t> versions;  ///< autograd's version counters at that moment
   bool live = true;
-  bool lost = false;  ///< the parameters were written without about_to_change: what they were is gone
+  bool lost =
+      false;  ///< the parameters were written without about_to_change: what they were is gone
 };
 
-/// A level's parameters with copy-on-write handles to what they were: a step record holds a handle, and a copy is made only if
-/// the parameters are about to change while somebody holds one. Copies are recycled.
+/// A level's parameters with copy-on-write handles to what they were: a step record holds a handle,
+/// and a copy is made only if the parameters are about to change while somebody holds one. Copies
+/// are recycled.
 class Values {
  public:
   explicit Values(Tensors live) : live_(std::move(live)) {}
@@ -36,10 +39,11 @@ class Values {
   std::vector<std::shared_ptr<FrozenValues>> slots_;
 };
 
-/// What losses may read and no level trains: the buffers of their modules, and frozen parameters (a teacher). Their owner may
-/// write them at any time, so values are copied when they are recorded; copies are shared while the values stay the same. A
-/// buffer is compared bit for bit, because LibTorch's batch norm writes its own without a trace; a frozen parameter may be large
-/// and is taken to have moved if autograd's version counter says so.
+/// What losses may read and no level trains: the buffers of their modules, and frozen parameters (a
+/// teacher). Their owner may write them at any time, so values are copied when they are recorded;
+/// copies are shared while the values stay the same. A buffer is compared bit for bit, because
+/// LibTorch's batch norm writes its own without a trace; a frozen parameter may be large and is
+/// taken to have moved if autograd's version counter says so.
 class Untrained {
  public:
   void clear();
@@ -68,7 +72,8 @@ class Untrained {
   std::size_t buffers_ = 0;
 };
 
-/// For its lifetime the live parameters are, bit for bit and version for version, what they were when `frozen` was taken.
+/// For its lifetime the live parameters are, bit for bit and version for version, what they were
+/// when `frozen` was taken.
 class Rewind {
  public:
   Rewind(const Tensors& live, std::shared_ptr<const FrozenValues> frozen, Tensors& scratch);

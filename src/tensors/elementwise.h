@@ -13,8 +13,9 @@
 #include <type_traits>
 #include <utility>
 
-/// Loops over the elements of tensors without a dispatch for each operation: what counts for a level of twenty
-/// parameters, where one ATen call costs more than the arithmetic, and one pass over memory for a level of millions.
+/// Loops over the elements of tensors without a dispatch for each operation: what counts for a
+/// level of twenty parameters, where one ATen call costs more than the arithmetic, and one pass
+/// over memory for a level of millions.
 namespace mlo::detail {
 
 /// What a thread gets at least; a shorter loop stays in the calling thread.
@@ -33,15 +34,19 @@ void over_range(int64_t n, const F& loop) {
 }
 
 /// float32, or the tensor's own dtype if that is wider.
-inline at::ScalarType wide(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+inline at::ScalarType wide(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 /// Without the dispatch that `Tensor::to` costs also where there is nothing to do.
-inline at::Tensor as(const at::Tensor& t, at::ScalarType dtype) { return t.scalar_type() == dtype ? t : t.to(dtype); }
+inline at::Tensor as(const at::Tensor& t, at::ScalarType dtype) {
+  return t.scalar_type() == dtype ? t : t.to(dtype);
+}
 
 /// True if the elements lie without gaps in CPU memory.
 inline bool plain(const at::Tensor& t) {
-  return t.device().is_cpu() && t.layout() == at::kStrided && t.is_non_overlapping_and_dense() && !t.is_neg() &&
-         !t._is_zerotensor();
+  return t.device().is_cpu() && t.layout() == at::kStrided && t.is_non_overlapping_and_dense() &&
+         !t.is_neg() && !t._is_zerotensor();
 }
 /// True if, besides, the same offset is the same element.
 inline bool alike(const at::Tensor& a, const at::Tensor& b) {
@@ -64,7 +69,8 @@ bool with_type(at::ScalarType dtype, const F& f) {
 template <class T>
 using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-/// The type of a formula's constants: the elements' own, so that float arithmetic stays float; double beside tensors.
+/// The type of a formula's constants: the elements' own, so that float arithmetic stays float;
+/// double beside tensors.
 template <class T>
 using Constant = std::conditional_t<std::is_same_v<T, at::Tensor>, double, T>;
 
@@ -73,7 +79,9 @@ template <class T>
 T select(bool condition, T a, T b) {
   return condition ? a : b;
 }
-inline at::Tensor select(const at::Tensor& condition, const at::Tensor& a, double b) { return at::where(condition, a, b); }
+inline at::Tensor select(const at::Tensor& condition, const at::Tensor& a, double b) {
+  return at::where(condition, a, b);
+}
 
 template <class T, class F, size_t N, size_t M, size_t... J, size_t... K>
 void fill(const std::array<at::Tensor, N>& out, const F& f, const std::array<at::Tensor, M>& in,
@@ -81,7 +89,8 @@ void fill(const std::array<at::Tensor, N>& out, const F& f, const std::array<at:
   const std::array<T*, N> to{out[J].template mutable_data_ptr<T>()...};
   const std::array<const T*, M> from{in[K].template const_data_ptr<T>()...};
   over_range(in[0].numel(), [&](int64_t begin, int64_t end) {
-    // Copies that nothing else can point to: else the constants in f are read again after each store.
+    // Copies that nothing else can point to: else the constants in f are read again after each
+    // store.
     const F formula = f;
     const auto target = to;
     const auto source = from;
@@ -95,9 +104,10 @@ void fill(const std::array<at::Tensor, N>& out, const F& f, const std::array<at:
   });
 }
 
-/// out[k] = f(in…)[k], element by element, in the widest dtype of the inputs and float32. `f` is a template: it is called
-/// with floats or doubles in one loop where all inputs lie alike in CPU memory, else once with tensors. It returns
-/// std::array<T, N>, and holds its constants by value. Inputs of one shape; nothing is recorded for autograd.
+/// out[k] = f(in…)[k], element by element, in the widest dtype of the inputs and float32. `f` is a
+/// template: it is called with floats or doubles in one loop where all inputs lie alike in CPU
+/// memory, else once with tensors. It returns std::array<T, N>, and holds its constants by value.
+/// Inputs of one shape; nothing is recorded for autograd.
 template <size_t N, class F, class... Inputs>
 std::array<at::Tensor, N> elementwise(const F& f, const Inputs&... inputs) {
   const at::NoGradGuard no_grad;

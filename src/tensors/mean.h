@@ -9,8 +9,9 @@
 
 namespace mlo {
 
-/// The mean over micro-batches, entry by entry; an undefined entry counts as zero. A single part is passed on as it is.
-/// Parts are never written: what autograd returned may share memory with other gradients.
+/// The mean over micro-batches, entry by entry; an undefined entry counts as zero. A single part is
+/// passed on as it is. Parts are never written: what autograd returned may share memory with other
+/// gradients.
 class Mean {
  public:
   Mean(std::size_t entries, std::size_t parts) : mean_(entries), parts_(parts) {}

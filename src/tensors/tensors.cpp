@@ -1,7 +1,7 @@
 #include "mlo/tensors.h"
 
-#include "tensors/elementwise.h"
 #include "mlo/error.h"
+#include "tensors/elementwise.h"
 
 #include <atomic>
 #include <bit>
@@ -17,15 +17,16 @@ using detail::Wide;
 void check_length(const char* function, const Tensors& a, const Tensors& b) {
   if (a.size() != b.size()) {
     std::ostringstream message;
-    message << "mlo::" << function << ": lists of " << a.size() << " and " << b.size() << " tensors; they must be of one length";
+    message << "mlo::" << function << ": lists of " << a.size() << " and " << b.size()
+            << " tensors; they must be of one length";
     throw Error(message.str());
   }
 }
 void check_shape(const char* function, size_t i, const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes()) {
     std::ostringstream message;
-    message << "mlo::" << function << ": tensors " << i << " of the lists have shapes " << a.sizes() << " and " << b.sizes()
-            << "; they must be the same";
+    message << "mlo::" << function << ": tensors " << i << " of the lists have shapes " << a.sizes()
+            << " and " << b.sizes() << "; they must be the same";
     throw Error(message.str());
   }
 }
@@ -59,7 +60,8 @@ double dot_of(const T* a, const T* b, int64_t n) {
     // A thread's range may end anywhere: it takes the parts that begin in it.
     for (int64_t part = (begin + kPart - 1) / kPart; part * kPart < end; ++part) {
       const int64_t first = part * kPart;
-      parts[static_cast<size_t>(part)] = dot_range(a + first, b + first, std::min(kPart, n - first));
+      parts[static_cast<size_t>(part)] =
+          dot_range(a + first, b + first, std::min(kPart, n - first));
     }
   });
   double sum = 0;
@@ -69,10 +71,12 @@ double dot_of(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
-// An infinity or a NaN is an exponent of ones; comparing integers vectorizes and needs no floating-point environment.
+// An infinity or a NaN is an exponent of ones; comparing integers vectorizes and needs no
+// floating-point environment.
 template <class T>
 bool finite_range(const T* x, int64_t n) {
-  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
+  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t,
+                                  std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
   constexpr Bits exponent = std::bit_cast<Bits>(std::numeric_limits<T>::infinity());
   constexpr int64_t kBlock = 4096;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
@@ -114,9 +118,10 @@ double dot(const Tensors& a, const Tensors& b) {
     }
     check_shape("dot", i, a[i], b[i]);
     const auto add_plain = [&](const at::Tensor& x, const at::Tensor& y) {
-      return x.scalar_type() == y.scalar_type() && detail::alike(x, y) && detail::with_type(x.scalar_type(), [&]<class T>(T) {
-        sum += dot_of(x.const_data_ptr<T>(), y.const_data_ptr<T>(), x.numel());
-      });
+      return x.scalar_type() == y.scalar_type() && detail::alike(x, y) &&
+             detail::with_type(x.scalar_type(), [&]<class T>(T) {
+               sum += dot_of(x.const_data_ptr<T>(), y.const_data_ptr<T>(), x.numel());
+             });
     };
     if (!add_plain(a[i], b[i])) {
       const auto dtype = detail::wide(at::promote_types(a[i].scalar_type(), b[i].scalar_type()));
@@ -154,7 +159,8 @@ void add_scaled(Tensors& y, const Tensors& x, double alpha) {
                         const auto factor = static_cast<Wide<T>>(alpha);
                         detail::over_range(y[i].numel(), [&](int64_t begin, int64_t end) {
                           for (int64_t k = begin; k < end; ++k) {
-                            to[k] = static_cast<T>(static_cast<Wide<T>>(to[k]) + factor * static_cast<Wide<T>>(from[k]));
+                            to[k] = static_cast<T>(static_cast<Wide<T>>(to[k]) +
+                                                   factor * static_cast<Wide<T>>(from[k]));
                           }
                         });
                       });
@@ -171,14 +177,14 @@ void scale(Tensors& a, double factor) {
       continue;
     }
     const bool done = detail::plain(t) && detail::with_type(t.scalar_type(), [&]<class T>(T) {
-      T* x = t.mutable_data_ptr<T>();
-      const auto by = static_cast<Wide<T>>(factor);
-      detail::over_range(t.numel(), [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          x[k] = static_cast<T>(by * static_cast<Wide<T>>(x[k]));
-        }
-      });
-    });
+                        T* x = t.mutable_data_ptr<T>();
+                        const auto by = static_cast<Wide<T>>(factor);
+                        detail::over_range(t.numel(), [&](int64_t begin, int64_t end) {
+                          for (int64_t k = begin; k < end; ++k) {
+                            x[k] = static_cast<T>(by * static_cast<Wide<T>>(x[k]));
+                          }
+                        });
+                      });
     if (!done) {
       t.mul_(factor);
     }
@@ -209,7 +215,8 @@ Tensors zeros_like(const Tensors& a) {
   Tensors result;
   result.reserve(a.size());
   for (const auto& t : a) {
-    result.push_back(at::zeros_like(t, t.options().dtype(detail::wide(t.scalar_type())).requires_grad(false)));
+    result.push_back(
+        at::zeros_like(t, t.options().dtype(detail::wide(t.scalar_type())).requires_grad(false)));
   }
   return result;
 }
@@ -219,7 +226,9 @@ Tensors widened(Tensors a, const Tensors& like) {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < a.size(); ++i) {
     if (!a[i].defined()) {
-      a[i] = at::zeros_like(like[i], like[i].options().dtype(detail::wide(like[i].scalar_type())).requires_grad(false));
+      a[i] = at::zeros_like(
+          like[i],
+          like[i].options().dtype(detail::wide(like[i].scalar_type())).requires_grad(false));
       continue;
     }
     if (a[i].requires_grad()) {
@@ -241,15 +250,15 @@ bool all_finite(const Tensors& a) {
     }
     bool finite = true;
     const bool done = detail::plain(t) && detail::with_type(t.scalar_type(), [&]<class T>(T) {
-      const T* x = t.const_data_ptr<T>();
-      std::atomic<bool> all = true;
-      detail::over_range(t.numel(), [&](int64_t begin, int64_t end) {
-        if (!finite_range(x + begin, end - begin)) {
-          all.store(false, std::memory_order_relaxed);
-        }
-      });
-      finite = all.load();
-    });
+                        const T* x = t.const_data_ptr<T>();
+                        std::atomic<bool> all = true;
+                        detail::over_range(t.numel(), [&](int64_t begin, int64_t end) {
+                          if (!finite_range(x + begin, end - begin)) {
+                            all.store(false, std::memory_order_relaxed);
+                          }
+                        });
+                        finite = all.load();
+                      });
     if (!finite) {
       return false;
     }
@@ -271,7 +280,8 @@ void copy_values(const Tensors& dst, const Tensors& src) {
       const auto size = static_cast<int64_t>(dst[i].element_size());
       if (to != from) {
         detail::over_range(dst[i].numel(), [&](int64_t begin, int64_t end) {
-          std::memcpy(to + begin * size, from + begin * size, static_cast<size_t>((end - begin) * size));
+          std::memcpy(to + begin * size, from + begin * size,
+                      static_cast<size_t>((end - begin) * size));
         });
       }
     } else {

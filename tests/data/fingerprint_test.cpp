@@ -1,4 +1,5 @@
-// Fingerprints of data: the same for the same data, wherever it lies, and another for other data, batches or looks.
+// Fingerprints of data: the same for the same data, wherever it lies, and another for other data,
+// batches or looks.
 #include "io/files.h"
 
 #include <mlo/data/image_file.h>
@@ -28,7 +29,8 @@ void fill(const std::filesystem::path& folder) {
   for (const char* name : {"cat", "dog"}) {
     std::filesystem::create_directories(folder / name);
     for (int i = 0; i < 3; ++i)
-      mlo::write_png(folder / name / (std::to_string(i) + ".png"), torch::randint(0, 256, {3, 8, 8}, at::kByte));
+      mlo::write_png(folder / name / (std::to_string(i) + ".png"),
+                     torch::randint(0, 256, {3, 8, 8}, at::kByte));
   }
 }
 
@@ -48,7 +50,8 @@ struct Own final : mlo::ImageSet {
 
 }  // namespace
 
-TEST_CASE("Tensors are known by shape, type, contents and how they are handed out", "[fingerprint]") {
+TEST_CASE("Tensors are known by shape, type, contents and how they are handed out",
+          "[fingerprint]") {
   const at::Tensor x = numbers(12, 3), y = torch::arange(12);
   CHECK(of({x, y}) == of({x.clone(), y.clone()}));
   CHECK(of({x}) == of({x.t().contiguous().t()}));  // the same values, laid out otherwise
@@ -98,13 +101,16 @@ TEST_CASE("Of a large tensor the checksum sees a part, the ends among it", "[fin
 TEST_CASE("What is trained or has no values is known by its shape", "[fingerprint]") {
   const at::Tensor trained = torch::randn({4, 2}).requires_grad_();
   CHECK(of({trained}) == "Float[4, 2]");
-  CHECK(of({torch::zeros({4, 2}, at::TensorOptions(at::kMeta).dtype(at::kFloat))}) == "Float[4, 2]");
+  CHECK(of({torch::zeros({4, 2}, at::TensorOptions(at::kMeta).dtype(at::kFloat))}) ==
+        "Float[4, 2]");
 }
 
 TEST_CASE("A folder of images is known by its files, wherever it lies", "[fingerprint][images]") {
   const TemporaryFolder folder;
   fill(folder / "one");
-  const auto print = [](const std::filesystem::path& where) { return mlo::folder_images(where)->fingerprint(); };
+  const auto print = [](const std::filesystem::path& where) {
+    return mlo::folder_images(where)->fingerprint();
+  };
   const std::string before = print(folder / "one");
   CHECK(before.starts_with("6 files "));
   std::filesystem::rename(folder / "one", folder / "two");
@@ -118,10 +124,13 @@ TEST_CASE("A folder of images is known by its files, wherever it lies", "[finger
   CHECK(print(folder / "two") != changed);
 }
 
-TEST_CASE("A source of images is known by its images, rows, batches and looks", "[fingerprint][image_source]") {
+TEST_CASE("A source of images is known by its images, rows, batches and looks",
+          "[fingerprint][image_source]") {
   torch::manual_seed(3);
-  const at::Tensor pixels = torch::randint(0, 256, {9, 3, 8, 8}, at::kByte), labels = torch::arange(9).remainder(3);
-  const auto print = [&](const at::Tensor& images, const at::Tensor& classes, const std::vector<int64_t>& rows,
+  const at::Tensor pixels = torch::randint(0, 256, {9, 3, 8, 8}, at::kByte),
+                   labels = torch::arange(9).remainder(3);
+  const auto print = [&](const at::Tensor& images, const at::Tensor& classes,
+                         const std::vector<int64_t>& rows,
                          const std::function<void(mlo::ImageSourceOptions&)>& change) {
     mlo::ImageSourceOptions options{.batch_size = 2, .augmentation = {.size = 8}};
     if (change) change(options);
@@ -142,10 +151,12 @@ TEST_CASE("A source of images is known by its images, rows, batches and looks", 
       print(pixels, labels, {}, [](auto& o) { o.augmentation.flip = true; }),
       print(pixels, labels, {}, [](auto& o) { o.augmentation.crop_padding = 1; }),
       print(pixels, labels, {}, [](auto& o) { o.augmentation.size = 6; }),
-      print(pixels, labels, {}, [](auto& o) { o.augmentation.resized_crop = mlo::RandomResizedCrop{}; }),
+      print(pixels, labels, {},
+            [](auto& o) { o.augmentation.resized_crop = mlo::RandomResizedCrop{}; }),
       print(pixels, labels, {}, [](auto& o) { o.augmentation.mean = {0.5}; })};
   CHECK(all.size() == 14);
-  CHECK(print(pixels, labels, {}, {}) == print(pixels.clone(), labels, {0, 1, 2, 3, 4, 5, 6, 7, 8}, [](auto& o) {
+  CHECK(print(pixels, labels, {}, {}) ==
+        print(pixels.clone(), labels, {0, 1, 2, 3, 4, 5, 6, 7, 8}, [](auto& o) {
           o.workers = 0;
           o.prefetch = 5;
         }));

@@ -14,7 +14,8 @@ namespace {
 
 std::string big_endian(uint64_t bits, int width) {
   std::string bytes;
-  for (int shift = 8 * (width - 1); shift >= 0; shift -= 8) bytes += static_cast<char>(bits >> shift);
+  for (int shift = 8 * (width - 1); shift >= 0; shift -= 8)
+    bytes += static_cast<char>(bits >> shift);
   return bytes;
 }
 
@@ -24,11 +25,14 @@ std::string header(int type, const std::vector<uint32_t>& shape) {
   return bytes;
 }
 
-std::string digits() { return header(8, {3, 2, 2}) + std::string("\0\1\2\3\4\5\6\7\x08\x09\x80\xFF", 12); }
+std::string digits() {
+  return header(8, {3, 2, 2}) + std::string("\0\1\2\3\4\5\6\7\x08\x09\x80\xFF", 12);
+}
 
 void pack(const std::filesystem::path& path, const std::string& bytes) {
   gzFile file = ::gzopen(path.c_str(), "wb");
-  REQUIRE(::gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())) == static_cast<int>(bytes.size()));
+  REQUIRE(::gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())) ==
+          static_cast<int>(bytes.size()));
   REQUIRE(::gzclose(file) == Z_OK);
 }
 
@@ -42,7 +46,8 @@ std::string refusal(const std::filesystem::path& path) {
 
 TEST_CASE("An IDX file is a tensor, plain or packed", "[idx]") {
   const TemporaryFolder folder;
-  const at::Tensor expected = torch::tensor({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 128, 255}, torch::kByte).reshape({3, 2, 2});
+  const at::Tensor expected =
+      torch::tensor({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 128, 255}, torch::kByte).reshape({3, 2, 2});
   write_bytes(folder / "plain", digits());
   pack(folder / "packed", digits());
   for (const char* name : {"plain", "packed"}) {
@@ -66,7 +71,8 @@ TEST_CASE("An IDX file may hold every type of the format", "[idx]") {
   check(0x08, "\x01\xFF", torch::tensor({1, 255}, torch::kByte));
   check(0x09, "\x01\xFF", torch::tensor({1, -1}, torch::kChar));
   check(0x0B, big_endian(258, 2) + "\xFF\xFE", torch::tensor({258, -2}, torch::kShort));
-  check(0x0C, big_endian(0x01020304, 4) + "\xFF\xFF\xFF\xFE", torch::tensor({0x01020304, -2}, torch::kInt));
+  check(0x0C, big_endian(0x01020304, 4) + "\xFF\xFF\xFF\xFE",
+        torch::tensor({0x01020304, -2}, torch::kInt));
   check(0x0D, big_endian(0x3FC00000, 4) + big_endian(0xC0200000, 4), torch::tensor({1.5F, -2.5F}));
   check(0x0E, big_endian(0x3FF8000000000000, 8) + big_endian(0xC004000000000000, 8),
         torch::tensor({1.5, -2.5}, torch::kDouble));
@@ -89,12 +95,15 @@ TEST_CASE("An IDX file cut off anywhere is refused, plain or packed", "[idx]") {
   write_bytes(folder / "cut", digits().substr(0, 9));
   CHECK_THAT(refusal(folder / "cut"), Contains("ends within its dimensions"));
   write_bytes(folder / "cut", digits().substr(0, 27));
-  CHECK_THAT(refusal(folder / "cut"), Contains("ends within its data, 1 bytes early") && Contains("truncated"));
+  CHECK_THAT(refusal(folder / "cut"),
+             Contains("ends within its data, 1 bytes early") && Contains("truncated"));
 }
 
 TEST_CASE("A packed IDX file of any size without its checksum and length is refused", "[idx]") {
   const TemporaryFolder folder;
-  for (const uint32_t rows : {1U, 50U, 500U, 5000U, 40000U}) {  // without the last 8 bytes, 30 MB were read as if they were whole
+  for (const uint32_t rows :
+       {1U, 50U, 500U, 5000U,
+        40000U}) {  // without the last 8 bytes, 30 MB were read as if they were whole
     std::string bytes = header(8, {rows, 28, 28});
     std::mt19937 random(rows);
     while (bytes.size() < 16 + rows * 784) bytes += static_cast<char>(random() % 4);
@@ -141,7 +150,8 @@ TEST_CASE("A damaged packed IDX file is refused", "[idx]") {
   std::string bytes = read_bytes(folder / "packed");
   bytes[bytes.size() - 6] = static_cast<char>(bytes[bytes.size() - 6] ^ 1);  // within the checksum
   write_bytes(folder / "packed", bytes);
-  CHECK_THAT(refusal(folder / "packed"), Contains("cannot be unpacked") && Contains("get it again"));
+  CHECK_THAT(refusal(folder / "packed"),
+             Contains("cannot be unpacked") && Contains("get it again"));
 }
 
 TEST_CASE("What is no IDX file is refused by name, and allocates nothing", "[idx]") {
@@ -152,14 +162,16 @@ TEST_CASE("What is no IDX file is refused by name, and allocates nothing", "[idx
   };
   CHECK_THAT(refusal(folder / "none"), Contains("No such file"));
   CHECK_THAT(refusal(folder / "."), Contains("is not a file but a folder"));
-  CHECK_THAT(with("\x89PNG and so on"), Contains("begins with the bytes 137 80 78 71, expected 0 0"));
+  CHECK_THAT(with("\x89PNG and so on"),
+             Contains("begins with the bytes 137 80 78 71, expected 0 0"));
   CHECK_THAT(with(std::string("\0\0\x08\0", 4)), Contains("begins with the bytes 0 0 8 0"));
   CHECK_THAT(with(header(0x0A, {1}) + "x"), Contains("unknown type 10"));
   CHECK_THAT(with(digits() + "x"), Contains("goes on after the data"));
   CHECK_THAT(with(header(8, {0xFFFFFFFF}) + "x"), Contains("announces more data than its 9 bytes"));
   const std::vector<uint32_t> huge(8, 0xFFFFFFFF);
   CHECK_THAT(with(header(8, huge) + "x"), Contains("announces more data"));
-  CHECK_THAT(with(header(14, {0, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF})), Contains("announces more data"));
+  CHECK_THAT(with(header(14, {0, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF})),
+             Contains("announces more data"));
   pack(folder / "file", header(8, {0xFFFFFFFF}) + "x");
   CHECK_THAT(refusal(folder / "file"), Contains("announces more data"));
 }

@@ -11,7 +11,8 @@ namespace {
 
 std::shared_ptr<const mlo::ImageSet> images(int64_t count) {
   torch::manual_seed(3);
-  return mlo::tensor_images(torch::randint(0, 256, {count, 3, 8, 8}, at::kByte), torch::arange(count));
+  return mlo::tensor_images(torch::randint(0, 256, {count, 3, 8, 8}, at::kByte),
+                            torch::arange(count));
 }
 
 mlo::ImageSourceOptions options(int64_t workers) {
@@ -25,7 +26,9 @@ mlo::ImageSourceOptions options(int64_t workers) {
   return o;
 }
 
-bool same(const mlo::Batch& a, const mlo::Batch& b) { return at::equal(a[0], b[0]) && at::equal(a[1], b[1]); }
+bool same(const mlo::Batch& a, const mlo::Batch& b) {
+  return at::equal(a[0], b[0]) && at::equal(a[1], b[1]);
+}
 
 class Broken final : public mlo::ImageSet {
  public:
@@ -47,7 +50,8 @@ class Broken final : public mlo::ImageSet {
 TEST_CASE("Batches of images are the same with any number of workers", "[image_source]") {
   const auto set = images(18);
   const auto alone = mlo::image_source(set, {}, options(0));
-  const auto one = mlo::image_source(set, {}, options(1)), three = mlo::image_source(set, {}, options(3));
+  const auto one = mlo::image_source(set, {}, options(1)),
+             three = mlo::image_source(set, {}, options(3));
   for (int i = 0; i < 14; ++i) {  // past three epochs of 4 batches
     const mlo::Batch batch = alone->next();
     CHECK(same(batch, one->next()));
@@ -57,7 +61,8 @@ TEST_CASE("Batches of images are the same with any number of workers", "[image_s
   }
 }
 
-TEST_CASE("An epoch of images has each row once, in an order and look of its own", "[image_source]") {
+TEST_CASE("An epoch of images has each row once, in an order and look of its own",
+          "[image_source]") {
   const auto set = images(12);
   const auto source = mlo::image_source(set, {1, 3, 5, 7, 9, 11, 0, 2}, options(1));
   std::vector<at::Tensor> order;
@@ -92,7 +97,8 @@ TEST_CASE("A source of images goes on where its state was saved", "[image_source
 
   auto larger = options(1);
   larger.batch_size = 5;
-  CHECK_THROWS_WITH(mlo::image_source(set, {}, larger)->load(state, "data/"), Contains("batch_size"));
+  CHECK_THROWS_WITH(mlo::image_source(set, {}, larger)->load(state, "data/"),
+                    Contains("batch_size"));
 
   // Without a seed of its own it takes the engine's.
   auto without = options(1);

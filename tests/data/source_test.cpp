@@ -65,8 +65,8 @@ std::string refusal(BatchSource& source, const State& state) {
 }  // namespace
 
 TEST_CASE("An epoch hands out each row once, the tensors side by side", "[source]") {
-  const auto source =
-      tensor_source({rows(12), rows(12).to(torch::kDouble).unsqueeze(1) * 10}, {.batch_size = 4, .seed = 7});
+  const auto source = tensor_source({rows(12), rows(12).to(torch::kDouble).unsqueeze(1) * 10},
+                                    {.batch_size = 4, .seed = 7});
   std::vector<int64_t> first_epoch;
   for (int epoch = 0; epoch < 3; ++epoch) {
     CHECK(source->epoch() == epoch);
@@ -111,7 +111,8 @@ TEST_CASE("The last, smaller batch is left out or handed out", "[source]") {
 
 TEST_CASE("Without shuffling the rows come in order and are not copied", "[source]") {
   const at::Tensor data = rows(10);
-  const auto source = tensor_source({data}, {.batch_size = 4, .shuffle = false, .drop_last = false});
+  const auto source =
+      tensor_source({data}, {.batch_size = 4, .shuffle = false, .drop_last = false});
   CHECK(take(*source, 3) == upto(10));
   CHECK(take(*source, 3) == upto(10));
   CHECK(source->next()[0].data_ptr() == data.data_ptr());
@@ -120,8 +121,9 @@ TEST_CASE("Without shuffling the rows come in order and are not copied", "[sourc
 TEST_CASE("A full batch is the tensors themselves", "[source]") {
   const at::Tensor x = rows(6);
   const at::Tensor y = torch::rand({6, 2});
-  for (const TensorSourceOptions& options : {TensorSourceOptions{}, TensorSourceOptions{.batch_size = 6},
-                                             TensorSourceOptions{.batch_size = 9, .drop_last = false}}) {
+  for (const TensorSourceOptions& options :
+       {TensorSourceOptions{}, TensorSourceOptions{.batch_size = 6},
+        TensorSourceOptions{.batch_size = 9, .drop_last = false}}) {
     const auto source = tensor_source({x, y}, options);
     for (int step = 1; step <= 3; ++step) {
       const Batch batch = source->next();
@@ -133,7 +135,8 @@ TEST_CASE("A full batch is the tensors themselves", "[source]") {
   }
 }
 
-TEST_CASE("The order follows from the seed alone, and LibTorch's generators stay as they are", "[source]") {
+TEST_CASE("The order follows from the seed alone, and LibTorch's generators stay as they are",
+          "[source]") {
   const auto order = [](uint64_t own, uint64_t key) {
     const auto source = tensor_source({rows(50)}, {.batch_size = 5, .seed = own});
     source->seed(key);
@@ -152,7 +155,9 @@ TEST_CASE("A source resumes exactly, wherever in an epoch it was", "[source][sta
   for (const bool shuffle : {true, false}) {
     for (const bool drop_last : {true, false}) {
       const auto make = [&](uint64_t seed) {
-        return tensor_source({rows(11)}, {.batch_size = 3, .shuffle = shuffle, .drop_last = drop_last, .seed = seed});
+        return tensor_source(
+            {rows(11)},
+            {.batch_size = 3, .shuffle = shuffle, .drop_last = drop_last, .seed = seed});
       };
       for (int before = 0; before < 9; ++before) {
         const auto source = make(4);
@@ -173,7 +178,8 @@ TEST_CASE("A source resumes exactly, wherever in an epoch it was", "[source][sta
   }
 }
 
-TEST_CASE("A state of another source is refused, and the source goes on as it was", "[source][state]") {
+TEST_CASE("A state of another source is refused, and the source goes on as it was",
+          "[source][state]") {
   const TensorSourceOptions options = {.batch_size = 3, .seed = 4};
   const auto source = tensor_source({rows(11)}, options);
   take(*source, 2);
@@ -181,17 +187,25 @@ TEST_CASE("A state of another source is refused, and the source goes on as it wa
   const auto expected = take(*source, 5);
   source->load(state, "level/head/data/");
 
-  const auto saved_by = [](int64_t n, TensorSourceOptions other) { return saved(*tensor_source({rows(n)}, other)); };
-  CHECK_THAT(refusal(*source, saved_by(12, options)),
-             Contains("'level/head/data/rows' is 12 in the state, and 11") && Contains("same data"));
-  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 4})), Contains("batch_size' is 4 in the state, and 3"));
-  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 3, .shuffle = false})), Contains("shuffle' is 0"));
-  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 3, .drop_last = false})), Contains("rows_an_epoch' is 11"));
+  const auto saved_by = [](int64_t n, TensorSourceOptions other) {
+    return saved(*tensor_source({rows(n)}, other));
+  };
+  CHECK_THAT(
+      refusal(*source, saved_by(12, options)),
+      Contains("'level/head/data/rows' is 12 in the state, and 11") && Contains("same data"));
+  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 4})),
+             Contains("batch_size' is 4 in the state, and 3"));
+  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 3, .shuffle = false})),
+             Contains("shuffle' is 0"));
+  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 3, .drop_last = false})),
+             Contains("rows_an_epoch' is 11"));
   CHECK_THAT(refusal(*source, saved_by(11, {})), Contains("batch_size' is 11"));
   CHECK_THAT(refusal(*source, State()), Contains("no 'level/head/data/rows'"));
   for (const int64_t position : {-3, 4, 9, 3000})
-    CHECK_THAT(refusal(*source, with(state, "level/head/data/position", position)), Contains("another checkpoint"));
-  CHECK_THAT(refusal(*source, with(state, "level/head/data/epoch", int64_t{-1})), Contains("epoch -1"));
+    CHECK_THAT(refusal(*source, with(state, "level/head/data/position", position)),
+               Contains("another checkpoint"));
+  CHECK_THAT(refusal(*source, with(state, "level/head/data/epoch", int64_t{-1})),
+             Contains("epoch -1"));
   CHECK(refusal(*source, with(state, "level/head/data/position", int64_t{6})).empty());
   source->load(state, "level/head/data/");
   CHECK_THAT(refusal(*source, saved_by(12, options)), Contains("rows"));
@@ -199,7 +213,8 @@ TEST_CASE("A state of another source is refused, and the source goes on as it wa
 }
 
 TEST_CASE("Sources that cannot hand out a batch are refused when they are made", "[source]") {
-  const auto message = [](std::vector<at::Tensor> tensors, TensorSourceOptions options = {}) -> std::string {
+  const auto message = [](std::vector<at::Tensor> tensors,
+                          TensorSourceOptions options = {}) -> std::string {
     try {
       tensor_source(std::move(tensors), options);
     } catch (const ConfigError& error) {
@@ -210,14 +225,17 @@ TEST_CASE("Sources that cannot hand out a batch are refused when they are made",
   CHECK(message({rows(3)}).empty());
   CHECK_THAT(message({}), Contains("no tensors") && Contains("give at least one"));
   CHECK_THAT(message({rows(3), at::Tensor()}), Contains("tensor 1 is undefined"));
-  CHECK_THAT(message({rows(3), torch::tensor(1.0)}), Contains("tensor 1 has no dimensions") && Contains("unsqueeze"));
+  CHECK_THAT(message({rows(3), torch::tensor(1.0)}),
+             Contains("tensor 1 has no dimensions") && Contains("unsqueeze"));
   CHECK_THAT(message({rows(3), torch::rand({4, 2})}),
              Contains("tensor 1 has the shape [4, 2]") && Contains("3 rows") && Contains("zip"));
   CHECK_THAT(message({torch::rand({0, 2})}), Contains("no rows") && Contains("[0, 2]"));
-  CHECK_THAT(message({rows(3)}, {.batch_size = 4}),
-             Contains("batch_size is 4") && Contains("only 3 rows") && Contains("drop_last = false"));
+  CHECK_THAT(message({rows(3)}, {.batch_size = 4}), Contains("batch_size is 4") &&
+                                                        Contains("only 3 rows") &&
+                                                        Contains("drop_last = false"));
   CHECK(message({rows(3)}, {.batch_size = 4, .drop_last = false}).empty());
-  CHECK_THAT(message({rows(3)}, {.batch_size = -1}), Contains("batch_size is -1") && Contains("at least 1"));
+  CHECK_THAT(message({rows(3)}, {.batch_size = -1}),
+             Contains("batch_size is -1") && Contains("at least 1"));
 }
 
 TEST_CASE("Zipped sources are side by side, each with a stream of its own", "[source]") {
@@ -251,10 +269,12 @@ TEST_CASE("Zipped sources are side by side, each with a stream of its own", "[so
   CHECK_THROWS_AS(mlo::zip(std::vector<std::unique_ptr<BatchSource>>()), ConfigError);
   CHECK_THROWS_WITH(mlo::zip(std::vector<std::unique_ptr<BatchSource>>()), Contains("no sources"));
   CHECK_THROWS_AS(mlo::zip(tensor_source({rows(3)}), std::unique_ptr<BatchSource>()), ConfigError);
-  CHECK_THROWS_WITH(mlo::zip(tensor_source({rows(3)}), std::unique_ptr<BatchSource>()), Contains("source 1 is null"));
+  CHECK_THROWS_WITH(mlo::zip(tensor_source({rows(3)}), std::unique_ptr<BatchSource>()),
+                    Contains("source 1 is null"));
 }
 
-TEST_CASE("A zip that refuses a state is as before, also where the first source took it", "[source][state]") {
+TEST_CASE("A zip that refuses a state is as before, also where the first source took it",
+          "[source][state]") {
   const auto make = [](int64_t second) {
     return mlo::zip(tensor_source({rows(8)}, {.batch_size = 2, .seed = 1}),
                     tensor_source({rows(second)}, {.batch_size = 2, .seed = 2}));
@@ -290,16 +310,20 @@ TEST_CASE("Data is nothing, a source, a batch or a function", "[source]") {
     CHECK(batch[1].is_same(x));
   }
   const mlo::Data other = Batch{torch::rand({3, 2})};
-  CHECK_THAT(refusal(*other.source(), saved(*full.source())), Contains("rows' is 1 in the state, and 3"));
+  CHECK_THAT(refusal(*other.source(), saved(*full.source())),
+             Contains("rows' is 1 in the state, and 3"));
   CHECK(mlo::Data(Batch{torch::rand({0, 2})}).source()->next()[0].numel() == 0);
 
-  const mlo::Data function = [](int64_t step) { return Batch{torch::full({1}, static_cast<double>(step))}; };
+  const mlo::Data function = [](int64_t step) {
+    return Batch{torch::full({1}, static_cast<double>(step))};
+  };
   CHECK_FALSE(function.empty());
   CHECK(function.source() == nullptr);
   CHECK(function.function()(3)[0].item<double>() == 3.0);
 
   CHECK_THROWS_AS(mlo::Data(std::unique_ptr<BatchSource>()), ConfigError);
-  CHECK_THROWS_WITH(mlo::Data(std::unique_ptr<BatchSource>()), Contains("null") && Contains("leave .data out"));
+  CHECK_THROWS_WITH(mlo::Data(std::unique_ptr<BatchSource>()),
+                    Contains("null") && Contains("leave .data out"));
   CHECK_THROWS_AS(mlo::Data(Batch()), ConfigError);
   CHECK_THROWS_WITH(mlo::Data(Batch()), Contains("empty batch") && Contains("leave .data out"));
   CHECK_THROWS_WITH(mlo::Data(Batch{x, at::Tensor()}), Contains("tensor 1 is undefined"));

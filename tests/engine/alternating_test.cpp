@@ -11,7 +11,8 @@ namespace {
 /// A generator (scale and shift of noise) and a logistic discriminator of degree two.
 struct Gan {
   at::Tensor g = leaf({0.5, 0.0}), d = leaf({0.1, 0.2, -0.1});
-  at::Tensor noise = at::linspace(-2.0, 2.0, 9, at::kDouble), real = 1.5 * at::linspace(-2.0, 2.0, 9, at::kDouble) + 3.0;
+  at::Tensor noise = at::linspace(-2.0, 2.0, 9, at::kDouble),
+             real = 1.5 * at::linspace(-2.0, 2.0, 9, at::kDouble) + 3.0;
 
   at::Tensor fake() const { return g[0] * noise + g[1]; }
   at::Tensor score(const at::Tensor& x) const { return d[0] + d[1] * x + 0.1 * d[2] * x.square(); }
@@ -24,14 +25,17 @@ struct Gan {
 
 /// A level without hooks.
 struct Plain final : mlo::Problem {
-  Plain(const at::Tensor& trained, std::function<at::Tensor()> loss) : Problem(mlo::trains(trained)), function(std::move(loss)) {}
+  Plain(const at::Tensor& trained, std::function<at::Tensor()> loss)
+      : Problem(mlo::trains(trained)), function(std::move(loss)) {}
   Evaluation loss(const Batch&) override { return function(); }
   std::function<at::Tensor()> function;
 };
 
 }  // namespace
 
-TEST_CASE("A GAN is two levels that take each other as constants: the loop that people write by hand", "[engine][alternating]") {
+TEST_CASE(
+    "A GAN is two levels that take each other as constants: the loop that people write by hand",
+    "[engine][alternating]") {
   for (const bool detached : {true, false})
     for (const int64_t rounds : {1, 3}) {
       INFO("detached " << detached << ", rounds " << rounds);
@@ -39,8 +43,10 @@ TEST_CASE("A GAN is two levels that take each other as constants: the loop that 
       Engine engine;
       LevelOptions disc{.optimizer = mlo::adam({.lr = 0.02}), .unroll = rounds};
       if (detached) disc.constant = {"gen"};
-      engine.add("disc", Lambda(gan.d, [gan, detached](const Batch&) { return gan.discriminator_loss(detached); }),
-                 std::move(disc));
+      engine.add(
+          "disc",
+          Lambda(gan.d, [gan, detached](const Batch&) { return gan.discriminator_loss(detached); }),
+          std::move(disc));
       engine.add("gen", Lambda(gan.g, [gan](const Batch&) { return gan.generator_loss(); }),
                  {.optimizer = mlo::adam({.lr = 0.05}), .constant = {"disc"}});
 
@@ -66,7 +72,8 @@ TEST_CASE("A GAN is two levels that take each other as constants: the loop that 
     }
 }
 
-TEST_CASE("Constants schedule the levels below; who reads whom orders what they leave open", "[engine][alternating][graph]") {
+TEST_CASE("Constants schedule the levels below; who reads whom orders what they leave open",
+          "[engine][alternating][graph]") {
   mlo::Graph graph;
   graph.nodes.resize(4);
   graph.nodes[3].reads = {1};
@@ -75,7 +82,7 @@ TEST_CASE("Constants schedule the levels below; who reads whom orders what they 
   CHECK(graph.responding(3).empty());
   graph.nodes[0].reads = {2};
   CHECK(graph.below(3) == std::vector<std::size_t>{2, 0, 1});  // those that are used come first
-  graph.nodes[2].constants = {1};                              // now a circle: the reads say, then the order of the levels
+  graph.nodes[2].constants = {1};  // now a circle: the reads say, then the order of the levels
   CHECK(graph.below(3) == std::vector<std::size_t>{1, 2, 0});
   graph.nodes[1].constants = {3};  // the level above, as a constant, is waited for by nobody
   CHECK(graph.below(3) == std::vector<std::size_t>{1});
@@ -84,7 +91,8 @@ TEST_CASE("Constants schedule the levels below; who reads whom orders what they 
 }
 
 TEST_CASE("A level without a graph makes its gradient in on_gradient", "[engine][alternating]") {
-  // An evolution strategy on an accuracy: 'fit' follows λ, the top counts how many of its entries round to 1.
+  // An evolution strategy on an accuracy: 'fit' follows λ, the top counts how many of its entries
+  // round to 1.
   const at::Tensor x = leaf({0.2, 0.4}), lambda = leaf({0.5, 0.9});
   const auto accuracy = [=] { return -(x.round() == 1.0).to(at::kDouble).mean(); };
   const auto engine_with = [&](auto top, bool constant) {
@@ -111,21 +119,28 @@ TEST_CASE("A level without a graph makes its gradient in on_gradient", "[engine]
   check_refused<LossError>([&] { engine_with(Plain(lambda, accuracy), true)->step(); },
                            {"level 'top' at step 0", "detached", "on_gradient"});
   top.gradient_hook = nullptr;
-  check_refused<LossError>([&] { engine_with(top, true)->step(); }, {"level 'top' at step 0", "detached", "on_gradient"});
+  check_refused<LossError>([&] { engine_with(top, true)->step(); },
+                           {"level 'top' at step 0", "detached", "on_gradient"});
   check_refused<LossError>([&] { engine_with(Plain(lambda, accuracy), false)->build(); },
                            {"level 'top'", "detached", "on_gradient", "LevelOptions::constant"});
 
   // A loss that loses its graph later.
   bool cut = false;
   Engine later;
-  later.add("head", Plain(lambda, [&, lambda] { return cut ? lambda.detach().square().sum() : lambda.square().sum(); }), sgd());
+  later.add(
+      "head",
+      Plain(lambda,
+            [&, lambda] { return cut ? lambda.detach().square().sum() : lambda.square().sum(); }),
+      sgd());
   later.step();
   cut = true;
-  check_refused<LossError>([&] { later.step(); }, {"level 'head' at step 1", "detached", "detach()", "no-grad"});
+  check_refused<LossError>([&] { later.step(); },
+                           {"level 'head' at step 1", "detached", "detach()", "no-grad"});
 
   // The level below is used, but neither a graph nor a small change of its parameters shows it.
   const auto flat = [=] { return accuracy() + 0.0 * lambda.sum(); };
   check_refused<ConfigError>([&] { engine_with(Plain(lambda, flat), false)->build(); },
-                             {"level 'fit'", "did not change when", "piecewise constant", "LevelOptions::constant = {\"fit\"}"});
+                             {"level 'fit'", "did not change when", "piecewise constant",
+                              "LevelOptions::constant = {\"fit\"}"});
   CHECK_NOTHROW(engine_with(Plain(lambda, flat), true)->step());
 }

@@ -6,14 +6,18 @@ at::Tensor mask(const at::Tensor& x) { return at::bernoulli(at::full_like(x.deta
 
 // ½ Σ mᵢ (xᵢ − yᵢ²)² with a mask m drawn anew at each step, and its derivatives.
 struct Masked final : mlo::Problem, mlo::AnalyticDerivatives {
-  Masked(const at::Tensor& own, const at::Tensor& other) : Problem(mlo::trains(own)), x(own), y(other) {}
+  Masked(const at::Tensor& own, const at::Tensor& other)
+      : Problem(mlo::trains(own)), x(own), y(other) {}
 
-  Evaluation loss(const Batch&) override { return 0.5 * (mask(x) * (x - y.square()).square()).sum(); }
+  Evaluation loss(const Batch&) override {
+    return 0.5 * (mask(x) * (x - y.square()).square()).sum();
+  }
 
   std::optional<Evaluation> gradient(const Batch&, const Tensors& wrt, Tensors& out) override {
     const at::NoGradGuard no_grad;
     const at::Tensor m = mask(x), residual = x - y.square();
-    for (std::size_t i = 0; i < wrt.size(); ++i) out[i] = wrt[i].is_same(x) ? m * residual : -2.0 * m * residual * y;
+    for (std::size_t i = 0; i < wrt.size(); ++i)
+      out[i] = wrt[i].is_same(x) ? m * residual : -2.0 * m * residual * y;
     if (forget) out.pop_back();
     return Evaluation(0.5 * (m * residual.square()).sum());
   }
@@ -39,14 +43,18 @@ struct Game {
   std::shared_ptr<Masked> low;
 };
 
-double distance(const Tensors& a, const Tensors& b) { return (a[0] - b[0]).norm().item<double>() / b[0].norm().item<double>(); }
+double distance(const Tensors& a, const Tensors& b) {
+  return (a[0] - b[0]).norm().item<double>() / b[0].norm().item<double>();
+}
 
 }  // namespace
 
 TEST_CASE("Derivatives in closed form are given the draws of their loss", "[engine][analytic]") {
-  Game known(mlo::implicit(mlo::analytic_oracle(), mlo::identity_solver())), automatic(mlo::one_step());
+  Game known(mlo::implicit(mlo::analytic_oracle(), mlo::identity_solver())),
+      automatic(mlo::one_step());
   for (int step = 0; step < 3; ++step) {
-    CHECK(distance(known.engine.hypergradient("top"), automatic.engine.hypergradient("top")) <= 1e-14);
+    CHECK(distance(known.engine.hypergradient("top"), automatic.engine.hypergradient("top")) <=
+          1e-14);
     known.engine.step();
     automatic.engine.step();
   }
@@ -64,18 +72,22 @@ TEST_CASE("A gradient in closed form of the wrong length is refused", "[engine][
   Game game(mlo::implicit(mlo::analytic_oracle(), mlo::identity_solver()));
   game.low->forget = true;
   const std::string message = message_of<mlo::LossError>([&] { game.engine.step(); });
-  CHECK_THAT(message, Contains("level 'low' at step 0") && Contains("made 0 tensors for 1 in wrt") && Contains("set one each"));
+  CHECK_THAT(message, Contains("level 'low' at step 0") &&
+                          Contains("made 0 tensors for 1 in wrt") && Contains("set one each"));
 }
 
 TEST_CASE("A build that failed and is repeated begins with the first batch", "[engine]") {
   const auto run = [](bool fail) {
     const at::Tensor x = leaf();
     Engine engine({.seed = 4});
-    engine.add("alone", Lambda(x, [x, fail](const Batch& batch) mutable {
-                 if (std::exchange(fail, false)) throw std::runtime_error("not yet");
-                 return Evaluation((batch[0] - x).square().mean());
-               }),
-               {.optimizer = mlo::sgd(), .data = mlo::tensor_source({at::arange(12, at::kDouble)}, {.batch_size = 3})});
+    engine.add("alone",
+               Lambda(x,
+                      [x, fail](const Batch& batch) mutable {
+                        if (std::exchange(fail, false)) throw std::runtime_error("not yet");
+                        return Evaluation((batch[0] - x).square().mean());
+                      }),
+               {.optimizer = mlo::sgd(),
+                .data = mlo::tensor_source({at::arange(12, at::kDouble)}, {.batch_size = 3})});
     if (fail) CHECK_THROWS_AS(engine.build(), std::runtime_error);
     const State before = engine.state();
     CHECK(before.integer("level/alone/data/position") == 0);

@@ -18,7 +18,8 @@ struct Layer {
 };
 
 at::Tensor network(const std::vector<Layer>& layers, at::Tensor x, bool recompute) {
-  for (const Layer& layer : layers) x = recompute ? mlo::checkpointed(layer, x, layer.parameters()) : layer(x);
+  for (const Layer& layer : layers)
+    x = recompute ? mlo::checkpointed(layer, x, layer.parameters()) : layer(x);
   return x.square().mean();
 }
 
@@ -30,13 +31,15 @@ Tensors all(const std::vector<Layer>& layers, const at::Tensor& x) {
 
 double gap(const Tensors& a, const Tensors& b) {
   double most = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, (a[i] - b[i]).abs().max().item<double>());
+  for (std::size_t i = 0; i < a.size(); ++i)
+    most = std::max(most, (a[i] - b[i]).abs().max().item<double>());
   return most;
 }
 
 }  // namespace
 
-TEST_CASE("Checkpointed functions have the same first and second derivatives, under the same draws", "[checkpointed]") {
+TEST_CASE("Checkpointed functions have the same first and second derivatives, under the same draws",
+          "[checkpointed]") {
   for (const double dropout : {0.0, 0.4}) {
     const std::vector<Layer> layers = {Layer(1, dropout), Layer(2, dropout), Layer(3, dropout)};
     torch::manual_seed(9);
@@ -51,7 +54,8 @@ TEST_CASE("Checkpointed functions have the same first and second derivatives, un
       torch::manual_seed(7);
       const at::Tensor loss = network(layers, x, recompute);
       next_draw.push_back(torch::rand({}, at::kDouble).item<double>());
-      const Tensors plain = torch::autograd::grad({loss}, wrt, {}, /*retain_graph=*/true, /*create_graph=*/false);
+      const Tensors plain =
+          torch::autograd::grad({loss}, wrt, {}, /*retain_graph=*/true, /*create_graph=*/false);
       gradients.push_back(torch::autograd::grad({loss}, wrt, {}, true, /*create_graph=*/true));
       CHECK(gap(plain, gradients.back()) < 1e-15);
       products.push_back(torch::autograd::grad(gradients.back(), wrt, v));
@@ -97,11 +101,15 @@ TEST_CASE("Parameters that changed since are an error, and choices inside are", 
     layer.w.mul_(2.0);
   }
   CHECK_THROWS_WITH(loss.backward(), Contains("modified by an inplace operation"));
-  CHECK_THROWS_WITH(mlo::checkpointed([](const at::Tensor& y) { return y * mlo::replayed([&] { return y > 0; }); }, x, {}),
-                    Contains("mlo::checkpointed"));
+  CHECK_THROWS_WITH(
+      mlo::checkpointed(
+          [](const at::Tensor& y) { return y * mlo::replayed([&] { return y > 0; }); }, x, {}),
+      Contains("mlo::checkpointed"));
   CHECK_NOTHROW(mlo::replayed([&] { return x > 0; }));  // the ban ends with it
-  CHECK_THROWS_AS(mlo::checkpointed([](const at::Tensor&) -> at::Tensor { throw std::runtime_error("inside"); }, x, {}),
-                  std::runtime_error);
+  CHECK_THROWS_AS(
+      mlo::checkpointed([](const at::Tensor&) -> at::Tensor { throw std::runtime_error("inside"); },
+                        x, {}),
+      std::runtime_error);
   const at::NoGradGuard no_grad;
   CHECK_FALSE(mlo::checkpointed(layer, x, layer.parameters()).requires_grad());
 }
@@ -110,7 +118,8 @@ TEST_CASE("Engines differentiate checkpointed losses by every oracle", "[checkpo
   const auto hypergradient = [](bool recompute, std::unique_ptr<mlo::Method> method) {
     const std::vector<Layer> layers = {Layer(1, 0.2), Layer(2, 0.2)};
     torch::manual_seed(3);
-    const at::Tensor x = torch::randn({4, 6}, at::kDouble), weights = torch::zeros({4}, at::kDouble).requires_grad_();
+    const at::Tensor x = torch::randn({4, 6}, at::kDouble),
+                     weights = torch::zeros({4}, at::kDouble).requires_grad_();
     mlo::Trains low;
     for (const at::Tensor& t : {layers[0].w, layers[0].b, layers[1].w, layers[1].b})
       low.add("p" + std::to_string(low.parameters().size()), t);
@@ -120,19 +129,24 @@ TEST_CASE("Engines differentiate checkpointed losses by every oracle", "[checkpo
                       [=](const Batch&) {
                         at::Tensor out = x;
                         for (const Layer& layer : layers)
-                          out = recompute ? mlo::checkpointed(layer, out, layer.parameters()) : layer(out);
+                          out = recompute ? mlo::checkpointed(layer, out, layer.parameters())
+                                          : layer(out);
                         return (out.square().mean(1) * weights.sigmoid()).sum();
                       }),
                {.optimizer = mlo::adamw({.lr = 0.01}), .best_response = std::move(method)});
-    engine.add("up",
-               Lambda(mlo::trains(weights), [=](const Batch&) { return layers[1].w.square().sum() + layers[0].w.pow(4).sum(); }),
-               {.optimizer = mlo::sgd({.lr = 0.1})});
+    engine.add(
+        "up",
+        Lambda(mlo::trains(weights),
+               [=](const Batch&) { return layers[1].w.square().sum() + layers[0].w.pow(4).sum(); }),
+        {.optimizer = mlo::sgd({.lr = 0.1})});
     return engine.hypergradient("up")[0];
   };
   const at::Tensor expected = hypergradient(false, mlo::one_step());
   CHECK(at::allclose(hypergradient(true, mlo::one_step()), expected, 1e-10, 1e-14));
-  CHECK(at::allclose(hypergradient(true, mlo::one_step({.keep_graph = false})), expected, 1e-10, 1e-14));
-  CHECK(at::allclose(hypergradient(true, mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver())), expected,
-                     1e-10, 1e-14));
+  CHECK(at::allclose(hypergradient(true, mlo::one_step({.keep_graph = false})), expected, 1e-10,
+                     1e-14));
+  CHECK(at::allclose(hypergradient(true, mlo::implicit(mlo::reverse_over_forward_oracle(),
+                                                       mlo::identity_solver())),
+                     expected, 1e-10, 1e-14));
   CHECK(at::allclose(hypergradient(true, mlo::darts()), expected, 1e-4, 1e-9));
 }

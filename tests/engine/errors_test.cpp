@@ -1,4 +1,5 @@
-// Whatever LibTorch throws reaches the user as an mlo::Error that says where; what the user throws is left alone.
+// Whatever LibTorch throws reaches the user as an mlo::Error that says where; what the user throws
+// is left alone.
 #include "engine/support.h"
 
 #include <mlo/checkpointed.h>
@@ -26,7 +27,8 @@ void check_named(Call&& call, std::initializer_list<std::string> words, bool nes
     const std::string message = error.what();
     CAPTURE(message);
     CHECK(message.size() < 700);
-    for (const char* noise : {"Exception raised from", ".cpp:", "frame #", "\n"}) CHECK(message.find(noise) == std::string::npos);
+    for (const char* noise : {"Exception raised from", ".cpp:", "frame #", "\n"})
+      CHECK(message.find(noise) == std::string::npos);
     bool found = false;
     try {
       std::rethrow_if_nested(error);
@@ -38,7 +40,8 @@ void check_named(Call&& call, std::initializer_list<std::string> words, bool nes
   }
 }
 
-std::unique_ptr<Engine> one(Lambda problem, LevelOptions options = sgd(), EngineOptions run = {.steps = 3}) {
+std::unique_ptr<Engine> one(Lambda problem, LevelOptions options = sgd(),
+                            EngineOptions run = {.steps = 3}) {
   auto engine = std::make_unique<Engine>(std::move(run));
   engine->add("head", std::move(problem), std::move(options));
   return engine;
@@ -46,31 +49,42 @@ std::unique_ptr<Engine> one(Lambda problem, LevelOptions options = sgd(), Engine
 
 }  // namespace
 
-TEST_CASE("What LibTorch throws in a loss names level and step, short and with the original inside", "[engine][errors]") {
+TEST_CASE("What LibTorch throws in a loss names level and step, short and with the original inside",
+          "[engine][errors]") {
   const at::Tensor x = leaf(1.0);
   int good = 0;
-  const Lambda problem(x, [&, x](const Batch&) { return good-- > 0 ? x.square() : wrong().sum() * x; });
-  check_named<LossError>([&] { one(problem)->build(); }, {"level 'head' at step 0: the loss", "mat1 and mat2"});
+  const Lambda problem(
+      x, [&, x](const Batch&) { return good-- > 0 ? x.square() : wrong().sum() * x; });
+  check_named<LossError>([&] { one(problem)->build(); },
+                         {"level 'head' at step 0: the loss", "mat1 and mat2"});
   const auto engine = one(problem);
   good = 1000;
   engine->step();
   good = 0;
-  check_named<LossError>([&] { engine->step(); }, {"level 'head' at step 1: the loss", "mat1 and mat2"});
+  check_named<LossError>([&] { engine->step(); },
+                         {"level 'head' at step 1: the loss", "mat1 and mat2"});
   CHECK(x.requires_grad());
   // An internal assertion of LibTorch's has a path in its first line.
   check_named<LossError>(
-      [&] { one(Lambda(x, [](const Batch&) -> at::Tensor { TORCH_INTERNAL_ASSERT(false, "so it goes"); }))->build(); },
+      [&] {
+        one(Lambda(x, [](const Batch&) -> at::Tensor {
+          TORCH_INTERNAL_ASSERT(false, "so it goes");
+        }))->build();
+      },
       {"level 'head' at step 0: the loss", "so it goes"});
 }
 
 TEST_CASE("What on_gradient leaves must fit the parameters", "[engine][errors]") {
   using Hook = std::function<void(Tensors&)>;
-  const auto numbers = [](std::initializer_list<int64_t> sizes) { return torch::ones(sizes, at::kDouble); };
+  const auto numbers = [](std::initializer_list<int64_t> sizes) {
+    return torch::ones(sizes, at::kDouble);
+  };
   const std::pair<Hook, const char*> wrong_ones[] = {
       {[&](Tensors& g) { g.push_back(numbers({2})); }, "3 tensors for 2 parameters"},
       {[](Tensors& g) { g.clear(); }, "0 tensors for 2 parameters"},
       {[](Tensors& g) { g.pop_back(); }, "1 tensors for 2 parameters"},
-      {[&](Tensors& g) { g[1] = numbers({0}); }, "Double [0] on cpu as the gradient of parameter '1', which is Double [2] on cpu"},
+      {[&](Tensors& g) { g[1] = numbers({0}); },
+       "Double [0] on cpu as the gradient of parameter '1', which is Double [2] on cpu"},
       {[&](Tensors& g) { g[0] = numbers({}); }, "parameter '0'"},
       {[&](Tensors& g) { g[0] = numbers({7}); }, "parameter '0'"},
       {[](Tensors& g) { g[0] = g[0].to(at::kFloat); }, "Float [2]"},
@@ -78,20 +92,24 @@ TEST_CASE("What on_gradient leaves must fit the parameters", "[engine][errors]")
       {[](Tensors& g) { g[0] = g[0].to(at::kMeta); }, "on meta"},
   };
   const std::pair<const char*, std::function<mlo::OptimizerFactory()>> optimizers[] = {
-      {"sgd", [] { return mlo::sgd({.lr = 0.1, .momentum = 0.9}); }}, {"adam", [] { return mlo::adam({.lr = 0.1}); }}};
+      {"sgd", [] { return mlo::sgd({.lr = 0.1, .momentum = 0.9}); }},
+      {"adam", [] { return mlo::adam({.lr = 0.1}); }}};
   for (const auto& [name, optimizer] : optimizers) {
     for (const auto& [hook, words] : wrong_ones) {
       INFO(name << ": " << words);
       const at::Tensor x = leaf({1.0, 2.0}), y = leaf({3.0, 4.0});
       Lambda problem(mlo::trains(x, y), [=](const Batch&) { return (x * y).sum(); });
       problem.gradient_hook = hook;
-      check_named<LossError>([&] { one(problem, {.optimizer = optimizer()})->step(); }, {"level 'head' at step 0: on_gradient", words});
+      check_named<LossError>([&] { one(problem, {.optimizer = optimizer()})->step(); },
+                             {"level 'head' at step 0: on_gradient", words});
     }
     const at::Tensor x = leaf({1.0, 2.0});
     Lambda problem(x, [=](const Batch&) { return x.square().sum(); });
     problem.gradient_hook = [](Tensors& g) { g[0].div_(0.0); };
-    check_named<NonFiniteError>([&] { one(problem, {.optimizer = optimizer()})->step(); }, {"level 'head'", "on_gradient", "not finite"});
-    // A view of another gradient, as of one number for all: made the level's own before the optimizer writes it.
+    check_named<NonFiniteError>([&] { one(problem, {.optimizer = optimizer()})->step(); },
+                                {"level 'head'", "on_gradient", "not finite"});
+    // A view of another gradient, as of one number for all: made the level's own before the
+    // optimizer writes it.
     problem.gradient_hook = [](Tensors& g) { g[0] = torch::ones({1}, at::kDouble).expand({2}); };
     one(problem, {.optimizer = optimizer()})->step();
     CHECK(std::isfinite(x.sum().item<double>()));
@@ -100,11 +118,14 @@ TEST_CASE("What on_gradient leaves must fit the parameters", "[engine][errors]")
 
 TEST_CASE("What a user throws is not taken for LibTorch's", "[engine][errors]") {
   const at::Tensor x = leaf(1.0);
-  const Lambda problem(x, [](const Batch&) -> at::Tensor { throw std::runtime_error("my part is not implemented"); });
+  const Lambda problem(x, [](const Batch&) -> at::Tensor {
+    throw std::runtime_error("my part is not implemented");
+  });
   CHECK_THROWS_WITH(one(problem)->build(), "my part is not implemented");
 }
 
-TEST_CASE("What LibTorch throws in hooks, data, validations and callbacks is named", "[engine][errors]") {
+TEST_CASE("What LibTorch throws in hooks, data, validations and callbacks is named",
+          "[engine][errors]") {
   const at::Tensor x = leaf(1.0), y = leaf(0.5);
   const auto refused_in = [&](const char* hook, auto arm) {
     INFO(hook);
@@ -123,7 +144,10 @@ TEST_CASE("What LibTorch throws in hooks, data, validations and callbacks is nam
     };
   });
   check_named<ConfigError>(
-      [&] { one(alone(x), {.optimizer = mlo::sgd(), .data = [](int64_t) { return Batch{wrong()}; }})->build(); },
+      [&] {
+        one(alone(x), {.optimizer = mlo::sgd(), .data = [](int64_t) { return Batch{wrong()}; }})
+            ->build();
+      },
       {"level 'head' at step 0", "data", "mat1 and mat2"});
   check_named<Error>(
       [&] {
@@ -146,7 +170,9 @@ TEST_CASE("What LibTorch throws in hooks, data, validations and callbacks is nam
 
 TEST_CASE("What the user throws passes as it is", "[engine][errors]") {
   const at::Tensor x = leaf(1.0);
-  CHECK_THROWS_AS(one(Lambda(x, [](const Batch&) -> at::Tensor { throw UserError("mine"); }))->build(), UserError);
+  CHECK_THROWS_AS(
+      one(Lambda(x, [](const Batch&) -> at::Tensor { throw UserError("mine"); }))->build(),
+      UserError);
   CHECK_THROWS_AS(one(Lambda(x, [](const Batch&) -> at::Tensor { throw 7; }))->build(), int);
   Lambda problem = alone(x);
   problem.step_hook = [] { throw UserError("mine"); };
@@ -169,19 +195,26 @@ TEST_CASE("A backward pass that LibTorch cannot make is named", "[engine][errors
       {"level 'head' at step 0", "gradient of the loss", "inplace"});
 }
 
-TEST_CASE("Sparse gradients, expanded and meta parameters, one row under batch norm: named, with the cure", "[engine][errors]") {
+TEST_CASE(
+    "Sparse gradients, expanded and meta parameters, one row under batch norm: named, with the "
+    "cure",
+    "[engine][errors]") {
   torch::nn::Embedding embedding(torch::nn::EmbeddingOptions(50, 4).sparse(true));
   const at::Tensor index = torch::tensor({1, 2, 3});
   check_named<UnsupportedError>(
       [&] {
-        one(Lambda(mlo::trains(embedding), [=](const Batch&) mutable { return embedding(index).square().sum(); }))->build();
+        one(Lambda(mlo::trains(embedding), [=](const Batch&) mutable {
+          return embedding(index).square().sum();
+        }))->build();
       },
       {"level 'head' at step 0", "'weight'", "sparse", "EmbeddingOptions::sparse(false)"}, false);
 
   const at::Tensor expanded = at::ones({1}, at::kDouble).expand({3}).requires_grad_();
-  check_named<ConfigError>([&] { one(alone(expanded)); }, {"level 'head'", "'parameter0'", "expand", "clone()"}, false);
+  check_named<ConfigError>([&] { one(alone(expanded)); },
+                           {"level 'head'", "'parameter0'", "expand", "clone()"}, false);
   const at::Tensor meta = at::ones({3}, at::TensorOptions().device(at::kMeta)).requires_grad_();
-  check_named<ConfigError>([&] { one(alone(meta)); }, {"level 'head'", "'parameter0'", "meta", "Engine::add"}, false);
+  check_named<ConfigError>([&] { one(alone(meta)); },
+                           {"level 'head'", "'parameter0'", "meta", "Engine::add"}, false);
   const at::Tensor x = leaf(1.0);
   check_named<LossError>(
       [&] {
@@ -195,14 +228,16 @@ TEST_CASE("Sparse gradients, expanded and meta parameters, one row under batch n
   const auto rows = [](int64_t i) { return Batch{at::ones({i < 2 ? 5 : 1, 4})}; };
   check_named<LossError>(
       [&] {
-        one(Lambda(mlo::trains(norm), [=](const Batch& batch) mutable { return norm(batch[0]).square().sum(); }),
+        one(Lambda(mlo::trains(norm),
+                   [=](const Batch& batch) mutable { return norm(batch[0]).square().sum(); }),
             {.optimizer = mlo::sgd(), .data = rows})
             ->run();
       },
       {"level 'head' at step 2", "more than 1 value per channel", "drop_last"});
 }
 
-TEST_CASE("InferenceMode is refused, where it is on and in what was made under it", "[engine][errors]") {
+TEST_CASE("InferenceMode is refused, where it is on and in what was made under it",
+          "[engine][errors]") {
   const at::Tensor x = leaf(1.0);
   {
     const auto engine = one(alone(x));
@@ -215,7 +250,8 @@ TEST_CASE("InferenceMode is refused, where it is on and in what was made under i
     made = leaf(1.0);
     row = at::ones({1}, at::kDouble);
   }
-  check_refused<ConfigError>([&] { one(alone(made)); }, {"level 'head'", "'parameter0'", "InferenceMode"});
+  check_refused<ConfigError>([&] { one(alone(made)); },
+                             {"level 'head'", "'parameter0'", "InferenceMode"});
   check_refused<ConfigError>(
       [&] {
         one(Lambda(x, [x](const Batch& batch) { return (x * batch[0]).sum(); }),
@@ -226,7 +262,8 @@ TEST_CASE("InferenceMode is refused, where it is on and in what was made under i
   CHECK_NOTHROW(one(alone(x))->step());
 }
 
-TEST_CASE("A batch, a metric and a method that are not what they should be are named", "[engine][errors]") {
+TEST_CASE("A batch, a metric and a method that are not what they should be are named",
+          "[engine][errors]") {
   const at::Tensor x = leaf(1.0), y = leaf(0.5);
   check_named<LossError>(
       [&] {

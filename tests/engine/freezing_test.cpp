@@ -9,32 +9,39 @@ struct Two {
 
   Lambda low(bool train_a = true) const {
     const auto loss = [a = a, b = b, y = y](const Batch&) {
-      return 0.5 * (a - y).square().sum() + 0.5 * (b - y.square()).square().sum() + 0.3 * (a * b * y).sum() +
-             0.05 * b.pow(4).sum();
+      return 0.5 * (a - y).square().sum() + 0.5 * (b - y.square()).square().sum() +
+             0.3 * (a * b * y).sum() + 0.05 * b.pow(4).sum();
     };
     return train_a ? Lambda(mlo::trains(a, b), loss) : Lambda(mlo::trains(b), loss);
   }
   Lambda up() const {
     return {y, [a = a, b = b, y = y](const Batch&) {
-              return 0.5 * (a - 1.0).square().sum() + 0.5 * (b + 1.0).square().sum() + 0.1 * (a * b).sum() +
-                     0.05 * y.square().sum();
+              return 0.5 * (a - 1.0).square().sum() + 0.5 * (b + 1.0).square().sum() +
+                     0.1 * (a * b).sum() + 0.05 * y.square().sum();
             }};
   }
 };
 
-std::unique_ptr<mlo::Method> by_duals() { return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()); }
+std::unique_ptr<mlo::Method> by_duals() {
+  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
+}
 
 }  // namespace
 
-TEST_CASE("A parameter that is frozen between steps is not trained, and its optimizer's state waits", "[engine][freezing]") {
+TEST_CASE(
+    "A parameter that is frozen between steps is not trained, and its optimizer's state waits",
+    "[engine][freezing]") {
   const Two two;
   Engine engine;
-  engine.add("low", two.low(), {.optimizer = mlo::adamw({.lr = 0.05, .weight_decay = 0.1}), .best_response = mlo::one_step()});
+  engine.add("low", two.low(),
+             {.optimizer = mlo::adamw({.lr = 0.05, .weight_decay = 0.1}),
+              .best_response = mlo::one_step()});
   engine.add("up", two.up(), sgd(0.0));
 
   Two hand;  // the same without the engine: what is frozen has no gradient
   const Lambda loss = hand.low();
-  torch::optim::AdamW optimizer({hand.a, hand.b}, torch::optim::AdamWOptions(0.05).weight_decay(0.1));
+  torch::optim::AdamW optimizer({hand.a, hand.b},
+                                torch::optim::AdamWOptions(0.05).weight_decay(0.1));
   for (int step = 0; step < 8; ++step) {
     const bool frozen = step >= 2 && step < 5;
     two.a.set_requires_grad(!frozen);
@@ -54,7 +61,8 @@ TEST_CASE("A parameter that is frozen between steps is not trained, and its opti
   CHECK_FALSE(at::allclose(two.a, leaf({0.2, -0.4})));
 }
 
-TEST_CASE("A frozen parameter is a constant of the hypergradient, whatever the method", "[engine][freezing]") {
+TEST_CASE("A frozen parameter is a constant of the hypergradient, whatever the method",
+          "[engine][freezing]") {
   const std::pair<const char*, std::function<std::unique_ptr<mlo::Method>()>> methods[] = {
       {"one_step", [] { return mlo::one_step(); }},
       {"one_step, fresh graph", [] { return mlo::one_step({.keep_graph = false}); }},
@@ -93,19 +101,23 @@ TEST_CASE("A frozen parameter is a constant of the hypergradient, whatever the m
       };
       const Tensors ours = hypergradients(false), expected = hypergradients(true);
       for (std::size_t i = 0; i < ours.size(); ++i)
-        CHECK(at::allclose(ours[i], expected[i], name == std::string("darts") ? 1e-6 : 1e-10, 1e-12));
+        CHECK(
+            at::allclose(ours[i], expected[i], name == std::string("darts") ? 1e-6 : 1e-10, 1e-12));
     }
 }
 
 TEST_CASE("A frozen parameter of an upper level stays where it is", "[engine][freezing]") {
   const at::Tensor x = leaf({0.2, 0.3}), y = leaf({0.5, 0.6}), z = leaf({0.1, 0.2});
   Engine engine;
-  engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * (x - y - z).square().sum(); }), sgd());
-  engine.add(
-      "up",
-      Lambda(mlo::trains(y, z),
-             [=](const Batch&) { return 0.5 * (x - 1.0).square().sum() + 0.1 * y.square().sum() + 0.1 * z.square().sum(); }),
-      {.optimizer = mlo::adamw({.lr = 0.05, .weight_decay = 0.1})});
+  engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * (x - y - z).square().sum(); }),
+             sgd());
+  engine.add("up",
+             Lambda(mlo::trains(y, z),
+                    [=](const Batch&) {
+                      return 0.5 * (x - 1.0).square().sum() + 0.1 * y.square().sum() +
+                             0.1 * z.square().sum();
+                    }),
+             {.optimizer = mlo::adamw({.lr = 0.05, .weight_decay = 0.1})});
   engine.step();
   const at::Tensor before = y.detach().clone(), other = z.detach().clone();
   y.set_requires_grad(false);
@@ -126,7 +138,8 @@ TEST_CASE("A level may be frozen as a whole", "[engine][freezing]") {
   for (const bool lower : {false, true}) {
     const Two two;
     Engine engine;
-    engine.add("low", two.low(), {.optimizer = mlo::adamw({.lr = 0.05}), .best_response = mlo::cg()});
+    engine.add("low", two.low(),
+               {.optimizer = mlo::adamw({.lr = 0.05}), .best_response = mlo::cg()});
     engine.add("up", two.up(), {.optimizer = mlo::adamw({.lr = 0.05})});
     engine.step();
     const Tensors held = lower ? Tensors{two.a, two.b} : Tensors{two.y};
@@ -194,7 +207,8 @@ TEST_CASE("A frozen parameter is still frozen when a step throws", "[engine][fre
   CHECK(two.y.requires_grad());
 }
 
-TEST_CASE("A level that is frozen when the engine is built is read all the same", "[engine][freezing]") {
+TEST_CASE("A level that is frozen when the engine is built is read all the same",
+          "[engine][freezing]") {
   const Two two;
   Engine engine;
   engine.add("low", two.low(), sgd());

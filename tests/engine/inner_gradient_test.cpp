@@ -1,4 +1,5 @@
-// Losses that take gradients themselves: gradient penalties, physics-informed networks, an inner step of MAML by hand.
+// Losses that take gradients themselves: gradient penalties, physics-informed networks, an inner
+// step of MAML by hand.
 #include "engine/support.h"
 
 using mlo::LossError;
@@ -18,7 +19,9 @@ at::Tensor normal(at::IntArrayRef shape, uint64_t seed) {
   torch::manual_seed(seed);
   return torch::randn(shape, at::kDouble);
 }
-at::Tensor parameter(at::IntArrayRef shape, uint64_t seed) { return normal(shape, seed).requires_grad_(); }
+at::Tensor parameter(at::IntArrayRef shape, uint64_t seed) {
+  return normal(shape, seed).requires_grad_();
+}
 
 at::Tensor half_square(const Tensors& w) {
   at::Tensor sum = at::zeros({}, at::kDouble);
@@ -26,16 +29,20 @@ at::Tensor half_square(const Tensors& w) {
   return sum;
 }
 
-at::Tensor network(const at::Tensor& x, const Tensors& w) { return x.matmul(w[0]).tanh().matmul(w[1]); }
+at::Tensor network(const at::Tensor& x, const Tensors& w) {
+  return x.matmul(w[0]).tanh().matmul(w[1]);
+}
 
-/// A penalty on the network's slope at its inputs, whose weight the level above trains (WGAN-GP, Sobolev training).
+/// A penalty on the network's slope at its inputs, whose weight the level above trains (WGAN-GP,
+/// Sobolev training).
 Pair gradient_penalty() {
   Pair pair{{parameter({3, 4}, 1), parameter({4, 1}, 2)}, {leaf(-0.3)}, {}};
   const at::Tensor x = normal({6, 3}, 3), y = normal({6, 1}, 4);
   pair.loss = [=](const Tensors& w, const Tensors& t) {
     const at::Tensor input = x.clone().requires_grad_();
     const at::Tensor out = network(input, w);
-    const at::Tensor slope = torch::autograd::grad({out.sum()}, {input}, {}, true, /*create_graph=*/true)[0];
+    const at::Tensor slope =
+        torch::autograd::grad({out.sum()}, {input}, {}, true, /*create_graph=*/true)[0];
     return (out - y).square().mean() + t[0].exp() * (slope.square().sum(1) - 1.0).square().mean();
   };
   return pair;
@@ -58,7 +65,8 @@ Pair physics_informed() {
 /// An inner gradient step on the level's own parameters, at a rate that the level above trains.
 Pair maml() {
   Pair pair{{parameter({3, 4}, 7), parameter({4, 1}, 8)}, {leaf(-1.5)}, {}};
-  const at::Tensor x = normal({6, 3}, 9), y = normal({6, 1}, 10), x2 = normal({6, 3}, 11), y2 = normal({6, 1}, 12);
+  const at::Tensor x = normal({6, 3}, 9), y = normal({6, 1}, 10), x2 = normal({6, 3}, 11),
+                   y2 = normal({6, 1}, 12);
   pair.loss = [=](const Tensors& w, const Tensors& t) {
     const at::Tensor inner = (network(x, w) - y).square().mean();
     const Tensors g = torch::autograd::grad({inner}, w, {}, true, true);
@@ -75,13 +83,15 @@ double by_hand(const Pair& pair) {
   return torch::autograd::grad({half_square(stepped)}, pair.t)[0].item<double>();
 }
 
-std::unique_ptr<Engine> engine_of(const Pair& pair, std::unique_ptr<mlo::Method> method, int64_t unroll = 1) {
+std::unique_ptr<Engine> engine_of(const Pair& pair, std::unique_ptr<mlo::Method> method,
+                                  int64_t unroll = 1) {
   auto engine = std::make_unique<Engine>();
   mlo::Trains low, up;
   for (std::size_t i = 0; i < pair.w.size(); ++i) low.add("w" + std::to_string(i), pair.w[i]);
   for (std::size_t i = 0; i < pair.t.size(); ++i) up.add("t" + std::to_string(i), pair.t[i]);
-  engine->add("low", Lambda(low, [pair](const Batch&) { return pair.loss(pair.w, pair.t); }),
-              {.optimizer = mlo::sgd({.lr = kRate}), .unroll = unroll, .best_response = std::move(method)});
+  engine->add(
+      "low", Lambda(low, [pair](const Batch&) { return pair.loss(pair.w, pair.t); }),
+      {.optimizer = mlo::sgd({.lr = kRate}), .unroll = unroll, .best_response = std::move(method)});
   engine->add("up", Lambda(up, [pair](const Batch&) { return half_square(pair.w); }), sgd());
   return engine;
 }
@@ -90,21 +100,27 @@ double hypergradient(const Pair& pair, std::unique_ptr<mlo::Method> method) {
   return engine_of(pair, std::move(method))->hypergradient("up")[0].item<double>();
 }
 
-std::unique_ptr<mlo::Method> by_duals() { return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()); }
+std::unique_ptr<mlo::Method> by_duals() {
+  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
+}
 
 }  // namespace
 
-TEST_CASE("A loss that calls autograd::grad builds, and its hypergradient is right by every method", "[engine][inner]") {
-  const std::pair<const char*, Pair (*)()> losses[] = {
-      {"gradient penalty", gradient_penalty}, {"physics-informed", physics_informed}, {"MAML by hand", maml}};
+TEST_CASE("A loss that calls autograd::grad builds, and its hypergradient is right by every method",
+          "[engine][inner]") {
+  const std::pair<const char*, Pair (*)()> losses[] = {{"gradient penalty", gradient_penalty},
+                                                       {"physics-informed", physics_informed},
+                                                       {"MAML by hand", maml}};
   for (const auto& [name, make] : losses) {
     INFO(name);
     const double exact = by_hand(make());
     REQUIRE(std::abs(exact) > 1e-4);
     CHECK(hypergradient(make(), mlo::one_step()) == Approx(exact).epsilon(1e-10));
-    CHECK(hypergradient(make(), mlo::one_step({.keep_graph = false})) == Approx(exact).epsilon(1e-10));
+    CHECK(hypergradient(make(), mlo::one_step({.keep_graph = false})) ==
+          Approx(exact).epsilon(1e-10));
     CHECK(hypergradient(make(), mlo::unrolled()) == Approx(exact).epsilon(1e-10));
-    CHECK(hypergradient(make(), mlo::unrolled(mlo::finite_difference_oracle())) == Approx(exact).epsilon(1e-5));
+    CHECK(hypergradient(make(), mlo::unrolled(mlo::finite_difference_oracle())) ==
+          Approx(exact).epsilon(1e-5));
     CHECK(hypergradient(make(), mlo::darts()) == Approx(exact).epsilon(1e-5));
     // Dual numbers go through the inner gradient, or are refused before the first step.
     const auto engine = engine_of(make(), by_duals());
@@ -116,7 +132,8 @@ TEST_CASE("A loss that calls autograd::grad builds, and its hypergradient is rig
       CHECK(std::string(error.what()).find("level 'low': the reverse-over-forward oracle") == 0);
     }
     CAPTURE(refused);
-    if (!refused) CHECK(engine->hypergradient("up")[0].item<double>() == Approx(exact).epsilon(1e-10));
+    if (!refused)
+      CHECK(engine->hypergradient("up")[0].item<double>() == Approx(exact).epsilon(1e-10));
     // What differences of the steps say, which replay them.
     const Pair pair = make();
     const auto checked = engine_of(pair, mlo::one_step());
@@ -132,7 +149,8 @@ TEST_CASE("A loss may take gradients by another level's parameters", "[engine][i
   // ½‖∇_x ½(x − y)²‖² + ½y² at the top: x is the lower level's.
   const at::Tensor x = leaf({0.2, 0.9}), y = leaf({0.5, -0.3});
   const auto top = [=](const Batch&) {
-    const at::Tensor g = torch::autograd::grad({0.5 * (x - y).square().sum()}, {x}, {}, true, true)[0];
+    const at::Tensor g =
+        torch::autograd::grad({0.5 * (x - y).square().sum()}, {x}, {}, true, true)[0];
     return 0.5 * g.square().sum() + 0.5 * y.square().sum();
   };
   for (const bool constant : {false, true}) {
@@ -158,14 +176,16 @@ TEST_CASE("Gradients stay on only where the loss needs them", "[engine][inner]")
                         own.push_back(x.requires_grad());
                         const at::Tensor loss = 0.5 * (x - y).square().sum();
                         if (!needed) return loss;
-                        return loss + torch::autograd::grad({loss}, {x}, {}, true, true)[0].square().sum();
+                        return loss +
+                               torch::autograd::grad({loss}, {x}, {}, true, true)[0].square().sum();
                       }),
                respond(mlo::darts()));
     engine.add("up", lead(y, x), sgd());
     engine.build();
     own.clear();
     engine.step();
-    REQUIRE(own.size() >= 3);  // the step, both sides of the difference, and the look whether a replay gives the step's value
+    REQUIRE(own.size() >= 3);  // the step, both sides of the difference, and the look whether a
+                               // replay gives the step's value
     CHECK(own.front());
     for (std::size_t i = 1; i < own.size(); ++i) CHECK(own[i] == needed);
     CHECK(x.requires_grad());
@@ -173,7 +193,8 @@ TEST_CASE("Gradients stay on only where the loss needs them", "[engine][inner]")
   }
 }
 
-TEST_CASE("Losses whose value takes another path without gradients are not refused", "[engine][inner][replay]") {
+TEST_CASE("Losses whose value takes another path without gradients are not refused",
+          "[engine][inner][replay]") {
   const std::pair<const char*, std::function<at::Tensor(const at::Tensor&)>> losses[] = {
       {"singular values", [](const at::Tensor& w) { return at::linalg_svdvals(w).sum(); }},
       {"nuclear norm", [](const at::Tensor& w) { return at::nuclear_norm(w); }},
@@ -184,11 +205,16 @@ TEST_CASE("Losses whose value takes another path without gradients are not refus
       for (const int64_t n : {5, 12, 40}) {
         INFO(name << ", " << n << ", " << c10::toString(type));
         torch::manual_seed(1);
-        const at::Tensor w = at::randn({n, n}, type).requires_grad_(), t = at::full({}, -3.0, type).requires_grad_();
+        const at::Tensor w = at::randn({n, n}, type).requires_grad_(),
+                         t = at::full({}, -3.0, type).requires_grad_();
         Engine engine;
-        engine.add("low", Lambda(w, [=, f = spectrum](const Batch&) { return (w - 1.0).square().mean() + t.exp() * f(w); }),
-                   respond(mlo::darts(), 0.01));
-        engine.add("up", Lambda(t, [=](const Batch&) { return w.square().mean() + 0.0 * t; }), sgd(0.01));
+        engine.add(
+            "low",
+            Lambda(w, [=, f = spectrum](
+                          const Batch&) { return (w - 1.0).square().mean() + t.exp() * f(w); }),
+            respond(mlo::darts(), 0.01));
+        engine.add("up", Lambda(t, [=](const Batch&) { return w.square().mean() + 0.0 * t; }),
+                   sgd(0.01));
         CHECK_NOTHROW(engine.step());
       }
 }
@@ -197,7 +223,12 @@ TEST_CASE("A loss that changes on replay is shown with all its digits", "[engine
   const at::Tensor x = leaf(1.0);
   int calls = 0;
   Engine engine;
-  engine.add("low", Lambda(x, [&, x](const Batch&) { return x * (calls++ == 0 ? 33.1882 : std::nextafter(33.1882, 34.0)); }),
+  engine.add("low",
+             Lambda(x,
+                    [&, x](const Batch&) {
+                      return x * (calls++ == 0 ? 33.1882 : std::nextafter(33.1882, 34.0));
+                    }),
              sgd());
-  check_refused<LossError>([&] { engine.build(); }, {"changes on replay: 33.1882, then 33.188200000000"});
+  check_refused<LossError>([&] { engine.build(); },
+                           {"changes on replay: 33.1882, then 33.188200000000"});
 }

@@ -1,7 +1,7 @@
-// A run killed at any moment and resumed is, bit for bit, the run that was never killed. A program of its own: it forks, and
-// LibTorch forbids that once a backward pass has run.
-#include <mlo/io/file_sink.h>
+// A run killed at any moment and resumed is, bit for bit, the run that was never killed. A program
+// of its own: it forks, and LibTorch forbids that once a backward pass has run.
 #include <mlo/io/checkpoint.h>
+#include <mlo/io/file_sink.h>
 #include "engine/resume_problem.h"
 
 #include <sys/wait.h>
@@ -38,7 +38,10 @@ void run_to_the_end(const std::filesystem::path& file, bool slow) {
   ResumeProblem problem;
   auto options = ResumeProblem::options(file);
   options.checkpoint_every = 1;
-  if (slow) options.checkpoint_sink = [](const std::filesystem::path& path) { return std::make_unique<SlowDisk>(path); };
+  if (slow)
+    options.checkpoint_sink = [](const std::filesystem::path& path) {
+      return std::make_unique<SlowDisk>(path);
+    };
   Engine engine(options);
   problem.add_to(engine);
   if (std::filesystem::exists(file)) engine.load(file);
@@ -67,7 +70,8 @@ bool ended_well(int status) { return WIFEXITED(status) && WEXITSTATUS(status) ==
 
 }  // namespace
 
-TEST_CASE("A run killed at fifty random moments is resumed bit for bit each time", "[engine][kill]") {
+TEST_CASE("A run killed at fifty random moments is resumed bit for bit each time",
+          "[engine][kill]") {
   const auto threads = std::distance(std::filesystem::directory_iterator("/proc/self/task"), {});
   REQUIRE(threads == 1);  // or a fork would be of one thread in the middle of what the others do
 
@@ -108,7 +112,8 @@ TEST_CASE("A run killed at fifty random moments is resumed bit for bit each time
     CHECK_FALSE(std::filesystem::exists(left_over));
   }
   CHECK(killed == 50);
-  INFO(in_a_save << " in a save, " << with_checkpoint << " after a first save, " << without_checkpoint << " before");
+  INFO(in_a_save << " in a save, " << with_checkpoint << " after a first save, "
+                 << without_checkpoint << " before");
   CHECK(in_a_save >= 10);
   CHECK(with_checkpoint >= 10);
 }

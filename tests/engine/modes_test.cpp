@@ -8,7 +8,8 @@ namespace {
 
 struct PartImpl : torch::nn::Module {
   using torch::nn::Module::Module;
-  std::shared_ptr<torch::nn::Module> keep(const std::string& name, std::shared_ptr<torch::nn::Module> child) {
+  std::shared_ptr<torch::nn::Module> keep(const std::string& name,
+                                          std::shared_ptr<torch::nn::Module> child) {
     return register_module(name, std::move(child));
   }
 };
@@ -21,14 +22,19 @@ struct StubbornImpl final : PartImpl {
   }
 };
 
-/// root(left(shared(deep)), right(shared), stubborn(norm)): a module below two others, and one that overrides train.
+/// root(left(shared(deep)), right(shared), stubborn(norm)): a module below two others, and one that
+/// overrides train.
 struct Tree {
-  std::shared_ptr<PartImpl> root = std::make_shared<PartImpl>(), left = std::make_shared<PartImpl>(),
-                            right = std::make_shared<PartImpl>(), shared = std::make_shared<PartImpl>(),
-                            deep = std::make_shared<PartImpl>(), norm = std::make_shared<PartImpl>();
+  std::shared_ptr<PartImpl> root = std::make_shared<PartImpl>(),
+                            left = std::make_shared<PartImpl>(),
+                            right = std::make_shared<PartImpl>(),
+                            shared = std::make_shared<PartImpl>(),
+                            deep = std::make_shared<PartImpl>(),
+                            norm = std::make_shared<PartImpl>();
   std::shared_ptr<StubbornImpl> stubborn = std::make_shared<StubbornImpl>();
   // Parents before children.
-  std::vector<std::shared_ptr<torch::nn::Module>> all = {root, left, right, shared, deep, stubborn, norm};
+  std::vector<std::shared_ptr<torch::nn::Module>> all = {root, left,     right, shared,
+                                                         deep, stubborn, norm};
 
   Tree() {
     shared->keep("deep", deep);
@@ -48,22 +54,27 @@ struct Tree {
 
 }  // namespace
 
-TEST_CASE("A validation leaves an encoder in eval mode under a module that trains", "[engine][modes]") {
+TEST_CASE("A validation leaves an encoder in eval mode under a module that trains",
+          "[engine][modes]") {
   torch::nn::Linear encoder(2, 2), head(2, 1);
   const auto whole = std::make_shared<PartImpl>();
   whole->keep("encoder", encoder.ptr());
   whole->keep("head", head.ptr());
   encoder->eval();
-  const auto part = [](const at::Tensor& w) { return [w](const Batch&) { return w.square().sum(); }; };
+  const auto part = [](const at::Tensor& w) {
+    return [w](const Batch&) { return w.square().sum(); };
+  };
   for (const bool whole_first : {false, true}) {
     Engine engine;
     const auto low = [&] {
-      engine.add("encoder", Lambda(mlo::trains(encoder), part(encoder->weight)), {.optimizer = mlo::sgd(), .top = true});
+      engine.add("encoder", Lambda(mlo::trains(encoder), part(encoder->weight)),
+                 {.optimizer = mlo::sgd(), .top = true});
     };
     const auto up = [&] {
       mlo::Trains trained = mlo::trains(head);
       trained.uses(whole);
-      engine.add("head", Lambda(trained, part(head->weight)), {.optimizer = mlo::sgd(), .top = true});
+      engine.add("head", Lambda(trained, part(head->weight)),
+                 {.optimizer = mlo::sgd(), .top = true});
     };
     whole_first ? (up(), low()) : (low(), up());
     engine.validate();
@@ -73,7 +84,8 @@ TEST_CASE("A validation leaves an encoder in eval mode under a module that train
   }
 }
 
-TEST_CASE("Modes of overlapping modules, registered in any order, are put back exactly", "[engine][modes]") {
+TEST_CASE("Modes of overlapping modules, registered in any order, are put back exactly",
+          "[engine][modes]") {
   std::mt19937 random(3);
   for (int trial = 0; trial < 60; ++trial) {
     Tree tree;
@@ -87,7 +99,8 @@ TEST_CASE("Modes of overlapping modules, registered in any order, are put back e
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random);
 
-    // One level a module; the lower ones are evaluated again by a probe, in other modes than the present ones.
+    // One level a module; the lower ones are evaluated again by a probe, in other modes than the
+    // present ones.
     Engine engine;
     const at::Tensor y = leaf(0.5);
     Tensors below;
@@ -117,6 +130,7 @@ TEST_CASE("Modes of overlapping modules, registered in any order, are put back e
     CHECK(tree.modes() == wanted);
     engine.validate();
     CHECK(tree.modes() == wanted);
-    CHECK(std::all_of(seen.begin(), seen.end(), [&](const auto& modes) { return modes == wanted; }));
+    CHECK(
+        std::all_of(seen.begin(), seen.end(), [&](const auto& modes) { return modes == wanted; }));
   }
 }

@@ -118,14 +118,16 @@ TEST_CASE("Hooks are called in order", "[engine][hooks]") {
   auto options = unrolls(3);
   options.data = mlo::tensor_source({at::arange(8)}, {.batch_size = 2});
   engine.add("low", std::move(low), std::move(options));
-  engine.add("up", std::move(up), {.optimizer = mlo::sgd({.lr = 0.1}), .data = mlo::Batch{at::arange(3)}});
+  engine.add("up", std::move(up),
+             {.optimizer = mlo::sgd({.lr = 0.1}), .data = mlo::Batch{at::arange(3)}});
   engine.build();
   CHECK(log.empty());
   engine.run();
   const std::vector<std::string> expected = {
-      "low start",    "low gradient", "low step",     "low gradient", "low step",     "low gradient", "low step",
-      "up gradient",  "up step",      "up epoch 1",   "low start",    "low gradient", "low step",     "low epoch 1",
-      "low gradient", "low step",     "low gradient", "low step",     "up gradient",  "up step",      "up epoch 2"};
+      "low start",   "low gradient", "low step",     "low gradient", "low step",     "low gradient",
+      "low step",    "up gradient",  "up step",      "up epoch 1",   "low start",    "low gradient",
+      "low step",    "low epoch 1",  "low gradient", "low step",     "low gradient", "low step",
+      "up gradient", "up step",      "up epoch 2"};
   CHECK(log == expected);
 }
 
@@ -152,7 +154,9 @@ TEST_CASE("Every epoch is announced, also when a step goes through several", "[e
   auto only = alone(a);
   only.log = &log;
   engine.add("only", std::move(only),
-             {.optimizer = mlo::sgd(), .data = mlo::tensor_source({at::arange(4)}, {.batch_size = 2}), .accumulate = 6});
+             {.optimizer = mlo::sgd(),
+              .data = mlo::tensor_source({at::arange(4)}, {.batch_size = 2}),
+              .accumulate = 6});
   engine.step();
   CHECK(log == std::vector<std::string>{" gradient", " step", " epoch 1", " epoch 2", " epoch 3"});
 }
@@ -169,5 +173,7 @@ TEST_CASE("The graph is found and can be printed", "[engine][graph]") {
   CHECK(graph.nodes[2].reads == std::vector<std::size_t>{0, 1});
   CHECK(graph.responding(2) == std::vector<std::size_t>{1, 0});
   CHECK(graph.below(2) == std::vector<std::size_t>{0, 1});
-  CHECK(graph.to_string() == "c (top) reads 'a', 'b'; its hypergradient passes through 'b', 'a'\nb reads 'a'\na reads 'c'\none step: a, b, c\n");
+  CHECK(graph.to_string() ==
+        "c (top) reads 'a', 'b'; its hypergradient passes through 'b', 'a'\nb reads 'a'\na reads "
+        "'c'\none step: a, b, c\n");
 }

@@ -5,7 +5,8 @@
 
 namespace {
 
-/// A lower level with all that a probe must put back: batch norm, dropout, a frozen layer, train/eval modes.
+/// A lower level with all that a probe must put back: batch norm, dropout, a frozen layer,
+/// train/eval modes.
 struct NetImpl final : torch::nn::Module {
   NetImpl() {
     first = register_module("first", torch::nn::Linear(3, 4));
@@ -35,8 +36,8 @@ struct Snapshot {
   std::vector<bool> switches;
 };
 
-/// Levels "low", "middle" (if wanted) and "up". Once armed by the upper loss, `fuse` evaluations of the lower one later that
-/// throws.
+/// Levels "low", "middle" (if wanted) and "up". Once armed by the upper loss, `fuse` evaluations of
+/// the lower one later that throws.
 struct Explosive {
   Net net;
   at::Tensor middle = leaf(0.4), weight = leaf({0.5, 0.6, 0.7});
@@ -63,7 +64,8 @@ struct Explosive {
     return result;
   }
 
-  void add_to(Engine& engine, const std::function<std::unique_ptr<mlo::Method>()>& method, bool three) {
+  void add_to(Engine& engine, const std::function<std::unique_ptr<mlo::Method>()>& method,
+              bool three) {
     const auto explode = [this] {
       if (countdown < 0 || --countdown > 0) return;
       countdown = -1;
@@ -78,12 +80,15 @@ struct Explosive {
                         explode();
                         return error;
                       }),
-               {.optimizer = mlo::sgd({.lr = 0.05, .momentum = 0.9}), .unroll = 2, .best_response = method()});
+               {.optimizer = mlo::sgd({.lr = 0.05, .momentum = 0.9}),
+                .unroll = 2,
+                .best_response = method()});
     if (three)
       engine.add("middle",
                  Lambda(middle,
                         [=, this](const Batch&) {
-                          return (middle - weight.sum()).square() + middle * net->forward(data).square().mean();
+                          return (middle - weight.sum()).square() +
+                                 middle * net->forward(data).square().mean();
                         }),
                  respond(mlo::one_step({.keep_graph = false})));
     engine.add("up",
@@ -91,8 +96,10 @@ struct Explosive {
                       [=, this](const Batch&) {
                         net->train();
                         const at::Tensor through =
-                            three ? (middle * net->first->weight.sum()).square() : net->first->weight.square().sum();
-                        const at::Tensor loss = through + net->forward(data).square().mean() + weight.square().sum();
+                            three ? (middle * net->first->weight.sum()).square()
+                                  : net->first->weight.square().sum();
+                        const at::Tensor loss =
+                            through + net->forward(data).square().mean() + weight.square().sum();
                         net->eval();  // not the mode of the lower level's step
                         net->drop->train();
                         if (fuse > 0) {
@@ -123,7 +130,10 @@ TEST_CASE("A user's exception inside a probe leaves no trace", "[engine][probe]"
       {"exact, a fresh graph", [=] { return mlo::one_step(fresh); }, 1, false},
       {"conjugate gradient, a fresh graph", [=] { return mlo::cg({}, fresh); }, 1, false},
       {"conjugate gradient by differences, in the middle of the solve",
-       [] { return mlo::implicit(mlo::finite_difference_oracle(), mlo::conjugate_gradient_solver()); }, 4, false},
+       [] {
+         return mlo::implicit(mlo::finite_difference_oracle(), mlo::conjugate_gradient_solver());
+       },
+       4, false},
       {"unrolled, at the earlier step", [=] { return mlo::unrolled(); }, 2, false},
       {"below a middle level, difference", [] { return mlo::darts(); }, 2, true},
       {"below a middle level, exact", [=] { return mlo::one_step(fresh); }, 1, true},
@@ -182,7 +192,8 @@ TEST_CASE("A probe that succeeds leaves no trace either", "[engine][probe]") {
   }
 }
 
-TEST_CASE("An exception in the derivatives that a problem knows leaves no trace", "[engine][probe]") {
+TEST_CASE("An exception in the derivatives that a problem knows leaves no trace",
+          "[engine][probe]") {
   struct Known final : mlo::Problem, mlo::AnalyticDerivatives {
     Known(at::Tensor a, at::Tensor b, const bool* explode)
         : Problem(mlo::trains(a)), x(std::move(a)), y(std::move(b)), fails(explode) {}
@@ -199,12 +210,14 @@ TEST_CASE("An exception in the derivatives that a problem knows leaves no trace"
   const at::Tensor x = leaf({0.2, 0.3}), y = leaf({0.5, 0.6});
   bool fails = false;
   Engine engine;
-  engine.add("low", Known(x, y, &fails), respond(mlo::implicit(mlo::analytic_oracle(), mlo::identity_solver())));
+  engine.add("low", Known(x, y, &fails),
+             respond(mlo::implicit(mlo::analytic_oracle(), mlo::identity_solver())));
   engine.add("up", lead(y, x), sgd());
   engine.step();
   fails = true;
   const Tensors before = copies({x, y});
-  const at::Tensor followed = before[0] - 0.1 * (before[0] - before[1]);  // the step that low takes before the sweep
+  const at::Tensor followed =
+      before[0] - 0.1 * (before[0] - before[1]);  // the step that low takes before the sweep
   const at::Tensor generator = generator_state();
   CHECK_THROWS_AS(engine.step(), UserError);
   CHECK(at::allclose(x, followed, 0.0, 1e-16));
@@ -285,7 +298,8 @@ TEST_CASE("A second engine does not step while another does", "[engine][exclusiv
                          }),
                   sgd());
         first.step();
-        CHECK_THAT(message, Contains("another engine of this process is stepping") && Contains("one engine steps at a time") &&
+        CHECK_THAT(message, Contains("another engine of this process is stepping") &&
+                                Contains("one engine steps at a time") &&
                                 Contains("wait for the other"));
         CHECK(first.counters("outer").steps == 1);
       }

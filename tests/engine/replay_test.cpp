@@ -1,4 +1,5 @@
-// A probe evaluates the function that the step evaluated: what the loss read is put back, and a value that differs is refused.
+// A probe evaluates the function that the step evaluated: what the loss read is put back, and a
+// value that differs is refused.
 #include "engine/support.h"
 
 #include "replay/values.h"
@@ -21,7 +22,8 @@ const std::vector<Named>& one_step_methods() {
       {"kept graph", [] { return mlo::one_step(); }},
       {"fresh graph", [] { return mlo::one_step({.keep_graph = false}); }},
       {"differences", [] { return mlo::darts(); }, 1e-7},
-      {"duals", [] { return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()); }},
+      {"duals",
+       [] { return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()); }},
       {"unrolled", [] { return mlo::unrolled(); }},
   };
   return methods;
@@ -33,7 +35,8 @@ double relative(double a, double b) { return std::abs(a - b) / std::abs(b); }
 /// One value that belongs to a module: a buffer, or a frozen parameter.
 struct HolderImpl final : torch::nn::Module {
   HolderImpl(bool buffer, double start) {
-    value = buffer ? register_buffer("value", number(start)) : register_parameter("value", number(start), false);
+    value = buffer ? register_buffer("value", number(start))
+                   : register_parameter("value", number(start), false);
   }
   at::Tensor value;
 };
@@ -46,7 +49,8 @@ void write(const at::Tensor& tensor, const at::Tensor& to) {
 
 /// With hooks that Lambda does not have.
 struct Hooked final : mlo::Problem {
-  Hooked(mlo::Trains trained, Lambda::Loss loss) : Problem(std::move(trained)), function(std::move(loss)) {}
+  Hooked(mlo::Trains trained, Lambda::Loss loss)
+      : Problem(std::move(trained)), function(std::move(loss)) {}
   Evaluation loss(const Batch& batch) override { return function(batch); }
   void on_inner_loop_start() override {
     if (start) start();
@@ -89,13 +93,16 @@ TEST_CASE("Each micro-batch is evaluated again with the buffers that it read", "
   }
 }
 
-TEST_CASE("A frozen teacher that moves after the step is the step's own in a probe", "[engine][replay]") {
+TEST_CASE("A frozen teacher that moves after the step is the step's own in a probe",
+          "[engine][replay]") {
   for (const Named& method : one_step_methods()) {
-    if (std::string(method.name) == "kept graph") continue;  // which autograd refuses, as the teacher is written in place
+    if (std::string(method.name) == "kept graph")
+      continue;  // which autograd refuses, as the teacher is written in place
     INFO(method.name);
     const at::Tensor x = leaf(0.2), y = leaf(0.5);
     Holder teacher(/*buffer=*/false, 2.0);
-    Lambda low(mlo::trains(x).uses(teacher), [=](const Batch&) { return 0.5 * (x - y * teacher->value).square(); });
+    Lambda low(mlo::trains(x).uses(teacher),
+               [=](const Batch&) { return 0.5 * (x - y * teacher->value).square(); });
     low.step_hook = [=] { write(teacher->value, 0.5 * teacher->value + 0.5 * x); };
     Engine engine;
     engine.add("low", low, respond(method.make()));
@@ -120,7 +127,8 @@ TEST_CASE("A frozen teacher that moves after the step is the step's own in a pro
     CHECK(teacher->value.item<double>() == t1);
     State older;  // of a version that did not know it
     for (const auto& [key, value] : before.values())
-      if (key.rfind("frozen", 0) != 0) older.set(key, key == "engine/version" ? State::Value(int64_t{1}) : value);
+      if (key.rfind("frozen", 0) != 0)
+        older.set(key, key == "engine/version" ? State::Value(int64_t{1}) : value);
     write(teacher->value, number(7.0));
     engine.load_state(older);
     CHECK(teacher->value.item<double>() == 7.0);
@@ -130,7 +138,8 @@ TEST_CASE("A frozen teacher that moves after the step is the step's own in a pro
 TEST_CASE("Unrolled goes back through steps between which the teacher moves", "[engine][replay]") {
   const at::Tensor x = leaf(0.2), y = leaf(0.5);
   Holder teacher(/*buffer=*/false, 2.0);
-  Lambda low(mlo::trains(x).uses(teacher), [=](const Batch&) { return 0.5 * (x - y * teacher->value).square(); });
+  Lambda low(mlo::trains(x).uses(teacher),
+             [=](const Batch&) { return 0.5 * (x - y * teacher->value).square(); });
   low.step_hook = [=] { write(teacher->value, 0.5 * teacher->value); };
   auto options = respond(mlo::unrolled());
   options.unroll = 3;
@@ -177,7 +186,8 @@ TEST_CASE("Values that stay are copied once, values that move anew", "[engine][r
 }
 
 TEST_CASE("Parameters may be set anew when an inner loop starts", "[engine][replay][hooks]") {
-  // z takes two steps, each after x was set anew and moved; what the first one read is gone when the sweep comes by.
+  // z takes two steps, each after x was set anew and moved; what the first one read is gone when
+  // the sweep comes by.
   const at::Tensor x = leaf(0.0), z = leaf(0.2), y = leaf(0.5);
   int starts = 0;
   Hooked low(mlo::trains(x), [=](const Batch&) { return 0.5 * (x - 1.0).square(); });
@@ -186,13 +196,15 @@ TEST_CASE("Parameters may be set anew when an inner loop starts", "[engine][repl
   engine.add("low", low, sgd());
   auto options = respond(mlo::unrolled());
   options.unroll = 2;
-  engine.add("middle", Lambda(z, [=](const Batch&) { return 0.5 * (z - y * x).square(); }), std::move(options));
+  engine.add("middle", Lambda(z, [=](const Batch&) { return 0.5 * (z - y * x).square(); }),
+             std::move(options));
   engine.add("up", lead(y, z), sgd());
   const double g = engine.hypergradient("up")[0].item<double>();
   CHECK(starts == 2);
   const at::Tensor by_hand = leaf(0.5);
   at::Tensor after = number(0.2);
-  for (const double start : {0.5, 1.2}) after = after - 0.1 * (after - by_hand * (start - 0.1 * (start - 1.0)));
+  for (const double start : {0.5, 1.2})
+    after = after - 0.1 * (after - by_hand * (start - 0.1 * (start - 1.0)));
   (0.5 * (after - 1.0).square() + 0.05 * by_hand.square()).backward();
   CHECK(relative(g, by_hand.grad().item<double>()) < 1e-13);
 }
@@ -210,32 +222,38 @@ TEST_CASE("A trajectory that a hook cuts in two is refused", "[engine][replay][h
   options.unroll = 2;
   engine.add("middle", follow(z, x), std::move(options));
   engine.add("up", lead(y, z), sgd());
-  check_refused<LossError>([&] { engine.step(); },
-                           {"level 'low'", "on_inner_loop_start wrote parameters", "unrolled", "mlo::cg()"});
+  check_refused<LossError>(
+      [&] { engine.step(); },
+      {"level 'low'", "on_inner_loop_start wrote parameters", "unrolled", "mlo::cg()"});
   resets = false;
   CHECK_NOTHROW(engine.step());
 }
 
-TEST_CASE("Values that another level's hook has written over are refused", "[engine][replay][hooks]") {
-  // Two tops; the first one's hook writes what the step below has read, before the second sweeps over that step.
+TEST_CASE("Values that another level's hook has written over are refused",
+          "[engine][replay][hooks]") {
+  // Two tops; the first one's hook writes what the step below has read, before the second sweeps
+  // over that step.
   const at::Tensor target = leaf(0.7), x = leaf(0.2), a = leaf(0.4), b = leaf(0.5);
   bool meddles = true;
   Engine engine;
   engine.add("target", alone(target), sgd(0.01));
-  engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * (x - (a + b) * target).square(); }), respond(mlo::darts()));
+  engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * (x - (a + b) * target).square(); }),
+             respond(mlo::darts()));
   auto first = lead(a, x), second = lead(b, x);
   first.step_hook = [&meddles, target] {
     if (meddles) write(target, number(3.0));
   };
   engine.add("first", first, {.optimizer = mlo::sgd({.lr = 0.1}), .top = true});
   engine.add("second", second, {.optimizer = mlo::sgd({.lr = 0.1}), .top = true});
-  check_refused<LossError>([&] { engine.step(); }, {"level 'low' at step 0", "level 'target'", "another level's hook",
-                                                    "on_inner_loop_start, on_gradient or on_step"});
+  check_refused<LossError>([&] { engine.step(); },
+                           {"level 'low' at step 0", "level 'target'", "another level's hook",
+                            "on_inner_loop_start, on_gradient or on_step"});
   meddles = false;
   CHECK_NOTHROW(engine.step());
 }
 
-TEST_CASE("A loss that is another one when it is evaluated again is refused", "[engine][replay][guard]") {
+TEST_CASE("A loss that is another one when it is evaluated again is refused",
+          "[engine][replay][guard]") {
   for (const Named& method : one_step_methods()) {
     if (std::string(method.name) == "kept graph") continue;  // does not evaluate again
     for (const int accumulate : {1, 2}) {
@@ -246,7 +264,9 @@ TEST_CASE("A loss that is another one when it is evaluated again is refused", "[
       auto options = respond(method.make());
       options.accumulate = accumulate;
       Engine engine;
-      engine.add("low", Lambda(x, [&cache, x, y](const Batch&) { return 0.5 * cache * (x - y).square(); }), std::move(options));
+      engine.add("low",
+                 Lambda(x, [&cache, x, y](const Batch&) { return 0.5 * cache * (x - y).square(); }),
+                 std::move(options));
       engine.add("up",
                  Lambda(y,
                         [&, x, y](const Batch&) {
@@ -254,13 +274,15 @@ TEST_CASE("A loss that is another one when it is evaluated again is refused", "[
                           return 0.5 * (x - 1.0).square() + 0.05 * y.square();
                         }),
                  sgd());
-      check_refused<LossError>([&] { engine.step(); },
-                               {"level 'low' at step 0", "the loss was 0.04", "evaluated again", "registered buffer", "data()",
-                                "NoGradGuard", accumulate > 1 ? "micro-batch 0" : "step 0: the loss"});
+      check_refused<LossError>(
+          [&] { engine.step(); },
+          {"level 'low' at step 0", "the loss was 0.04", "evaluated again", "registered buffer",
+           "data()", "NoGradGuard", accumulate > 1 ? "micro-batch 0" : "step 0: the loss"});
       keeps = false;
       for (int i = 0; i < 3; ++i) CHECK_NOTHROW(engine.step());
       keeps = true;  // differences know by now how far their mean may be
-      check_refused<LossError>([&] { engine.step(); }, {"level 'low' at step 4", "evaluated again"});
+      check_refused<LossError>([&] { engine.step(); },
+                               {"level 'low' at step 4", "evaluated again"});
     }
   }
 }
@@ -268,7 +290,8 @@ TEST_CASE("A loss that is another one when it is evaluated again is refused", "[
 TEST_CASE("Values written without a trace are noticed by the loss", "[engine][replay][guard]") {
   const at::Tensor x = leaf(0.2), y = leaf(0.5);
   Holder teacher(/*buffer=*/false, 2.0);
-  Lambda low(mlo::trains(x).uses(teacher), [=](const Batch&) { return 0.5 * (x - y * teacher->value).square(); });
+  Lambda low(mlo::trains(x).uses(teacher),
+             [=](const Batch&) { return 0.5 * (x - y * teacher->value).square(); });
   low.step_hook = [=] { teacher->value.data().mul_(0.9); };
   Engine engine;
   engine.add("low", low, respond(mlo::darts()));
@@ -291,7 +314,10 @@ TEST_CASE("The guard's own evaluations are few and not counted", "[engine][repla
                       return ((x - y).square() + x.pow(4)).sum();
                     }),
              respond(mlo::darts()));
-  engine.add("up", Lambda(y, [=](const Batch&) { return 0.5 * (x - 1.0).square().sum() + 0.05 * y.square(); }), sgd());
+  engine.add(
+      "up",
+      Lambda(y, [=](const Batch&) { return 0.5 * (x - 1.0).square().sum() + 0.05 * y.square(); }),
+      sgd());
   engine.build();
   calls = 0;
   for (int i = 0; i < 64; ++i) engine.step();
@@ -301,15 +327,22 @@ TEST_CASE("The guard's own evaluations are few and not counted", "[engine][repla
   CHECK(calls - counted <= 4);
 }
 
-TEST_CASE("Clipping is differentiated at the gradient of before the hook", "[engine][replay][clipping]") {
-  // The hook adds weight decay of its own, as a constant, to a gradient that clipping has scaled down.
-  const at::Tensor start = at::tensor({0.9, -1.4, 0.6}, at::kDouble), extra = at::tensor({0.3, 0.8, -0.5}, at::kDouble);
-  const auto lower = [](const at::Tensor& x, const at::Tensor& y) { return (x - y).square().sum() + 0.3 * (x * y).pow(3).sum(); };
+TEST_CASE("Clipping is differentiated at the gradient of before the hook",
+          "[engine][replay][clipping]") {
+  // The hook adds weight decay of its own, as a constant, to a gradient that clipping has scaled
+  // down.
+  const at::Tensor start = at::tensor({0.9, -1.4, 0.6}, at::kDouble),
+                   extra = at::tensor({0.3, 0.8, -0.5}, at::kDouble);
+  const auto lower = [](const at::Tensor& x, const at::Tensor& y) {
+    return (x - y).square().sum() + 0.3 * (x * y).pow(3).sum();
+  };
   const auto upper = [](const at::Tensor& x) { return 0.5 * (x - 1.0).square().sum(); };
   constexpr double kLargest = 0.5, kBeta1 = 0.9, kBeta2 = 0.999, kEps = 1e-8;
   for (const bool adam : {false, true}) {
     for (const int unroll : {1, 3}) {
-      if (adam && unroll == 1) continue;  // of Adam's first step next to nothing is left, and autograd loses it in rounding
+      if (adam && unroll == 1)
+        continue;  // of Adam's first step next to nothing is left, and autograd loses it in
+                   // rounding
       INFO((adam ? "Adam" : "SGD") << ", unroll " << unroll);
       const at::Tensor x = start.clone().requires_grad_(), y = leaf({0.5, 0.2, -0.4});
       Lambda low(x, [=](const Batch&) { return lower(x, y); });
@@ -326,13 +359,15 @@ TEST_CASE("Clipping is differentiated at the gradient of before the hook", "[eng
       const at::Tensor by_hand = at::tensor({0.5, 0.2, -0.4}, at::kDouble).requires_grad_();
       at::Tensor after = start.clone().requires_grad_(), m = at::zeros({3}, at::kDouble), v = m;
       for (int t = 1; t <= unroll; ++t) {
-        const at::Tensor raw = torch::autograd::grad({lower(after, by_hand)}, {after}, {}, true, true)[0];
+        const at::Tensor raw =
+            torch::autograd::grad({lower(after, by_hand)}, {after}, {}, true, true)[0];
         REQUIRE(raw.norm().item<double>() > kLargest);
         const at::Tensor given = raw * (kLargest / raw.norm()) + extra;
         m = kBeta1 * m + (1.0 - kBeta1) * given;
         v = kBeta2 * v + (1.0 - kBeta2) * given.square();
-        const at::Tensor update =
-            adam ? (m / (1.0 - std::pow(kBeta1, t))) / ((v / (1.0 - std::pow(kBeta2, t))).sqrt() + kEps) : given;
+        const at::Tensor update = adam ? (m / (1.0 - std::pow(kBeta1, t))) /
+                                             ((v / (1.0 - std::pow(kBeta2, t))).sqrt() + kEps)
+                                       : given;
         after = after - 0.1 * update;
       }
       const at::Tensor right = torch::autograd::grad({upper(after)}, {by_hand})[0];

@@ -2,8 +2,9 @@
 
 #include "engine/support.h"
 
-/// A three-level run with everything that a resume could forget: dropout, batch norm, shuffled and random data, momentum,
-/// AdamW, a warm-started solver, schedules, micro-batches, warm-up steps and early stopping.
+/// A three-level run with everything that a resume could forget: dropout, batch norm, shuffled and
+/// random data, momentum, AdamW, a warm-started solver, schedules, micro-batches, warm-up steps and
+/// early stopping.
 class ResumeProblem {
  public:
   ResumeProblem() {
@@ -20,7 +21,9 @@ class ResumeProblem {
     engine.add("net",
                Lambda(mlo::trains(first_, norm_).uses(drop_),
                       [this](const Batch& batch) {
-                        return (features(batch[0] * weight_.sigmoid()).sum(1) - batch[0].sum(1)).square().mean();
+                        return (features(batch[0] * weight_.sigmoid()).sum(1) - batch[0].sum(1))
+                            .square()
+                            .mean();
                       }),
                {.optimizer = mlo::sgd({.lr = 0.05, .momentum = 0.9, .nesterov = true}),
                 .data = mlo::tensor_source({data_}, {.batch_size = 4, .drop_last = false}),
@@ -33,19 +36,27 @@ class ResumeProblem {
         "head",
         Lambda(head_,
                [this](const Batch& batch) {
-                 return (at::matmul(features(batch[0]), head_) - batch[0].sum(1)).square().mean() + 0.1 * head_.square().sum();
+                 return (at::matmul(features(batch[0]), head_) - batch[0].sum(1)).square().mean() +
+                        0.1 * head_.square().sum();
                }),
-        {.optimizer = mlo::adamw({.lr = 0.02}), .data = random_rows(), .best_response = mlo::one_step(), .clip_norm = 0.5});
+        {.optimizer = mlo::adamw({.lr = 0.02}),
+         .data = random_rows(),
+         .best_response = mlo::one_step(),
+         .clip_norm = 0.5});
     Lambda weight(weight_, [this](const Batch& batch) {
       return at::matmul(features(batch[0]), head_).square().mean() + 0.01 * weight_.square().sum();
     });
-    weight.judge = [] { return std::map<std::string, double>{{"error", at::rand({}).item<double>()}}; };
-    engine.add(
-        "weight", std::move(weight),
-        {.optimizer = mlo::adam({.lr = 0.02}), .data = random_rows(), .schedule = mlo::step_decay({.every = 4, .factor = 0.5})});
+    weight.judge = [] {
+      return std::map<std::string, double>{{"error", at::rand({}).item<double>()}};
+    };
+    engine.add("weight", std::move(weight),
+               {.optimizer = mlo::adam({.lr = 0.02}),
+                .data = random_rows(),
+                .schedule = mlo::step_decay({.every = 4, .factor = 0.5})});
   }
 
-  /// Early stopping sees random numbers, so that its state matters; with this seed it ends the run after `kSteps` steps.
+  /// Early stopping sees random numbers, so that its state matters; with this seed it ends the run
+  /// after `kSteps` steps.
   static EngineOptions options(const std::filesystem::path& checkpoint = {}) {
     return {.steps = 30,
             .validate_every = 1,

@@ -102,8 +102,9 @@ TEST_CASE("What a resume could forget would be seen", "[engine][resume]") {
   REQUIRE(difference(engine.state(), end) == "");
 
   for (const std::string key :
-       {"buffer/0", "level/net/optimizer", "level/head/optimizer", "level/weight/optimizer", "level/net/steps",
-        "level/net/data/position", "level/net/data/epoch", "level/net/method/warm_start/weight/0", "level/head/batches",
+       {"buffer/0", "level/net/optimizer", "level/head/optimizer", "level/weight/optimizer",
+        "level/net/steps", "level/net/data/position", "level/net/data/epoch",
+        "level/net/method/warm_start/weight/0", "level/head/batches",
         "level/head/parameter/parameter0", "engine/steps", "early_stopping/best"}) {
     INFO(key);
     State::Value other;
@@ -117,7 +118,8 @@ TEST_CASE("What a resume could forget would be seen", "[engine][resume]") {
       REQUIRE(fresh.has(key));
       other = fresh.values().at(key);
     }
-    engine.load_state(with(middle, key, other), {.allow_changed = {"net.schedule"}});  // which is at another step then
+    engine.load_state(with(middle, key, other),
+                      {.allow_changed = {"net.schedule"}});  // which is at another step then
     engine.run();
     CHECK(difference(engine.state(), end) != "");
   }

@@ -1,4 +1,5 @@
-// What `run` does around the steps: validation, early stopping, what it reports, and its random streams.
+// What `run` does around the steps: validation, early stopping, what it reports, and its random
+// streams.
 #include "engine/support.h"
 
 #include <chrono>
@@ -36,12 +37,17 @@ struct Noisy {
     engine.add("low",
                Lambda(mlo::trains(net),
                       [this](const Batch& batch) {
-                        return (net->forward(batch[0] * weight.sigmoid()) - batch[0].sum(1, true)).square().mean();
+                        return (net->forward(batch[0] * weight.sigmoid()) - batch[0].sum(1, true))
+                            .square()
+                            .mean();
                       }),
-               {.optimizer = mlo::adamw({.lr = 0.01}), .data = mlo::tensor_source({data}, {.batch_size = 8}), .unroll = 2});
+               {.optimizer = mlo::adamw({.lr = 0.01}),
+                .data = mlo::tensor_source({data}, {.batch_size = 8}),
+                .unroll = 2});
     Lambda up(weight, [this](const Batch& batch) {
       const at::Tensor noise = 0.01 * at::randn({batch[0].size(0), 1});
-      return (net->forward(batch[0] * weight.sigmoid()) + noise).square().mean() + 0.01 * weight.square().sum();
+      return (net->forward(batch[0] * weight.sigmoid()) + noise).square().mean() +
+             0.01 * weight.square().sum();
     });
     if (judged)
       up.judge = [this] {
@@ -52,10 +58,11 @@ struct Noisy {
         net->forward(data);
         return std::map<std::string, double>{{"drawn", drawn.back()}};
       };
-    engine.add("up", std::move(up),
-               {.optimizer = mlo::adam({.lr = 0.05}),
-                .data = [this](int64_t) { return Batch{data.index_select(0, at::randint(24, {8}))}; },
-                .top = top});
+    engine.add(
+        "up", std::move(up),
+        {.optimizer = mlo::adam({.lr = 0.05}),
+         .data = [this](int64_t) { return Batch{data.index_select(0, at::randint(24, {8}))}; },
+         .top = top});
   }
   Tensors all() const {
     Tensors result = net->parameters();
@@ -75,15 +82,18 @@ Tensors trained(const EngineOptions& options, bool judged = false) {
 
 }  // namespace
 
-TEST_CASE("Two runs of one seed are the same bit for bit, another seed is another run", "[engine][run][random]") {
+TEST_CASE("Two runs of one seed are the same bit for bit, another seed is another run",
+          "[engine][run][random]") {
   const Tensors first = trained({.steps = 6, .seed = 3});
   CHECK(same_bits(first, trained({.steps = 6, .seed = 3})));
   CHECK_FALSE(same_bits(first.front(), trained({.steps = 6, .seed = 4}).front()));
   CHECK_FALSE(same_bits(first.front(), trained({.steps = 5, .seed = 3}).front()));
 }
 
-TEST_CASE("Every level, step and micro-batch draws numbers of its own, and a callback's draws are its own",
-          "[engine][run][random]") {
+TEST_CASE(
+    "Every level, step and micro-batch draws numbers of its own, and a callback's draws are its "
+    "own",
+    "[engine][run][random]") {
   const auto draws = [](bool disturbed) {
     const at::Tensor x = leaf(0.2), y = leaf(0.5);
     std::vector<double> drawn;
@@ -122,9 +132,13 @@ TEST_CASE("A level more does not change the others' random streams", "[engine][r
     Noisy problem, other;
     Engine engine({.steps = 4});
     const auto add = [&] {
-      engine.add("stranger",
-                 Lambda(mlo::trains(other.net), [&](const Batch& batch) { return other.net->forward(batch[0]).square().mean(); }),
-                 {.optimizer = mlo::sgd(), .data = mlo::tensor_source({other.data}, {.batch_size = 8}), .top = true});
+      engine.add(
+          "stranger",
+          Lambda(mlo::trains(other.net),
+                 [&](const Batch& batch) { return other.net->forward(batch[0]).square().mean(); }),
+          {.optimizer = mlo::sgd(),
+           .data = mlo::tensor_source({other.data}, {.batch_size = 8}),
+           .top = true});
     };
     if (stranger && first) add();
     problem.add_to(engine, false, /*top=*/true);
@@ -145,7 +159,10 @@ TEST_CASE("An engine leaves the caller's random stream alone", "[engine][run][ra
       {"step", [](Engine& engine) { engine.step(); }},
       {"hypergradient", [](Engine& engine) { engine.hypergradient("up"); }},
       {"validate", [](Engine& engine) { engine.validate(); }},
-      {"check", [](Engine& engine) { mlo::check_hypergradient(engine, {.directions = 2, .resolve_steps = 2}); }},
+      {"check",
+       [](Engine& engine) {
+         mlo::check_hypergradient(engine, {.directions = 2, .resolve_steps = 2});
+       }},
       {"state", [](Engine& engine) { engine.load_state(engine.state()); }},
   };
   for (const auto& [name, call] : calls) {
@@ -161,7 +178,8 @@ TEST_CASE("An engine leaves the caller's random stream alone", "[engine][run][ra
   }
 }
 
-TEST_CASE("Validation happens in eval mode, without gradients, and does not touch training", "[engine][run][validation]") {
+TEST_CASE("Validation happens in eval mode, without gradients, and does not touch training",
+          "[engine][run][validation]") {
   const Tensors without = trained({.steps = 6});
   for (const int64_t every : {1, 2}) {
     Noisy problem;
@@ -181,13 +199,16 @@ TEST_CASE("Validation happens in eval mode, without gradients, and does not touc
     CHECK(problem.net->is_training());
     CHECK(problem.net->drop->is_training());
     CHECK(same_bits(problem.all(), without));
-    CHECK(steps == (every == 1 ? std::vector<int64_t>{1, 2, 3, 4, 5, 6} : std::vector<int64_t>{2, 4, 6}));
+    CHECK(steps ==
+          (every == 1 ? std::vector<int64_t>{1, 2, 3, 4, 5, 6} : std::vector<int64_t>{2, 4, 6}));
     CHECK(problem.drawn[0] != problem.drawn[1]);  // a stream of each step's own
-    CHECK(engine.validate() == std::map<std::string, double>{{"up.drawn", problem.drawn.at(steps.size() - 1)}});
+    CHECK(engine.validate() ==
+          std::map<std::string, double>{{"up.drawn", problem.drawn.at(steps.size() - 1)}});
   }
 }
 
-TEST_CASE("Early stopping waits for its patience, by the smallest change that counts", "[engine][run][early stopping]") {
+TEST_CASE("Early stopping waits for its patience, by the smallest change that counts",
+          "[engine][run][early stopping]") {
   using Mode = mlo::EarlyStopping::Mode;
   struct Case {
     mlo::EarlyStopping rule;
@@ -202,15 +223,26 @@ TEST_CASE("Early stopping waits for its patience, by the smallest change that co
        {3, 2.95, 2.89, 2.85, 2.8, 1},
        5,
        {true, false, true, false, false}},
-      {{.metric = "only.error", .patience = 2, .mode = Mode::max}, {1, 2, 3, 2.9, 3, 9}, 5, {true, true, true, false, false}},
-      {{.metric = "only.error", .patience = 1, .mode = Mode::max, .min_delta = 0.5}, {1, 1.6, 2.0, 9}, 3, {true, true, false}},
-      {{.metric = "only.error", .patience = 3}, {6, 5, 4, 3, 2, 1}, 6, {true, true, true, true, true, true}},
+      {{.metric = "only.error", .patience = 2, .mode = Mode::max},
+       {1, 2, 3, 2.9, 3, 9},
+       5,
+       {true, true, true, false, false}},
+      {{.metric = "only.error", .patience = 1, .mode = Mode::max, .min_delta = 0.5},
+       {1, 1.6, 2.0, 9},
+       3,
+       {true, true, false}},
+      {{.metric = "only.error", .patience = 3},
+       {6, 5, 4, 3, 2, 1},
+       6,
+       {true, true, true, true, true, true}},
   };
   for (const auto& [rule, values, steps, best] : cases) {
     Engine engine({.steps = 12, .validate_every = 2, .early_stopping = rule});
     Lambda only = alone(leaf());
     std::size_t next = 0;
-    only.judge = [&, &values = values] { return std::map<std::string, double>{{"error", values.at(next++)}}; };
+    only.judge = [&, &values = values] {
+      return std::map<std::string, double>{{"error", values.at(next++)}};
+    };
     engine.add("only", std::move(only), sgd());
     const auto watch = std::make_shared<Watch>();
     std::vector<bool> seen;
@@ -220,21 +252,27 @@ TEST_CASE("Early stopping waits for its patience, by the smallest change that co
     CHECK(summary.steps == 2 * steps);
     CHECK(summary.reason == (steps == 6 ? Reason::steps : Reason::early_stopping));
     CHECK(seen == best);
-    CHECK(watch->stops == std::vector<std::string>{steps == 6 ? "all steps taken" : "no improvement"});
+    CHECK(watch->stops ==
+          std::vector<std::string>{steps == 6 ? "all steps taken" : "no improvement"});
     CHECK(engine.run().steps == 2 * steps);  // and stays stopped
   }
 }
 
-TEST_CASE("An early-stopping metric that is missing or not a number is refused", "[engine][run][early stopping]") {
+TEST_CASE("An early-stopping metric that is missing or not a number is refused",
+          "[engine][run][early stopping]") {
   const auto run = [](double value) {
     Engine engine({.steps = 3, .validate_every = 1, .early_stopping = {.metric = "only.error"}});
     Lambda only = alone(leaf());
-    only.judge = [=] { return std::map<std::string, double>{{value > 0.0 ? "loss" : "error", value}}; };
+    only.judge = [=] {
+      return std::map<std::string, double>{{value > 0.0 ? "loss" : "error", value}};
+    };
     engine.add("only", std::move(only), sgd());
     engine.run();
   };
-  check_refused<ConfigError>([&] { run(1.0); }, {"early_stopping.metric", "'only.error'", "returned 'only.loss'"});
-  check_refused<mlo::NonFiniteError>([&] { run(NAN); }, {"validation at step 1", "'only.error'", "not a number"});
+  check_refused<ConfigError>([&] { run(1.0); },
+                             {"early_stopping.metric", "'only.error'", "returned 'only.loss'"});
+  check_refused<mlo::NonFiniteError>([&] { run(NAN); },
+                                     {"validation at step 1", "'only.error'", "not a number"});
 }
 
 TEST_CASE("Losses and metrics of all levels can be asked for", "[engine][run]") {
@@ -263,7 +301,8 @@ TEST_CASE("A profile gives each level its own seconds and peak memory", "[engine
                Lambda(x,
                       [=](const Batch&) {
                         std::this_thread::sleep_for(std::chrono::milliseconds(40));
-                        return 0.5 * (x - y).square() + 0.0 * at::ones({8 << 20}, at::kDouble).sum();  // 64 MiB
+                        return 0.5 * (x - y).square() +
+                               0.0 * at::ones({8 << 20}, at::kDouble).sum();  // 64 MiB
                       }),
                sgd());
     engine.add("up", lead(y, x), sgd());
@@ -286,29 +325,40 @@ TEST_CASE("Counters count what every level did", "[engine][run]") {
   const auto run = [](std::unique_ptr<mlo::Method> method) {
     const at::Tensor x = leaf(3.0), y = leaf(0.5);
     Engine engine;
-    engine.add("low", follow(x, y), {.optimizer = mlo::sgd(), .unroll = 2, .best_response = std::move(method)});
+    engine.add("low", follow(x, y),
+               {.optimizer = mlo::sgd(), .unroll = 2, .best_response = std::move(method)});
     engine.add("up", lead(y, x), sgd());
     for (int i = 0; i < 3; ++i) engine.step();
     const auto& up = engine.counters("up");
-    CHECK(std::vector<int64_t>{up.steps, up.forwards, up.backwards, up.visits, up.hessian_products, up.mixed_products} ==
-          std::vector<int64_t>{3, 3, 3, 0, 0, 0});
+    CHECK(std::vector<int64_t>{up.steps, up.forwards, up.backwards, up.visits, up.hessian_products,
+                               up.mixed_products} == std::vector<int64_t>{3, 3, 3, 0, 0, 0});
     const auto& low = engine.counters("low");
-    return std::vector<int64_t>{low.steps, low.forwards, low.backwards, low.visits, low.hessian_products, low.mixed_products};
+    return std::vector<int64_t>{low.steps,  low.forwards,         low.backwards,
+                                low.visits, low.hessian_products, low.mixed_products};
   };
   // Six own steps; then per hypergradient what the headers say of each oracle.
   CHECK(run(mlo::one_step()) == std::vector<int64_t>{6, 6, 6 + 3, 3, 0, 3});
-  CHECK(run(mlo::one_step({.keep_graph = false})) == std::vector<int64_t>{6, 6 + 3, 6 + 6, 3, 0, 3});
+  CHECK(run(mlo::one_step({.keep_graph = false})) ==
+        std::vector<int64_t>{6, 6 + 3, 6 + 6, 3, 0, 3});
   CHECK(run(mlo::darts()) == std::vector<int64_t>{6, 6 + 6, 6 + 6, 3, 0, 3});
-  CHECK(run(mlo::neumann({.iterations = 4, .step = 0.5})) == std::vector<int64_t>{6, 6, 6 + 3 * 5, 3, 3 * 4, 3});
+  CHECK(run(mlo::neumann({.iterations = 4, .step = 0.5})) ==
+        std::vector<int64_t>{6, 6, 6 + 3 * 5, 3, 3 * 4, 3});
   CHECK(run(mlo::unrolled()) == std::vector<int64_t>{6, 6 + 6, 6 + 12, 3, 3, 6});
 }
 
-TEST_CASE("A hypergradient far below the optimizer's eps is warned of, once", "[engine][run][warnings]") {
+TEST_CASE("A hypergradient far below the optimizer's eps is warned of, once",
+          "[engine][run][warnings]") {
   const auto warnings = [](double eps, bool below) {
     const at::Tensor x = leaf(0.2), y = leaf({0.5, 0.4});
     Engine engine({.steps = 250});
-    if (below) engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * (x - y.sum()).square(); }), sgd(0.01));
-    engine.add("up", Lambda(y, [=](const Batch&) { return below ? 1e-7 * (x - 1.0).square() : 1e-7 * y.square().sum(); }),
+    if (below)
+      engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * (x - y.sum()).square(); }),
+                 sgd(0.01));
+    engine.add("up",
+               Lambda(y,
+                      [=](const Batch&) {
+                        return below ? 1e-7 * (x - 1.0).square() : 1e-7 * y.square().sum();
+                      }),
                {.optimizer = mlo::adam({.lr = 1e-4, .eps = eps})});
     const auto watch = std::make_shared<Watch>();
     engine.add(watch);
@@ -317,8 +367,8 @@ TEST_CASE("A hypergradient far below the optimizer's eps is warned of, once", "[
   };
   const auto warned = warnings(1e-8, true);
   REQUIRE(warned.size() == 1);
-  CHECK_THAT(warned[0], Contains("level 'up'") && Contains("hypergradient's root mean square") && Contains("eps = 1e-08") &&
-                            Contains("smaller eps"));
+  CHECK_THAT(warned[0], Contains("level 'up'") && Contains("hypergradient's root mean square") &&
+                            Contains("eps = 1e-08") && Contains("smaller eps"));
   CHECK(warnings(1e-13, true).empty());
   CHECK(warnings(1e-8, false).empty());  // a plain gradient is the user's own business
 }

@@ -1,6 +1,6 @@
 // What is saved, what is refused on the way back, and that a refusal or a full disk costs nothing.
-#include <mlo/io/file_sink.h>
 #include <mlo/io/checkpoint.h>
+#include <mlo/io/file_sink.h>
 #include "engine/support.h"
 
 #include <sys/stat.h>
@@ -9,11 +9,13 @@ using mlo::CheckpointError;
 
 namespace {
 
-/// Three levels with momentum, moments, warm starts, buffers and shuffled data: everything that a state can hold.
+/// Three levels with momentum, moments, warm starts, buffers and shuffled data: everything that a
+/// state can hold.
 struct Three {
   explicit Three(int64_t width = 4) {
     at::manual_seed(1);
-    net = torch::nn::Sequential(torch::nn::Linear(3, width), torch::nn::BatchNorm1d(width), torch::nn::Dropout(0.2));
+    net = torch::nn::Sequential(torch::nn::Linear(3, width), torch::nn::BatchNorm1d(width),
+                                torch::nn::Dropout(0.2));
     head = at::randn({width}).requires_grad_();
     weight = at::zeros({3}).requires_grad_();
     data = at::randn({20, 3});
@@ -22,27 +24,39 @@ struct Three {
     engine.add("low",
                Lambda(mlo::trains(net),
                       [this](const Batch& batch) {
-                        return (net->forward(batch[0] * weight.sigmoid()).sum(1) - batch[0].sum(1)).square().mean();
+                        return (net->forward(batch[0] * weight.sigmoid()).sum(1) - batch[0].sum(1))
+                            .square()
+                            .mean();
                       }),
                {.optimizer = adam_below ? mlo::adam() : mlo::sgd({.lr = 0.01, .momentum = 0.9}),
                 .data = mlo::tensor_source({data}, {.batch_size = 8}),
                 .unroll = 2,
                 .best_response = mlo::cg({.max_iterations = 3, .damping = 1e3})});
     engine.add(middle,
-               Lambda(head, [this](const Batch&) { return (at::matmul(net->forward(data), head) - 1.0).square().mean(); }),
+               Lambda(head,
+                      [this](const Batch&) {
+                        return (at::matmul(net->forward(data), head) - 1.0).square().mean();
+                      }),
                {.optimizer = mlo::adamw({.lr = 0.01}), .best_response = mlo::darts()});
-    Lambda up(weight,
-              [this](const Batch&) { return at::matmul(net->forward(data), head).square().mean() + weight.square().sum(); });
-    up.judge = [this] { return std::map<std::string, double>{{"size", weight.norm().item<double>()}}; };
+    Lambda up(weight, [this](const Batch&) {
+      return at::matmul(net->forward(data), head).square().mean() + weight.square().sum();
+    });
+    up.judge = [this] {
+      return std::map<std::string, double>{{"size", weight.norm().item<double>()}};
+    };
     engine.add("up", std::move(up), {.optimizer = mlo::adam({.lr = 0.01})});
   }
   torch::nn::Sequential net{nullptr};
   at::Tensor head, weight, data;
 };
 
-EngineOptions few_steps() { return {.steps = 3, .validate_every = 1, .early_stopping = {.metric = "up.size", .patience = 100}}; }
+EngineOptions few_steps() {
+  return {
+      .steps = 3, .validate_every = 1, .early_stopping = {.metric = "up.size", .patience = 100}};
+}
 
-/// An engine that has run, a state of another moment that fits it, and what it must still be after each refusal.
+/// An engine that has run, a state of another moment that fits it, and what it must still be after
+/// each refusal.
 struct Loaded {
   Loaded() : engine(few_steps()) {
     problem.add_to(engine);
@@ -55,7 +69,8 @@ struct Loaded {
     check_refused<CheckpointError>([&] { engine.load_state(state); }, words);
     CHECK(difference(engine.state(), before) == "");
   }
-  void check_refused_file(const std::filesystem::path& file, std::initializer_list<std::string> words) {
+  void check_refused_file(const std::filesystem::path& file,
+                          std::initializer_list<std::string> words) {
     check_refused<CheckpointError>([&] { engine.load(file); }, words);
     CHECK(difference(engine.state(), before) == "");
   }
@@ -84,7 +99,8 @@ TEST_CASE("The same run has the same state, bit for bit", "[engine][state]") {
 
   Loaded one;
   CHECK(difference(one.other, one.before) != "");  // the comparison sees something
-  CHECK(difference(one.before, with(one.before, "early_stopping/best", -0.0)) == "early_stopping/best ");
+  CHECK(difference(one.before, with(one.before, "early_stopping/best", -0.0)) ==
+        "early_stopping/best ");
 }
 
 TEST_CASE("A state that is loaded is the state, wherever the engine stood", "[engine][state]") {
@@ -117,7 +133,8 @@ TEST_CASE("Going back to the start repeats the run bit for bit", "[engine][state
   CHECK(difference(engine.state(), first) == "");
 }
 
-TEST_CASE("A damaged checkpoint is refused and the old state stays", "[engine][state][checkpoint]") {
+TEST_CASE("A damaged checkpoint is refused and the old state stays",
+          "[engine][state][checkpoint]") {
   const TemporaryFolder folder;
   const auto file = folder / "run.mlo";
   Loaded one;
@@ -125,7 +142,8 @@ TEST_CASE("A damaged checkpoint is refused and the old state stays", "[engine][s
   const std::string whole = read_bytes(file);
 
   one.check_refused_file(folder / "none.mlo", {"none.mlo", "No such file"});
-  for (const std::size_t size : {std::size_t{0}, std::size_t{20}, whole.size() / 2, whole.size() - 1}) {
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{20}, whole.size() / 2, whole.size() - 1}) {
     write_bytes(file, whole.substr(0, size));
     one.check_refused_file(file, {file.string(), size == 0 ? "is empty" : "is damaged"});
   }
@@ -141,12 +159,15 @@ TEST_CASE("A damaged checkpoint is refused and the old state stays", "[engine][s
   CHECK(difference(one.engine.state(), one.other) == "");
 }
 
-TEST_CASE("A checkpoint of a newer version is refused and the old state stays", "[engine][state][checkpoint]") {
+TEST_CASE("A checkpoint of a newer version is refused and the old state stays",
+          "[engine][state][checkpoint]") {
   Loaded one;
-  one.check_refused_state(with(one.other, "engine/version", int64_t{99}), {"version 99", "newer mlo"});
+  one.check_refused_state(with(one.other, "engine/version", int64_t{99}),
+                          {"version 99", "newer mlo"});
 }
 
-TEST_CASE("A checkpoint of other levels or shapes is refused and the old state stays", "[engine][state][checkpoint]") {
+TEST_CASE("A checkpoint of other levels or shapes is refused and the old state stays",
+          "[engine][state][checkpoint]") {
   Loaded one;
   const auto state_of = [](auto&& add, int64_t width = 4) {
     Three problem(width);
@@ -155,21 +176,32 @@ TEST_CASE("A checkpoint of other levels or shapes is refused and the old state s
     engine.step();
     return engine.state();
   };
-  one.check_refused_state(state_of([](Engine& engine, Three& problem) { problem.add_to(engine, "head"); }),
-                          {"levels low, head, up", "this engine has low, middle, up", "same levels in the same order"});
-  one.check_refused_state(state_of([](Engine& engine, Three& problem) { engine.add("low", alone(problem.weight), sgd()); }),
+  one.check_refused_state(
+      state_of([](Engine& engine, Three& problem) { problem.add_to(engine, "head"); }),
+      {"levels low, head, up", "this engine has low, middle, up", "same levels in the same order"});
+  one.check_refused_state(state_of([](Engine& engine, Three& problem) {
+                            engine.add("low", alone(problem.weight), sgd());
+                          }),
                           {"levels low, this engine has low, middle, up"});
-  one.check_refused_state(state_of([](Engine& engine, Three& problem) { problem.add_to(engine); }, 5),
-                          {"'buffer/", "Float[5]", "this engine has Float[4]", "models it was saved from"});
+  one.check_refused_state(
+      state_of([](Engine& engine, Three& problem) { problem.add_to(engine); }, 5),
+      {"'buffer/", "Float[5]", "this engine has Float[4]", "models it was saved from"});
   one.check_refused_state(State(), {"engine/version"});
 
-  const auto changed = [&](const std::string& key, State::Value value) { return with(one.other, key, std::move(value)); };
+  const auto changed = [&](const std::string& key, State::Value value) {
+    return with(one.other, key, std::move(value));
+  };
   const std::string parameter = "level/middle/parameter/parameter0";
-  one.check_refused_state(changed(parameter, at::zeros({9})), {"'" + parameter + "'", "Float[9]", "Float[4]"});
-  one.check_refused_state(changed(parameter, at::zeros({4}, at::kDouble)), {"Double[4]", "Float[4]"});
-  one.check_refused_state(changed(parameter, int64_t{4}), {parameter, "an integer, expected a tensor"});
-  one.check_refused_state(changed("level/low/parameters", int64_t{3}), {"3 parameters of level 'low'", "this engine has 4"});
-  one.check_refused_state(changed("buffers", int64_t{1}), {"1 buffers", "this engine's modules have 3"});
+  one.check_refused_state(changed(parameter, at::zeros({9})),
+                          {"'" + parameter + "'", "Float[9]", "Float[4]"});
+  one.check_refused_state(changed(parameter, at::zeros({4}, at::kDouble)),
+                          {"Double[4]", "Float[4]"});
+  one.check_refused_state(changed(parameter, int64_t{4}),
+                          {parameter, "an integer, expected a tensor"});
+  one.check_refused_state(changed("level/low/parameters", int64_t{3}),
+                          {"3 parameters of level 'low'", "this engine has 4"});
+  one.check_refused_state(changed("buffers", int64_t{1}),
+                          {"1 buffers", "this engine's modules have 3"});
 }
 
 TEST_CASE("A state that fails half-way through is taken back", "[engine][state][checkpoint]") {
@@ -177,14 +209,17 @@ TEST_CASE("A state that fails half-way through is taken back", "[engine][state][
   // The last level's optimizer and method come after all the others have been loaded.
   one.check_refused_state(with(one.other, "level/up/optimizer", at::zeros({7}, at::kByte)),
                           {"could not be applied", "is as it was"});
-  one.check_refused_state(with(one.other, "early_stopping/best", std::string("good")), {"early_stopping/best", "is as it was"});
-  one.check_refused_state(with(one.other, "level/low/data/rows", int64_t{21}), {"level/low/data/rows", "21", "20", "same data"});
+  one.check_refused_state(with(one.other, "early_stopping/best", std::string("good")),
+                          {"early_stopping/best", "is as it was"});
+  one.check_refused_state(with(one.other, "level/low/data/rows", int64_t{21}),
+                          {"level/low/data/rows", "21", "20", "same data"});
 
   Three problem;  // another optimizer
   Engine engine;
   problem.add_to(engine, "middle", /*adam_below=*/true);
   engine.step();
-  one.check_refused_state(engine.state(), {"low.optimizer: saved torch::optim::Adam (", "here torch::optim::SGD ("});
+  one.check_refused_state(
+      engine.state(), {"low.optimizer: saved torch::optim::Adam (", "here torch::optim::SGD ("});
 }
 
 namespace {
@@ -192,7 +227,8 @@ namespace {
 /// A disk that is full after so many bytes, in front of the real one.
 class FullDisk final : public mlo::FileSink {
  public:
-  FullDisk(const std::filesystem::path& path, std::size_t room) : file_(mlo::atomic_file(path)), room_(room) {}
+  FullDisk(const std::filesystem::path& path, std::size_t room)
+      : file_(mlo::atomic_file(path)), room_(room) {}
   void write(const void* bytes, std::size_t count) override {
     file_->write(bytes, std::min(count, room_));
     if (count > room_) throw CheckpointError("No space left on device");
@@ -207,15 +243,18 @@ class FullDisk final : public mlo::FileSink {
 
 }  // namespace
 
-TEST_CASE("A disk that fills while saving leaves the previous checkpoint valid", "[engine][checkpoint]") {
+TEST_CASE("A disk that fills while saving leaves the previous checkpoint valid",
+          "[engine][checkpoint]") {
   const TemporaryFolder folder;
   const auto file = folder / "run.mlo";
   std::size_t room = std::size_t{1} << 30;
   Three problem;
-  Engine engine(
-      {.steps = 4, .checkpoint = file, .checkpoint_every = 1, .checkpoint_sink = [&](const std::filesystem::path& path) {
-         return std::make_unique<FullDisk>(path, room);
-       }});
+  Engine engine({.steps = 4,
+                 .checkpoint = file,
+                 .checkpoint_every = 1,
+                 .checkpoint_sink = [&](const std::filesystem::path& path) {
+                   return std::make_unique<FullDisk>(path, room);
+                 }});
   problem.add_to(engine);
   const auto watch = std::make_shared<Watch>();
   State second;
@@ -242,7 +281,8 @@ TEST_CASE("A save does not replace what is no file", "[engine][checkpoint]") {
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
   Engine engine({.steps = 1, .checkpoint = pipe});
   engine.add("only", alone(leaf()), sgd());
-  check_refused<CheckpointError>([&] { engine.run(); }, {pipe.string(), "device, pipe or socket", "name of a file"});
+  check_refused<CheckpointError>([&] { engine.run(); },
+                                 {pipe.string(), "device, pipe or socket", "name of a file"});
   CHECK(std::filesystem::is_fifo(pipe));
   CHECK(folder.entries() == 1);
 }
@@ -269,17 +309,20 @@ TEST_CASE("A checkpoint is saved every so many steps and at the end", "[engine][
   CHECK(saved == std::vector<int64_t>{3, 6, 7});
 }
 
-TEST_CASE("An engine that knows a read from later batches still knows it after loading", "[engine][state]") {
+TEST_CASE("An engine that knows a read from later batches still knows it after loading",
+          "[engine][state]") {
   const at::Tensor x = leaf(0.2), y = leaf(0.5);
   const auto add = [](Engine& engine, const at::Tensor& own, const at::Tensor& above) {
     engine.add("low",
                Lambda(own,
                       [=](const Batch& batch) {
                         const at::Tensor pull = 0.5 * own.square();
-                        return batch[0].item<double>() == 0.0 ? pull : pull + 0.5 * (own - above).square();
+                        return batch[0].item<double>() == 0.0 ? pull
+                                                              : pull + 0.5 * (own - above).square();
                       }),
-               {.optimizer = mlo::sgd({.lr = 0.1}),
-                .data = [](int64_t i) { return Batch{at::scalar_tensor(i == 0 ? 0.0 : 1.0, at::kDouble)}; }});
+               {.optimizer = mlo::sgd({.lr = 0.1}), .data = [](int64_t i) {
+                  return Batch{at::scalar_tensor(i == 0 ? 0.0 : 1.0, at::kDouble)};
+                }});
     engine.add("up", lead(above, own), sgd());
   };
   Engine engine({.steps = 6, .validate_every = 3});

@@ -27,8 +27,12 @@ using mlo::State;
 using mlo::Tensors;
 
 /// A parameter of the test's own, in double.
-inline at::Tensor leaf(at::ArrayRef<double> values) { return torch::tensor(values, at::kDouble).requires_grad_(); }
-inline at::Tensor leaf(double value = 0.0) { return at::scalar_tensor(value, at::kDouble).requires_grad_(); }
+inline at::Tensor leaf(at::ArrayRef<double> values) {
+  return torch::tensor(values, at::kDouble).requires_grad_();
+}
+inline at::Tensor leaf(double value = 0.0) {
+  return at::scalar_tensor(value, at::kDouble).requires_grad_();
+}
 
 /// A level made of functions.
 struct Lambda final : mlo::Problem {
@@ -37,7 +41,9 @@ struct Lambda final : mlo::Problem {
   Lambda(const at::Tensor& trained, Loss loss) : Lambda(mlo::trains(trained), std::move(loss)) {}
 
   Evaluation loss(const Batch& batch) override { return function(batch); }
-  std::map<std::string, double> validate() override { return judge ? judge() : std::map<std::string, double>{}; }
+  std::map<std::string, double> validate() override {
+    return judge ? judge() : std::map<std::string, double>{};
+  }
   void on_inner_loop_start() override { say("start"); }
   void on_gradient(Tensors& gradient) override {
     say("gradient");
@@ -66,7 +72,9 @@ inline Lambda follow(const at::Tensor& x, const at::Tensor& y) {
 }
 /// ½(x − 1)² + ½ decay·y², to be minimized in y through what x answers.
 inline Lambda lead(const at::Tensor& y, const at::Tensor& x, double decay = 0.1) {
-  return {y, [x, y, decay](const Batch&) { return 0.5 * (x - 1.0).square().sum() + 0.5 * decay * y.square().sum(); }};
+  return {y, [x, y, decay](const Batch&) {
+            return 0.5 * (x - 1.0).square().sum() + 0.5 * decay * y.square().sum();
+          }};
 }
 /// ½(x − 1)².
 inline Lambda alone(const at::Tensor& x) {
@@ -94,12 +102,14 @@ inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined();
   if (a.scalar_type() != b.scalar_type() || a.sizes() != b.sizes()) return false;
   const at::Tensor left = a.detach().contiguous(), right = b.detach().contiguous();
-  return left.nbytes() == 0 || std::memcmp(left.const_data_ptr(), right.const_data_ptr(), left.nbytes()) == 0;
+  return left.nbytes() == 0 ||
+         std::memcmp(left.const_data_ptr(), right.const_data_ptr(), left.nbytes()) == 0;
 }
 
 inline bool same_bits(const Tensors& a, const Tensors& b) {
   return a.size() == b.size() &&
-         std::equal(a.begin(), a.end(), b.begin(), [](const auto& x, const auto& y) { return same_bits(x, y); });
+         std::equal(a.begin(), a.end(), b.begin(),
+                    [](const auto& x, const auto& y) { return same_bits(x, y); });
 }
 
 inline Tensors copies(const Tensors& tensors) {
@@ -108,12 +118,15 @@ inline Tensors copies(const Tensors& tensors) {
   return result;
 }
 
-/// The keys whose values differ in any bit, or that one of them lacks; empty if the states are the same.
+/// The keys whose values differ in any bit, or that one of them lacks; empty if the states are the
+/// same.
 inline std::string difference(const State& a, const State& b) {
   const auto same = [](const State::Value& x, const State::Value& y) {
     if (x.index() != y.index()) return false;
-    if (const auto* tensor = std::get_if<at::Tensor>(&x)) return same_bits(*tensor, std::get<at::Tensor>(y));
-    if (const auto* real = std::get_if<double>(&x)) return std::memcmp(real, &std::get<double>(y), sizeof(double)) == 0;
+    if (const auto* tensor = std::get_if<at::Tensor>(&x))
+      return same_bits(*tensor, std::get<at::Tensor>(y));
+    if (const auto* real = std::get_if<double>(&x))
+      return std::memcmp(real, &std::get<double>(y), sizeof(double)) == 0;
     if (const auto* integer = std::get_if<int64_t>(&x)) return *integer == std::get<int64_t>(y);
     return std::get<std::string>(x) == std::get<std::string>(y);
   };
@@ -137,8 +150,8 @@ inline at::Tensor generator_state() { return at::detail::getDefaultCPUGenerator(
 /// LibTorch's attention switches, which belong to the process.
 inline std::vector<bool> attention_switches() {
   const auto& context = at::globalContext();
-  return {context.userEnabledFlashSDP(), context.userEnabledMemEfficientSDP(), context.userEnabledMathSDP(),
-          context.userEnabledCuDNNSDP()};
+  return {context.userEnabledFlashSDP(), context.userEnabledMemEfficientSDP(),
+          context.userEnabledMathSDP(), context.userEnabledCuDNNSDP()};
 }
 
 /// A callback that calls functions.

@@ -1,4 +1,5 @@
-// One level's own training: the optimizer, what it is given, and what a schedule, accumulation and clipping make of it.
+// One level's own training: the optimizer, what it is given, and what a schedule, accumulation and
+// clipping make of it.
 #include "engine/support.h"
 
 namespace {
@@ -27,25 +28,32 @@ struct Choice {
 
 template <class T, class Options>
 Choice used(const char* name, const Options& options) {
-  const auto make = [options](const Tensors& parameters) { return std::make_shared<T>(parameters, options); };
+  const auto make = [options](const Tensors& parameters) {
+    return std::make_shared<T>(parameters, options);
+  };
   return {name, [=](const Tensors& parameters) { return mlo::use(make(parameters)); }, make};
 }
 
-// The library's own: fused kernels round otherwise than LibTorch's loops (tests/optim/fused_test.cpp), so by hand takes them too.
+// The library's own: fused kernels round otherwise than LibTorch's loops
+// (tests/optim/fused_test.cpp), so by hand takes them too.
 Choice made(const char* name, const mlo::OptimizerFactory& factory) {
   return {name, [=](const Tensors&) { return factory; }, factory};
 }
 
 }  // namespace
 
-TEST_CASE("One level alone trains as the same loop by hand does, bit for bit", "[engine][training]") {
+TEST_CASE("One level alone trains as the same loop by hand does, bit for bit",
+          "[engine][training]") {
   namespace optim = torch::optim;
   const Choice choices[] = {
-      made("SGD with momentum", mlo::sgd({.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-3, .nesterov = true})),
+      made("SGD with momentum",
+           mlo::sgd({.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-3, .nesterov = true})),
       made("Adam", mlo::adam({.lr = 0.01, .weight_decay = 1e-2})),
       made("AdamW", mlo::adamw({.lr = 0.01, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.1})),
-      used<optim::SGD>("LibTorch's SGD", optim::SGDOptions(0.05).momentum(0.9).weight_decay(1e-3).nesterov(true)),
-      used<optim::AdamW>("LibTorch's AdamW", optim::AdamWOptions(0.01).betas({0.9, 0.95}).eps(1e-6).weight_decay(0.1)),
+      used<optim::SGD>("LibTorch's SGD",
+                       optim::SGDOptions(0.05).momentum(0.9).weight_decay(1e-3).nesterov(true)),
+      used<optim::AdamW>("LibTorch's AdamW",
+                         optim::AdamWOptions(0.01).betas({0.9, 0.95}).eps(1e-6).weight_decay(0.1)),
       used<optim::RMSprop>("RMSprop", optim::RMSpropOptions(0.01).momentum(0.5).centered(true)),
       used<optim::Adagrad>("Adagrad", optim::AdagradOptions(0.05)),
   };
@@ -67,12 +75,17 @@ TEST_CASE("One level alone trains as the same loop by hand does, bit for bit", "
 
     Net net = same_net();
     Engine engine({.steps = 25});
-    engine.add("net",
-               Lambda(mlo::trains(net), [net](const Batch& batch) mutable { return at::mse_loss(net(batch[0]), batch[1]); }),
-               {.optimizer = ours(net->parameters()), .data = mlo::tensor_source({x, y}, {.batch_size = 8, .shuffle = false})});
+    engine.add(
+        "net",
+        Lambda(mlo::trains(net),
+               [net](const Batch& batch) mutable { return at::mse_loss(net(batch[0]), batch[1]); }),
+        {.optimizer = ours(net->parameters()),
+         .data = mlo::tensor_source({x, y}, {.batch_size = 8, .shuffle = false})});
     const auto watch = std::make_shared<Watch>();
     std::vector<double> ours_losses;
-    watch->step = [&](const mlo::StepReport& report) { ours_losses.push_back(report.losses()[0].second); };
+    watch->step = [&](const mlo::StepReport& report) {
+      ours_losses.push_back(report.losses()[0].second);
+    };
     engine.add(watch);
     CHECK(engine.run().reason == mlo::RunSummary::Reason::steps);
     CHECK(same_bits(net->parameters(), by_hand->parameters()));
@@ -81,12 +94,14 @@ TEST_CASE("One level alone trains as the same loop by hand does, bit for bit", "
   }
 }
 
-TEST_CASE("The optimizer sees the schedule's learning rates, each group its own", "[engine][training][schedule]") {
+TEST_CASE("The optimizer sees the schedule's learning rates, each group its own",
+          "[engine][training][schedule]") {
   const at::Tensor a = leaf(1.0), b = leaf(2.0);
   std::vector<torch::optim::OptimizerParamGroup> groups;
   groups.emplace_back(Tensors{a}, std::make_unique<torch::optim::SGDOptions>(0.5));
   groups.emplace_back(Tensors{b},
-                      std::make_unique<torch::optim::SGDOptions>(torch::optim::SGDOptions(0.2).momentum(0.9).weight_decay(0.01)));
+                      std::make_unique<torch::optim::SGDOptions>(
+                          torch::optim::SGDOptions(0.2).momentum(0.9).weight_decay(0.01)));
   const auto optimizer = std::make_shared<torch::optim::SGD>(groups, torch::optim::SGDOptions(1.0));
   const auto schedule = mlo::cosine({.steps = 6, .warmup = 2, .final_factor = 0.1});
 
@@ -116,12 +131,14 @@ TEST_CASE("The optimizer sees the schedule's learning rates, each group its own"
   REQUIRE(optimizer->param_groups().size() == 2);
   CHECK(optimizer->param_groups()[0].params()[0].is_same(a));
   CHECK(optimizer->param_groups()[1].params()[0].is_same(b));
-  const auto& second = static_cast<const torch::optim::SGDOptions&>(optimizer->param_groups()[1].options());
+  const auto& second =
+      static_cast<const torch::optim::SGDOptions&>(optimizer->param_groups()[1].options());
   CHECK(second.momentum() == 0.9);
   CHECK(second.weight_decay() == 0.01);
 }
 
-TEST_CASE("Without a schedule learning rates are the user's to change", "[engine][training][schedule]") {
+TEST_CASE("Without a schedule learning rates are the user's to change",
+          "[engine][training][schedule]") {
   const at::Tensor a = leaf(1.0);
   const auto optimizer = std::make_shared<torch::optim::SGD>(Tensors{a}, 0.5);
   Lambda problem(a, [=](const Batch&) { return a * 1.0; });
@@ -132,20 +149,24 @@ TEST_CASE("Without a schedule learning rates are the user's to change", "[engine
   CHECK(a.item<double>() == 1.0 - 0.125);
 }
 
-TEST_CASE("A schedule that gives no number is refused by level and step", "[engine][training][schedule]") {
+TEST_CASE("A schedule that gives no number is refused by level and step",
+          "[engine][training][schedule]") {
   for (const double factor : {double{NAN}, double{INFINITY}, -1.0}) {
     const at::Tensor a = leaf(1.0);
     Engine engine;
-    engine.add("only", alone(leaf(0.5)),
-               {.optimizer = mlo::sgd(), .schedule = [=](int64_t step) { return step < 2 ? 1.0 : factor; }});
+    engine.add("only", alone(leaf(0.5)), {.optimizer = mlo::sgd(), .schedule = [=](int64_t step) {
+                                            return step < 2 ? 1.0 : factor;
+                                          }});
     engine.step();
     engine.step();
-    check_refused<mlo::ConfigError>([&] { engine.step(); }, {"level 'only' at step 2", "schedule", "finite", ">= 0"});
+    check_refused<mlo::ConfigError>([&] { engine.step(); },
+                                    {"level 'only' at step 2", "schedule", "finite", ">= 0"});
     CHECK(engine.counters("only").steps == 2);
   }
 }
 
-TEST_CASE("Accumulation is the mean over the micro-batches, in step and hypergradient", "[engine][training][accumulate]") {
+TEST_CASE("Accumulation is the mean over the micro-batches, in step and hypergradient",
+          "[engine][training][accumulate]") {
   at::manual_seed(3);
   const at::Tensor data = at::randn({12, 3}, at::kDouble), target = at::randn({12}, at::kDouble);
   const auto fresh = mlo::ExactOptions{.keep_graph = false};
@@ -161,21 +182,29 @@ TEST_CASE("Accumulation is the mean over the micro-batches, in step and hypergra
     const auto run = [&](int64_t accumulate, Tensors* parameters) {
       const at::Tensor x = leaf({0.1, 0.2, 0.3}), y = leaf({0.5, -0.4, 0.3});
       const auto source = [&](const at::Tensor& rows, const at::Tensor& labels) {
-        return mlo::tensor_source({rows, labels}, {.batch_size = 12 / accumulate, .shuffle = false});
+        return mlo::tensor_source({rows, labels},
+                                  {.batch_size = 12 / accumulate, .shuffle = false});
       };
       Engine engine;
       engine.add("low",
                  Lambda(x,
                         [=](const Batch& batch) {
-                          return at::softplus(at::matmul(batch[0], x * y) - batch[1]).mean() + 0.5 * x.square().sum();
+                          return at::softplus(at::matmul(batch[0], x * y) - batch[1]).mean() +
+                                 0.5 * x.square().sum();
                         }),
                  {.optimizer = mlo::sgd({.lr = 0.1, .momentum = 0.5}),
                   .data = source(data, target),
                   .unroll = 2,
                   .best_response = method(),
                   .accumulate = accumulate});
-      engine.add("up", Lambda(y, [=](const Batch& batch) { return (at::matmul(batch[0], x) - y.sum()).square().mean(); }),
-                 {.optimizer = mlo::sgd({.lr = 0.1}), .data = source(data.flip(0), target), .accumulate = accumulate});
+      engine.add("up",
+                 Lambda(y,
+                        [=](const Batch& batch) {
+                          return (at::matmul(batch[0], x) - y.sum()).square().mean();
+                        }),
+                 {.optimizer = mlo::sgd({.lr = 0.1}),
+                  .data = source(data.flip(0), target),
+                  .accumulate = accumulate});
       engine.step();
       const Tensors g = copies(engine.hypergradient("up"));
       *parameters = copies({x, y});
@@ -190,26 +219,30 @@ TEST_CASE("Accumulation is the mean over the micro-batches, in step and hypergra
   }
 }
 
-TEST_CASE("A single product holds the graph of one micro-batch at a time, several hold all", "[engine][training][accumulate]") {
+TEST_CASE("A single product holds the graph of one micro-batch at a time, several hold all",
+          "[engine][training][accumulate]") {
   const auto most_alive = [](std::unique_ptr<mlo::Method> method) {
     const at::Tensor x = leaf({0.1, 0.2, 0.3}), y = leaf({0.5, -0.4, 0.3});
-    std::vector<c10::weak_intrusive_ptr<c10::TensorImpl>> made;  // what the graph of each evaluation saves
+    std::vector<c10::weak_intrusive_ptr<c10::TensorImpl>>
+        made;  // what the graph of each evaluation saves
     std::ptrdiff_t most = 0;
     Engine engine;
-    engine.add("low",
-               Lambda(x,
-                      [&](const Batch& batch) {
-                        const at::Tensor rows = batch[0].clone();
-                        made.emplace_back(rows.getIntrusivePtr());
-                        most =
-                            std::max(most, std::count_if(made.begin(), made.end(), [](const auto& r) { return !r.expired(); }));
-                        return at::softplus(at::matmul(rows, x * y)).mean() + 0.5 * x.square().sum();
-                      }),
-               {.optimizer = mlo::sgd({.lr = 0.1}),
-                .data = Batch{at::ones({2, 3}, at::kDouble)},
-                .best_response = std::move(method),
-                .accumulate = 4});
-    engine.add("up", Lambda(y, [=](const Batch&) { return x.square().sum(); }), {.optimizer = mlo::sgd({.lr = 0.1})});
+    engine.add(
+        "low",
+        Lambda(x,
+               [&](const Batch& batch) {
+                 const at::Tensor rows = batch[0].clone();
+                 made.emplace_back(rows.getIntrusivePtr());
+                 most = std::max(most, std::count_if(made.begin(), made.end(),
+                                                     [](const auto& r) { return !r.expired(); }));
+                 return at::softplus(at::matmul(rows, x * y)).mean() + 0.5 * x.square().sum();
+               }),
+        {.optimizer = mlo::sgd({.lr = 0.1}),
+         .data = Batch{at::ones({2, 3}, at::kDouble)},
+         .best_response = std::move(method),
+         .accumulate = 4});
+    engine.add("up", Lambda(y, [=](const Batch&) { return x.square().sum(); }),
+               {.optimizer = mlo::sgd({.lr = 0.1})});
     engine.build();
     most = 0;
     engine.step();
@@ -220,23 +253,27 @@ TEST_CASE("A single product holds the graph of one micro-batch at a time, severa
   CHECK(most_alive(mlo::cg({.max_iterations = 3, .tolerance = 1e-14})) == 4);
 }
 
-TEST_CASE("The loss reported is the mean over the micro-batches", "[engine][training][accumulate]") {
+TEST_CASE("The loss reported is the mean over the micro-batches",
+          "[engine][training][accumulate]") {
   const at::Tensor x = leaf(0.0);
   Engine engine;
-  engine.add("only", Lambda(x, [=](const Batch& batch) { return batch[0].sum() + x; }),
-             {.optimizer = mlo::sgd(),
-              .data = [](int64_t i) { return Batch{at::full({1}, static_cast<double>(i), at::kDouble)}; },
-              .accumulate = 4});
+  engine.add(
+      "only", Lambda(x, [=](const Batch& batch) { return batch[0].sum() + x; }),
+      {.optimizer = mlo::sgd(),
+       .data = [](int64_t i) { return Batch{at::full({1}, static_cast<double>(i), at::kDouble)}; },
+       .accumulate = 4});
   CHECK(std::isnan(engine.loss("only")));
   engine.step();
   CHECK(engine.loss("only") == 1.5);
 }
 
-TEST_CASE("A gradient beyond the largest norm is scaled down to it, others are left alone", "[engine][training][clip]") {
+TEST_CASE("A gradient beyond the largest norm is scaled down to it, others are left alone",
+          "[engine][training][clip]") {
   for (const double scale : {1.0, 0.1}) {
     const at::Tensor a = leaf({3.0 * scale, 0.0}), b = leaf(4.0 * scale);
     Tensors seen;
-    Lambda problem(mlo::trains(a, b), [=](const Batch&) { return 0.5 * (a.square().sum() + b.square()); });
+    Lambda problem(mlo::trains(a, b),
+                   [=](const Batch&) { return 0.5 * (a.square().sum() + b.square()); });
     problem.gradient_hook = [&](Tensors& gradient) { seen = copies(gradient); };
     Engine engine;
     engine.add("only", std::move(problem), {.optimizer = mlo::sgd({.lr = 1.0}), .clip_norm = 1.0});
@@ -252,7 +289,8 @@ TEST_CASE("A gradient beyond the largest norm is scaled down to it, others are l
 
 TEST_CASE("A hook may change the gradient in place, and only its own", "[engine][training]") {
   const at::Tensor a = leaf({1.0, 2.0}), b = leaf(0.0);
-  Lambda problem(mlo::trains(a, b), [=](const Batch&) { return a.sum() + b; });  // expanded and shared gradients
+  Lambda problem(mlo::trains(a, b),
+                 [=](const Batch&) { return a.sum() + b; });  // expanded and shared gradients
   problem.gradient_hook = [](Tensors& gradient) {
     gradient[0][1] = 0.0;
     gradient[1].mul_(2.0);
@@ -268,16 +306,26 @@ TEST_CASE("Frozen parameters stay, whatever goes by", "[engine][training]") {
   torch::nn::Linear layer(3, 1);
   layer->to(at::kDouble);
   layer->bias.set_requires_grad(false);
-  const at::Tensor y = leaf(0.5), bias = layer->bias.detach().clone(), weight = layer->weight.detach().clone();
-  for (const auto& method : {mlo::one_step, +[](mlo::ExactOptions, mlo::IdentityOptions) { return mlo::darts(); }}) {
+  const at::Tensor y = leaf(0.5), bias = layer->bias.detach().clone(),
+                   weight = layer->weight.detach().clone();
+  for (const auto& method :
+       {mlo::one_step, +[](mlo::ExactOptions, mlo::IdentityOptions) { return mlo::darts(); }}) {
     Engine engine;
-    engine.add("low",
-               Lambda(mlo::trains(layer),
+    engine.add(
+        "low",
+        Lambda(mlo::trains(layer),
+               [=](const Batch&) {
+                 return (at::linear(at::ones({1, 3}, at::kDouble), layer->weight, layer->bias) - y)
+                     .square()
+                     .sum();
+               }),
+        {.optimizer = mlo::adamw({.lr = 0.1, .weight_decay = 0.5}),
+         .best_response = method({}, {})});
+    engine.add("up",
+               Lambda(y,
                       [=](const Batch&) {
-                        return (at::linear(at::ones({1, 3}, at::kDouble), layer->weight, layer->bias) - y).square().sum();
+                        return (layer->weight.sum() + layer->bias.sum()).square() + y.square();
                       }),
-               {.optimizer = mlo::adamw({.lr = 0.1, .weight_decay = 0.5}), .best_response = method({}, {})});
-    engine.add("up", Lambda(y, [=](const Batch&) { return (layer->weight.sum() + layer->bias.sum()).square() + y.square(); }),
                sgd());
     CHECK(engine.parameters("low").size() == 1);
     for (int i = 0; i < 3; ++i) engine.step();
@@ -293,10 +341,12 @@ TEST_CASE("Unused parameters stay, with and without levels below", "[engine][tra
     const at::Tensor x = leaf(0.2), y = leaf(0.5), unused = leaf({3.0, 4.0});
     Engine engine;
     if (below) engine.add("low", follow(x, y), sgd());
-    Lambda up(mlo::trains(y, unused), [=](const Batch&) { return (below ? x : y).square() + y.square(); });
+    Lambda up(mlo::trains(y, unused),
+              [=](const Batch&) { return (below ? x : y).square() + y.square(); });
     bool defined = true;
     up.gradient_hook = [&](Tensors& gradient) { defined = gradient[1].defined(); };
-    // Weight decay would move a parameter with a gradient of zeros; torch skips one without a gradient.
+    // Weight decay would move a parameter with a gradient of zeros; torch skips one without a
+    // gradient.
     engine.add("up", std::move(up), {.optimizer = mlo::adamw({.lr = 0.1, .weight_decay = 0.5})});
     for (int i = 0; i < 3; ++i) engine.step();
     CHECK_FALSE(defined);
@@ -316,7 +366,8 @@ TEST_CASE("A parameter of a lower level that nobody uses has no share", "[engine
       Engine engine;
       auto trained = mlo::trains(x);
       if (with_unused) trained.add("unused", unused);
-      engine.add("low", Lambda(trained, [=](const Batch&) { return 0.5 * (x - y).square(); }), respond(method()));
+      engine.add("low", Lambda(trained, [=](const Batch&) { return 0.5 * (x - y).square(); }),
+                 respond(method()));
       engine.add("up", lead(y, x), sgd());
       const double g = engine.hypergradient("up")[0].item<double>();
       CHECK(same_bits(unused, leaf({3.0, 4.0})));
@@ -326,21 +377,25 @@ TEST_CASE("A parameter of a lower level that nobody uses has no share", "[engine
   }
 }
 
-TEST_CASE("Parameters that enter linearly have no second derivative, and that is no error", "[engine][training]") {
-  const std::function<std::unique_ptr<mlo::Method>()> methods[] = {[] { return mlo::one_step(); },
-                                                                   [] { return mlo::one_step({.keep_graph = false}); },
-                                                                   [] { return mlo::darts(); }, [] { return mlo::unrolled(); }};
+TEST_CASE("Parameters that enter linearly have no second derivative, and that is no error",
+          "[engine][training]") {
+  const std::function<std::unique_ptr<mlo::Method>()> methods[] = {
+      [] { return mlo::one_step(); }, [] { return mlo::one_step({.keep_graph = false}); },
+      [] { return mlo::darts(); }, [] { return mlo::unrolled(); }};
   for (const auto& method : methods) {
     const at::Tensor x = leaf(0.2), y = leaf(0.5), c = leaf(1.0);
     Engine engine;
-    // ∂²/∂y∂x = 1 by c·x·y with c = 1 held by y's level: the Hessian is zero, the mixed product is not.
+    // ∂²/∂y∂x = 1 by c·x·y with c = 1 held by y's level: the Hessian is zero, the mixed product is
+    // not.
     engine.add("low", Lambda(x, [=](const Batch&) { return x * y; }), respond(method(), 0.25));
     engine.add("up", lead(y, x), sgd());
-    CHECK(engine.hypergradient("up")[0].item<double>() == Approx(0.05 - 0.25 * (0.2 - 0.25 * 0.5 - 1.0)).epsilon(1e-8));
+    CHECK(engine.hypergradient("up")[0].item<double>() ==
+          Approx(0.05 - 0.25 * (0.2 - 0.25 * 0.5 - 1.0)).epsilon(1e-8));
     // Nothing mixed at all: x and y enter separately, so only declared reads bring the sweep here.
     const at::Tensor u = leaf(0.2), v = leaf(0.5);
     Engine separate;
-    separate.add("low", Lambda(u, [=](const Batch&) { return 2.0 * u + 3.0 * v; }), respond(method(), 0.25));
+    separate.add("low", Lambda(u, [=](const Batch&) { return 2.0 * u + 3.0 * v; }),
+                 respond(method(), 0.25));
     separate.add("up", lead(v, u), sgd());
     CHECK(separate.hypergradient("up")[0].item<double>() == Approx(0.05).epsilon(1e-8));
   }

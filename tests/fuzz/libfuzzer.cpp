@@ -1,4 +1,5 @@
-// One of the targets under libFuzzer; which one, says the variable MLO_FUZZ_TARGET. tests/fuzz/run.sh runs them all.
+// One of the targets under libFuzzer; which one, says the variable MLO_FUZZ_TARGET.
+// tests/fuzz/run.sh runs them all.
 #include "fuzz/targets.h"
 #include "io/files.h"
 

@@ -9,9 +9,12 @@
 
 namespace {
 
-// What fuzzers do without looking at the program: bits, bytes, numbers at their ends, parts cut out, doubled and joined.
+// What fuzzers do without looking at the program: bits, bytes, numbers at their ends, parts cut
+// out, doubled and joined.
 std::string mutated(std::string bytes, const std::string& other, std::mt19937_64& random) {
-  const auto below = [&](std::size_t n) { return n == 0 ? 0 : static_cast<std::size_t>(random() % n); };
+  const auto below = [&](std::size_t n) {
+    return n == 0 ? 0 : static_cast<std::size_t>(random() % n);
+  };
   for (std::size_t left = 1 + below(4); left > 0; --left) {
     const std::size_t at = below(bytes.size()), length = std::min(bytes.size() - at, 1 + below(16));
     switch (random() % 6) {
@@ -48,12 +51,14 @@ TEST_CASE("Readers take whole files and answer all else with an mlo::Error", "[f
     std::mt19937_64 random(1);
     for (int i = 0; i < 1500; ++i) {
       CAPTURE(i);
-      const std::string bytes = mutated(seeds[random() % seeds.size()], seeds[random() % seeds.size()], random);
+      const std::string bytes =
+          mutated(seeds[random() % seeds.size()], seeds[random() % seeds.size()], random);
       const auto start = std::chrono::steady_clock::now();
       bool read = false;
       CHECK_NOTHROW(read = taken(target, bytes, folder / "file"));
       refused += read ? 0 : 1;
-      slowest = std::max(slowest, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      slowest = std::max(
+          slowest, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
     CHECK(refused > 300);
     CHECK(slowest < 10.0);

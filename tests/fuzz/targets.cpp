@@ -4,13 +4,13 @@
 #include "mlomae/config/json.h"
 #include "mlomae/config/presets.h"
 
+#include <ATen/ATen.h>
 #include <mlo/data/idx.h>
 #include <mlo/data/image_files.h>
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/safetensors.h>
-#include <ATen/ATen.h>
 #include <torch/types.h>
 #include <zlib.h>
 #include <nlohmann/json.hpp>
@@ -49,9 +49,10 @@ std::vector<std::string> checkpoints() {
 
 std::vector<std::string> safetensors() {
   return {written([](const Path& file) {
-    mlo::write_safetensors(
-        file, {.tensors = {{"a", counted({2, 3}, at::kFloat)}, {"b", counted({4}, at::kHalf)}, {"c", counted({}, at::kLong)}},
-               .metadata = {{"format", "pt"}}});
+    mlo::write_safetensors(file, {.tensors = {{"a", counted({2, 3}, at::kFloat)},
+                                              {"b", counted({4}, at::kHalf)},
+                                              {"c", counted({}, at::kLong)}},
+                                  .metadata = {{"format", "pt"}}});
   })};
 }
 
@@ -94,7 +95,8 @@ void read_picture(const Path& file) {
   mlo::read_image(file, 1);
 }
 
-// The fixtures of the image tests: a line a file, "name height width bytes …" in hexadecimal digits.
+// The fixtures of the image tests: a line a file, "name height width bytes …" in hexadecimal
+// digits.
 std::vector<std::string> fixtures(const std::string& ending) {
   std::vector<std::string> all;
   for (const char* list : {"images.hex", "upright.hex"}) {
@@ -104,7 +106,8 @@ std::vector<std::string> fixtures(const std::string& ending) {
       std::string name, height, width, hex, bytes;
       words >> name >> height >> width >> hex;
       if (!name.ends_with(ending)) continue;
-      for (std::size_t i = 0; i + 1 < hex.size(); i += 2) bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+      for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+        bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
       all.push_back(std::move(bytes));
     }
   }
@@ -119,7 +122,8 @@ std::vector<std::string> pngs() {
 
 std::vector<std::string> settings() {
   std::vector<std::string> all;
-  for (const char* name : {"micro", "reference"}) all.push_back(mlomae::to_json(mlomae::preset(name)).dump(1));
+  for (const char* name : {"micro", "reference"})
+    all.push_back(mlomae::to_json(mlomae::preset(name)).dump(1));
   return all;
 }
 void read_settings(const Path& file) {

@@ -13,6 +13,6 @@ struct FuzzTarget {
 
 const std::vector<FuzzTarget>& fuzz_targets();
 
-/// Gives the bytes to the reader, as `file`. True if it has taken them, false if it has refused them with an mlo::Error; what else
-/// is thrown passes.
+/// Gives the bytes to the reader, as `file`. True if it has taken them, false if it has refused
+/// them with an mlo::Error; what else is thrown passes.
 bool taken(const FuzzTarget& target, const std::string& bytes, const std::filesystem::path& file);

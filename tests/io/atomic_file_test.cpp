@@ -1,8 +1,8 @@
 #include "io/files.h"
 
-#include <mlo/io/file_sink.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
+#include <mlo/io/file_sink.h>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -30,7 +30,8 @@ State state_of(int64_t steps) {
 /// A disk with room for so many bytes.
 class FullDisk final : public mlo::FileSink {
  public:
-  FullDisk(const std::filesystem::path& path, std::size_t room) : file_(mlo::atomic_file(path)), room_(room) {}
+  FullDisk(const std::filesystem::path& path, std::size_t room)
+      : file_(mlo::atomic_file(path)), room_(room) {}
   void write(const void* bytes, std::size_t count) override {
     const std::size_t fits = std::min(count, room_);
     file_->write(bytes, fits);
@@ -44,8 +45,8 @@ class FullDisk final : public mlo::FileSink {
   std::size_t room_;
 };
 
-/// Files of this process can be at most so long: what the kernel says then is what it says of a full disk, but for the
-/// word.
+/// Files of this process can be at most so long: what the kernel says then is what it says of a
+/// full disk, but for the word.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t size) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
@@ -65,25 +66,30 @@ class FileSizeLimit {
 
 }  // namespace
 
-TEST_CASE("A disk that fills after any byte leaves the previous checkpoint and nothing else", "[checkpoint][sink]") {
+TEST_CASE("A disk that fills after any byte leaves the previous checkpoint and nothing else",
+          "[checkpoint][sink]") {
   const TemporaryFolder folder;
   const auto path = folder / "run.mlo";
   mlo::write_checkpoint(path, state_of(1));
   const std::string before = read_bytes(path);
   for (std::size_t room = 0; room < before.size(); ++room) {
     const auto full = [room](const auto& file) { return std::make_unique<FullDisk>(file, room); };
-    REQUIRE_THROWS_WITH(mlo::write_checkpoint(path, state_of(2), full), "no space left on this device");
+    REQUIRE_THROWS_WITH(mlo::write_checkpoint(path, state_of(2), full),
+                        "no space left on this device");
     REQUIRE(read_bytes(path) == before);
     REQUIRE(folder.entries() == 1);
   }
-  const auto enough = [&](const auto& file) { return std::make_unique<FullDisk>(file, before.size()); };
+  const auto enough = [&](const auto& file) {
+    return std::make_unique<FullDisk>(file, before.size());
+  };
   mlo::write_checkpoint(path, state_of(2), enough);
   CHECK(mlo::read_checkpoint(path).integer("steps") == 2);
   CHECK(folder.entries() == 1);
 }
 
-TEST_CASE("A write that the kernel refuses at any byte leaves the previous checkpoint and nothing else",
-          "[checkpoint][sink]") {
+TEST_CASE(
+    "A write that the kernel refuses at any byte leaves the previous checkpoint and nothing else",
+    "[checkpoint][sink]") {
   const TemporaryFolder folder;
   const auto path = folder / "run.mlo";
   mlo::write_checkpoint(path, state_of(1));
@@ -95,8 +101,8 @@ TEST_CASE("A write that the kernel refuses at any byte leaves the previous check
       message = message_of<CheckpointError>([&] { mlo::write_checkpoint(path, state_of(2)); });
     }
     INFO(room << ": " << message);
-    REQUIRE_THAT(message, Contains(path.string()) && Contains(std::strerror(EFBIG)) && Contains("untouched") &&
-                              Contains("make room"));
+    REQUIRE_THAT(message, Contains(path.string()) && Contains(std::strerror(EFBIG)) &&
+                              Contains("untouched") && Contains("make room"));
     REQUIRE(read_bytes(path) == before);
     REQUIRE(folder.entries() == 1);
   }
@@ -140,7 +146,8 @@ TEST_CASE("Two savers of one file are kept apart", "[checkpoint][sink]") {
   auto first = mlo::atomic_file(path);
   first->write("first", 5);
   CHECK_THROWS_AS(mlo::atomic_file(path), CheckpointError);
-  CHECK_THROWS_WITH(mlo::atomic_file(path), Contains("somebody else is saving") && Contains("a file of its own"));
+  CHECK_THROWS_WITH(mlo::atomic_file(path),
+                    Contains("somebody else is saving") && Contains("a file of its own"));
   first->commit();
   CHECK(read_bytes(path) == "first");
   first.reset();
@@ -148,7 +155,8 @@ TEST_CASE("Two savers of one file are kept apart", "[checkpoint][sink]") {
   CHECK(read_bytes(path).empty());
 }
 
-TEST_CASE("A file that cannot be written is an error that names it, the reason and the cure", "[checkpoint][sink]") {
+TEST_CASE("A file that cannot be written is an error that names it, the reason and the cure",
+          "[checkpoint][sink]") {
   const TemporaryFolder folder;
   const auto message = [](const std::filesystem::path& path) {
     return message_of<CheckpointError>([&] { mlo::write_checkpoint(path, state_of(1)); });

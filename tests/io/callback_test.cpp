@@ -28,13 +28,17 @@ struct Approach final : mlo::Problem {
     const at::Tensor difference = w - target;
     return {0.5 * difference.square().sum(), {{"distance", difference.detach().abs().sum()}}};
   }
-  std::map<std::string, double> validate() override { return {{"error", std::abs(w.item<double>() - judged_by)}}; }
+  std::map<std::string, double> validate() override {
+    return {{"error", std::abs(w.item<double>() - judged_by)}};
+  }
   at::Tensor w;
   double target;
   double judged_by;
 };
 
-at::Tensor parameter() { return torch::zeros({}, torch::dtype(torch::kDouble).requires_grad(true)); }
+at::Tensor parameter() {
+  return torch::zeros({}, torch::dtype(torch::kDouble).requires_grad(true));
+}
 
 void add_level(Engine& engine, double judged_by = 1.0) {
   engine.add("only", Approach(parameter(), 1.0, judged_by), {.optimizer = mlo::sgd({.lr = 0.25})});
@@ -53,7 +57,8 @@ class Terminal {
   explicit Terminal(unsigned short columns) {
     winsize size = {.ws_row = 24, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
     int inside = -1;
-    if (::openpty(&outside_, &inside, nullptr, nullptr, &size) != 0) throw std::runtime_error("no pseudo-terminal");
+    if (::openpty(&outside_, &inside, nullptr, nullptr, &size) != 0)
+      throw std::runtime_error("no pseudo-terminal");
     stream_ = ::fdopen(inside, "w");
     reader_ = std::thread([this] {
       char buffer[4096];
@@ -88,14 +93,16 @@ class Terminal {
 std::vector<std::string> redraws(const std::string& screen) {
   std::vector<std::string> lines;
   const std::string clear = "\x1b[K";
-  for (std::size_t at = 0, end = 0; (end = screen.find(clear, at)) != std::string::npos; at = end + clear.size())
+  for (std::size_t at = 0, end = 0; (end = screen.find(clear, at)) != std::string::npos;
+       at = end + clear.size())
     lines.push_back(screen.substr(screen.rfind('\r', end) + 1, end - screen.rfind('\r', end) - 1));
   return lines;
 }
 
 }  // namespace
 
-TEST_CASE("A step's report holds the losses and metrics of all levels, lowest first", "[callback]") {
+TEST_CASE("A step's report holds the losses and metrics of all levels, lowest first",
+          "[callback]") {
   struct Watch final : Callback {
     void on_step(const StepReport& report) override {
       losses = report.losses();
@@ -113,7 +120,8 @@ TEST_CASE("A step's report holds the losses and metrics of all levels, lowest fi
   CHECK(watch->steps == std::vector<int64_t>{1, 2, 3});
   REQUIRE(watch->losses.size() == 1);
   CHECK(watch->losses[0].first == "only");
-  CHECK(watch->losses[0].second == Approx(0.5 * std::pow(0.75, 4)));  // the third step's, before its update
+  CHECK(watch->losses[0].second ==
+        Approx(0.5 * std::pow(0.75, 4)));  // the third step's, before its update
   REQUIRE(watch->metrics.size() == 1);
   CHECK(watch->metrics[0].first == "only.distance");
   CHECK(watch->metrics[0].second == Approx(0.75 * 0.75));
@@ -131,7 +139,8 @@ TEST_CASE("A JSON-lines log can be parsed back line by line", "[callback][json]"
   const auto lines = parsed(folder / "log.jsonl");
   std::vector<std::string> events;
   for (const auto& line : lines) events.push_back(line.at("event"));
-  CHECK(events == std::vector<std::string>{"start", "step", "validation", "step", "validation", "stop"});
+  CHECK(events ==
+        std::vector<std::string>{"start", "step", "validation", "step", "validation", "stop"});
   CHECK(lines[0].at("levels") == std::vector<std::string>{"only"});
   CHECK(lines[0].at("step") == 0);
   CHECK(lines[0].at("steps") == 4);
@@ -144,7 +153,8 @@ TEST_CASE("A JSON-lines log can be parsed back line by line", "[callback][json]"
   CHECK(lines.back().at("step") == 4);
   CHECK(lines.back().at("reason").is_string());
 
-  write_bytes(folder / "log.jsonl", "{\"event\": \"stop\"}\n{\"event\": \"st");  // a run killed in the middle of a line
+  write_bytes(folder / "log.jsonl",
+              "{\"event\": \"stop\"}\n{\"event\": \"st");  // a run killed in the middle of a line
   run(2);
   const std::string text = read_bytes(folder / "log.jsonl");
   CHECK_THAT(text, Contains("{\"event\": \"st\n{\"event\":\"start\""));
@@ -154,8 +164,10 @@ TEST_CASE("Each line of a JSON-lines log is there at once, whatever is in it", "
   const TemporaryFolder folder;
   const Engine engine;
   const auto log = mlo::json_lines(folder / "log.jsonl");
-  log->on_validation(
-      engine, {.step = 7, .metrics = {{"a.nan", NAN}, {"a.inf", -INFINITY}, {"a.third", 1.0 / 3.0}}, .best = true});
+  log->on_validation(engine,
+                     {.step = 7,
+                      .metrics = {{"a.nan", NAN}, {"a.inf", -INFINITY}, {"a.third", 1.0 / 3.0}},
+                      .best = true});
   auto lines = parsed(folder / "log.jsonl");
   REQUIRE(lines.size() == 1);
   CHECK(lines[0].at("metrics").at("a.nan").is_null());
@@ -179,8 +191,10 @@ TEST_CASE("A JSON-lines log that cannot be written is an error", "[callback][jso
   CHECK_THROWS_WITH(mlo::json_lines(file, 0), Contains("every is 0") && Contains("at least 1"));
   CHECK(folder.entries() == 0);
   CHECK_THROWS_AS(mlo::json_lines(folder / "none/log.jsonl"), ConfigError);
-  CHECK_THROWS_WITH(mlo::json_lines(folder / "none/log.jsonl"), Contains("none/log.jsonl") && Contains("No such file"));
-  const std::string full = message_of<mlo::Error>([] { mlo::json_lines("/dev/full")->on_warning("lost"); });
+  CHECK_THROWS_WITH(mlo::json_lines(folder / "none/log.jsonl"),
+                    Contains("none/log.jsonl") && Contains("No such file"));
+  const std::string full =
+      message_of<mlo::Error>([] { mlo::json_lines("/dev/full")->on_warning("lost"); });
   CHECK_THAT(full, Contains("/dev/full") && Contains("No space left") && Contains("make room"));
 }
 
@@ -188,7 +202,9 @@ TEST_CASE("The best checkpoint is that of the best validation", "[callback][chec
   const TemporaryFolder folder;
   const auto best = folder / "best.mlo";
   // w goes 0, ¼, 7/16, 37/64, … to 1: nearest to 0.45 after two steps.
-  Engine engine({.steps = 6, .validate_every = 1, .early_stopping = {.metric = "only.error", .patience = 100}});
+  Engine engine({.steps = 6,
+                 .validate_every = 1,
+                 .early_stopping = {.metric = "only.error", .patience = 100}});
   add_level(engine, 0.45);
   engine.add(mlo::best_checkpoint(best));
   engine.run();
@@ -207,12 +223,14 @@ TEST_CASE("A best checkpoint of a run that names no best is refused", "[callback
     add_level(engine);
     engine.add(mlo::best_checkpoint(folder / "best.mlo"));
     CHECK_THROWS_AS(engine.run(), ConfigError);
-    CHECK_THROWS_WITH(engine.run(), Contains("early_stopping.metric is ''") && Contains("set both"));
+    CHECK_THROWS_WITH(engine.run(),
+                      Contains("early_stopping.metric is ''") && Contains("set both"));
     CHECK(engine.steps_taken() == 0);
   }
 }
 
-TEST_CASE("A progress bar draws in place, ten times a second at most, and ends its line", "[callback][progress]") {
+TEST_CASE("A progress bar draws in place, ten times a second at most, and ends its line",
+          "[callback][progress]") {
   Terminal terminal(60);
   {
     const Engine engine;
@@ -220,7 +238,10 @@ TEST_CASE("A progress bar draws in place, ten times a second at most, and ends i
     bar->on_start(engine);
     for (int64_t step = 1; step <= 1000; ++step) {  // two seconds
       if (step == 500) terminal.resize(40);
-      bar->on_step({.step = step, .steps = 2000, .seconds = static_cast<double>(step) * 0.002, .engine = engine});
+      bar->on_step({.step = step,
+                    .steps = 2000,
+                    .seconds = static_cast<double>(step) * 0.002,
+                    .engine = engine});
     }
     bar->on_stop(engine, "request");
   }
@@ -235,7 +256,8 @@ TEST_CASE("A progress bar draws in place, ten times a second at most, and ends i
   CHECK(screen.find('\n') == screen.size() - 1);
 }
 
-TEST_CASE("A progress bar shows a run's losses, and warnings above itself", "[callback][progress]") {
+TEST_CASE("A progress bar shows a run's losses, and warnings above itself",
+          "[callback][progress]") {
   Terminal terminal(80);
   {
     Engine engine({.steps = 3});

@@ -29,7 +29,8 @@ State small_state() {
 bool same_bytes(const at::Tensor& a, const at::Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined();
   return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() && a.nbytes() == b.nbytes() &&
-         (a.nbytes() == 0 || std::memcmp(a.contiguous().data_ptr(), b.contiguous().data_ptr(), a.nbytes()) == 0);
+         (a.nbytes() == 0 ||
+          std::memcmp(a.contiguous().data_ptr(), b.contiguous().data_ptr(), a.nbytes()) == 0);
 }
 
 bool same(const State& a, const State& b) {
@@ -39,7 +40,8 @@ bool same(const State& a, const State& b) {
     const State::Value& other = b.values().at(key);
     if (value.index() != other.index()) return false;
     if (const auto* real = std::get_if<double>(&value)) {
-      if (std::bit_cast<uint64_t>(*real) != std::bit_cast<uint64_t>(std::get<double>(other))) return false;
+      if (std::bit_cast<uint64_t>(*real) != std::bit_cast<uint64_t>(std::get<double>(other)))
+        return false;
     } else if (const auto* tensor = std::get_if<at::Tensor>(&value)) {
       if (!same_bytes(*tensor, std::get<at::Tensor>(other))) return false;
     } else if (const auto* integer = std::get_if<int64_t>(&value)) {
@@ -61,13 +63,16 @@ std::string refusal(const std::filesystem::path& path) {
   return message_of<CheckpointError>([&] { mlo::read_checkpoint(path); });
 }
 
-/// The bytes of a checkpoint with this manifest and these tensors, all checksums right: what only a bug or malice
-/// makes.
+/// The bytes of a checkpoint with this manifest and these tensors, all checksums right: what only a
+/// bug or malice makes.
 std::string forged(const std::string& manifest, const std::string& tensors, uint32_t version = 1) {
   std::string bytes("mlo\r\n\x1a\n\0", 8);
-  const auto append = [&](auto value) { bytes.append(reinterpret_cast<const char*>(&value), sizeof(value)); };
+  const auto append = [&](auto value) {
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
   const auto crc = [](const std::string& part) {
-    return static_cast<uint32_t>(::crc32_z(0, reinterpret_cast<const Bytef*>(part.data()), part.size()));
+    return static_cast<uint32_t>(
+        ::crc32_z(0, reinterpret_cast<const Bytef*>(part.data()), part.size()));
   };
   append(version);
   append(crc(manifest));
@@ -79,7 +84,8 @@ std::string forged(const std::string& manifest, const std::string& tensors, uint
 
 }  // namespace
 
-TEST_CASE("A state names the key and the types when it is asked for what it does not hold", "[state]") {
+TEST_CASE("A state names the key and the types when it is asked for what it does not hold",
+          "[state]") {
   State state = small_state();
   CHECK(state.integer("level/head/steps") == 12345);
   CHECK(state.real("level/head/lr") == 0.1);
@@ -87,8 +93,10 @@ TEST_CASE("A state names the key and the types when it is asked for what it does
   CHECK(state.tensor("random").numel() == 5);
   CHECK(state.has("random"));
   CHECK_FALSE(state.has("rando"));
-  CHECK_THROWS_WITH(state.integer("level/mask/steps"), Contains("level/mask/steps") && Contains("an integer"));
-  CHECK_THROWS_WITH(state.integer("random"), Contains("'random'") && Contains("a tensor, expected an integer"));
+  CHECK_THROWS_WITH(state.integer("level/mask/steps"),
+                    Contains("level/mask/steps") && Contains("an integer"));
+  CHECK_THROWS_WITH(state.integer("random"),
+                    Contains("'random'") && Contains("a tensor, expected an integer"));
   CHECK_THROWS_WITH(state.real("random"), Contains("expected a real"));
   CHECK_THROWS_WITH(state.text("random"), Contains("expected a text"));
   CHECK_THROWS_WITH(state.tensor("level/head/lr"), Contains("a real, expected a tensor"));
@@ -109,7 +117,8 @@ TEST_CASE("Numbers and texts come back to the bit", "[checkpoint]") {
                           std::bit_cast<double>(uint64_t{0x7FF8000000000001}),
                           std::bit_cast<double>(uint64_t{0xFFF0DEADBEEF1234})};
   for (const double real : reals) state.set("real " + std::to_string(state.values().size()), real);
-  for (const int64_t integer : {INT64_MIN, int64_t{-1}, int64_t{0}, (int64_t{1} << 53) + 1, INT64_MAX})
+  for (const int64_t integer :
+       {INT64_MIN, int64_t{-1}, int64_t{0}, (int64_t{1} << 53) + 1, INT64_MAX})
     state.set("integer " + std::to_string(integer), integer);
   std::string every_byte;
   for (int byte = 0; byte < 256; ++byte) every_byte += static_cast<char>(byte);
@@ -122,7 +131,9 @@ TEST_CASE("Numbers and texts come back to the bit", "[checkpoint]") {
   State other = round_trip(state);  // the comparison itself must be able to fail
   State changed;
   for (const auto& [key, value] : other.values())
-    changed.set(key, key == "real 8" ? State::Value(std::bit_cast<double>(uint64_t{0xFFF0DEADBEEF1235})) : value);
+    changed.set(key, key == "real 8"
+                         ? State::Value(std::bit_cast<double>(uint64_t{0xFFF0DEADBEEF1235}))
+                         : value);
   CHECK_FALSE(same(changed, state));
 }
 
@@ -133,13 +144,13 @@ TEST_CASE("Tensors of every element type come back to the bit", "[checkpoint]") 
     if (c10::isQIntType(type) || type == c10::ScalarType::Undefined) continue;
     const at::Tensor tensor = at::empty({2, 3}, type);
     for (std::size_t byte = 0; byte < tensor.nbytes(); ++byte)
-      static_cast<uint8_t*>(tensor.data_ptr())[byte] =
-          static_cast<uint8_t>(type == torch::kBool ? byte % 2 : 0xFF - 37 * byte);  // not-a-numbers among them
+      static_cast<uint8_t*>(tensor.data_ptr())[byte] = static_cast<uint8_t>(
+          type == torch::kBool ? byte % 2 : 0xFF - 37 * byte);  // not-a-numbers among them
     state.set(c10::toString(type), tensor);
   }
   CHECK(state.values().size() >= 12);
-  for (const char* name : {"Byte", "Char", "Short", "Int", "Long", "Half", "Float", "Double", "ComplexHalf",
-                           "ComplexFloat", "ComplexDouble", "Bool", "BFloat16"})
+  for (const char* name : {"Byte", "Char", "Short", "Int", "Long", "Half", "Float", "Double",
+                           "ComplexHalf", "ComplexFloat", "ComplexDouble", "Bool", "BFloat16"})
     CHECK(state.has(name));
   CHECK(same(round_trip(state), state));
 }
@@ -167,11 +178,13 @@ TEST_CASE("Tensors of every shape and layout come back", "[checkpoint]") {
   lazy.set("negated", at::imag(complex.conj()));
   REQUIRE(lazy.tensor("negated").is_neg());
   const State eager = round_trip(lazy);
-  CHECK(at::equal(at::view_as_real(eager.tensor("conjugated")), at::view_as_real(complex.conj().resolve_conj())));
+  CHECK(at::equal(at::view_as_real(eager.tensor("conjugated")),
+                  at::view_as_real(complex.conj().resolve_conj())));
   CHECK(at::equal(eager.tensor("negated"), -at::imag(complex)));
 }
 
-TEST_CASE("A tensor that has no bytes of its own is refused before anything is written", "[checkpoint]") {
+TEST_CASE("A tensor that has no bytes of its own is refused before anything is written",
+          "[checkpoint]") {
   const TemporaryFolder folder;
   const at::Tensor sparse = torch::eye(3).to_sparse();
   const at::Tensor meta = torch::empty({3}, at::TensorOptions().device(at::kMeta));
@@ -179,7 +192,8 @@ TEST_CASE("A tensor that has no bytes of its own is refused before anything is w
     State state;
     state.set("adjacency", tensor);
     CHECK_THROWS_AS(mlo::write_checkpoint(folder / "run.mlo", state), CheckpointError);
-    CHECK_THROWS_WITH(mlo::write_checkpoint(folder / "run.mlo", state), Contains("'adjacency'") && Contains("dense"));
+    CHECK_THROWS_WITH(mlo::write_checkpoint(folder / "run.mlo", state),
+                      Contains("'adjacency'") && Contains("dense"));
   }
   CHECK(folder.entries() == 0);
 }
@@ -194,8 +208,9 @@ TEST_CASE("A checkpoint cut off anywhere, or longer than it was, is refused", "[
     const std::string message = refusal(path);
     INFO(size << " bytes of " << whole.size() << ": " << message);
     REQUIRE_THAT(message, Contains(path.string()));
-    REQUIRE_THAT(message,
-                 size == 0 ? Contains("is empty") : Contains("is damaged: it has " + std::to_string(size) + " bytes"));
+    REQUIRE_THAT(message, size == 0
+                              ? Contains("is empty")
+                              : Contains("is damaged: it has " + std::to_string(size) + " bytes"));
   }
   write_bytes(path, whole + '\0');
   CHECK_THAT(refusal(path), Contains("bytes, expected"));
@@ -231,19 +246,22 @@ TEST_CASE("What is not a checkpoint of this version is refused by name", "[check
   CHECK_THAT(refusal(folder / "."), Contains("is not a file"));
   CHECK_THAT(refusal("/dev/zero"), Contains("is not a file"));
   write_bytes(path, "PK\x03\x04 a model of another library, and longer than a header of this one");
-  CHECK_THAT(refusal(path), Contains("is not a checkpoint") && Contains("give a file that a run has saved"));
+  CHECK_THAT(refusal(path),
+             Contains("is not a checkpoint") && Contains("give a file that a run has saved"));
   write_bytes(path, forged("[]", ""));
   CHECK(mlo::read_checkpoint(path).values().empty());
   write_bytes(path, forged("whatever a later version says", "", 2));
-  CHECK_THAT(refusal(path),
-             Contains("format version 2") && Contains("reads version 1") && Contains("version of mlo that saved"));
+  CHECK_THAT(refusal(path), Contains("format version 2") && Contains("reads version 1") &&
+                                Contains("version of mlo that saved"));
 }
 
-TEST_CASE("A wrong manifest is refused even if its checksums are right, and allocates nothing", "[checkpoint]") {
+TEST_CASE("A wrong manifest is refused even if its checksums are right, and allocates nothing",
+          "[checkpoint]") {
   const TemporaryFolder folder;
   const auto path = folder / "run.mlo";
   const auto tensor = [](const std::string& shape, const std::string& type = "Float") {
-    return R"([{"key":"w","type":"tensor","dtype":")" + type + R"(","crc32":0,"shape":)" + shape + "}]";
+    return R"([{"key":"w","type":"tensor","dtype":")" + type + R"(","crc32":0,"shape":)" + shape +
+           "}]";
   };
   const std::pair<std::string, const char*> wrong[] = {
       {"", "manifest is not one"},
@@ -254,7 +272,8 @@ TEST_CASE("A wrong manifest is refused even if its checksums are right, and allo
       {R"([{"key":"w","type":"integer","value":1.5}])", "manifest is not one"},
       {R"([{"key":"w","type":"real","value":"xyz"}])", "has no value of it"},
       {R"([{"key":"w","type":"widget","value":"1"}])", "unknown type 'widget'"},
-      {R"([{"key":"w","type":"integer","value":1},{"key":"w","type":"integer","value":1}])", "'w' twice"},
+      {R"([{"key":"w","type":"integer","value":1},{"key":"w","type":"integer","value":1}])",
+       "'w' twice"},
       {tensor("[2]"), "not in the file"},
       {tensor("[-1]"), "not in the file"},
       {tensor("[1099511627776]"), "not in the file"},

@@ -16,7 +16,8 @@ struct Cost {
   bool ended = false;        ///< by itself: neither killed nor by a signal
 };
 
-/// What a call costs, made in a process of its own, which is stopped after 60 seconds; `result` is what it returns.
+/// What a call costs, made in a process of its own, which is stopped after 60 seconds; `result` is
+/// what it returns.
 template <class Call>
 Cost cost_of(Call&& call, std::string& result) {
   std::array<int, 2> pipe = {};
@@ -35,12 +36,14 @@ Cost cost_of(Call&& call, std::string& result) {
   ::close(pipe[1]);
   result.clear();
   std::array<char, 4096> part = {};
-  for (ssize_t got = 0; (got = ::read(pipe[0], part.data(), part.size())) > 0;) result.append(part.data(), static_cast<std::size_t>(got));
+  for (ssize_t got = 0; (got = ::read(pipe[0], part.data(), part.size())) > 0;)
+    result.append(part.data(), static_cast<std::size_t>(got));
   ::close(pipe[0]);
   int status = 0;
   rusage used = {};
   ::wait4(child, &status, 0, &used);
-  return {.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-          .more_memory = 1024.0 * static_cast<double>(used.ru_maxrss - before.ru_maxrss),
-          .ended = WIFEXITED(status) && WEXITSTATUS(status) == 0};
+  return {
+      .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+      .more_memory = 1024.0 * static_cast<double>(used.ru_maxrss - before.ru_maxrss),
+      .ended = WIFEXITED(status) && WEXITSTATUS(status) == 0};
 }

@@ -1,10 +1,11 @@
-// safetensors and TensorBoard files, written, read back here and by the packages that others use, and damaged.
+// safetensors and TensorBoard files, written, read back here and by the packages that others use,
+// and damaged.
 #include "files.h"
 
 #include <mlo/data/images.h>
 #include <mlo/error.h>
-#include <mlo/io/safetensors.h>
 #include <mlo/io/event_file.h>
+#include <mlo/io/safetensors.h>
 
 #include <ATen/ATen.h>
 #include <torch/types.h>
@@ -24,7 +25,8 @@ bool read_by_python(const std::string& kind, const std::filesystem::path& folder
     WARN("no Python with " << kind << " here (scripts/setup.sh --tests): not read back by it");
     return false;
   }
-  const std::string command = std::string(MLO_TEST_PYTHON) + " " + MLO_TEST_SCRIPT + " " + kind + " " + folder.string();
+  const std::string command =
+      std::string(MLO_TEST_PYTHON) + " " + MLO_TEST_SCRIPT + " " + kind + " " + folder.string();
   const int status = std::system(command.c_str());
   if (WEXITSTATUS(status) == 77) {
     WARN("Python has no " << kind << " here: not read back by it");
@@ -66,20 +68,25 @@ TEST_CASE("safetensors are read back to the bit, here and in Python", "[safetens
 TEST_CASE("Every element type that the format has survives", "[safetensors]") {
   const TemporaryFolder folder;
   mlo::Safetensors all;
-  for (const auto type :
-       {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble})
+  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong,
+                          at::kHalf, at::kBFloat16, at::kFloat, at::kDouble})
     all.tensors.emplace_back(c10::toString(type), torch::tensor({0, 1, 1}).to(type));
   mlo::write_safetensors(folder / "a", all);
-  for (const auto& [name, tensor] : all.tensors) CHECK(at::equal(mlo::read_safetensors(folder / "a").at(name), tensor));
+  for (const auto& [name, tensor] : all.tensors)
+    CHECK(at::equal(mlo::read_safetensors(folder / "a").at(name), tensor));
   // A part of a tensor is stored as itself.
   const at::Tensor whole = torch::rand({4, 6});
   mlo::write_safetensors(folder / "b", {.tensors = {{"part", whole.t().narrow(0, 1, 2)}}});
   CHECK(at::equal(mlo::read_safetensors(folder / "b").at("part"), whole.t().narrow(0, 1, 2)));
-  CHECK_THROWS_AS(mlo::write_safetensors(folder / "c", {.tensors = {{"x", torch::zeros({2}, at::kComplexFloat)}}}), mlo::Error);
-  CHECK_THROWS_WITH(mlo::write_safetensors(folder / "c", {.tensors = {{"x", torch::zeros({2})}, {"x", torch::zeros({2})}}}),
+  CHECK_THROWS_AS(mlo::write_safetensors(
+                      folder / "c", {.tensors = {{"x", torch::zeros({2}, at::kComplexFloat)}}}),
+                  mlo::Error);
+  CHECK_THROWS_WITH(mlo::write_safetensors(folder / "c", {.tensors = {{"x", torch::zeros({2})},
+                                                                      {"x", torch::zeros({2})}}}),
                     Contains("twice"));
   CHECK_FALSE(std::filesystem::exists(folder / "c"));
-  CHECK_THROWS_WITH(mlo::read_safetensors(folder / "b").at("other"), Contains("'other'") && Contains("part"));
+  CHECK_THROWS_WITH(mlo::read_safetensors(folder / "b").at("other"),
+                    Contains("'other'") && Contains("part"));
 }
 
 TEST_CASE("Damaged safetensors are refused by name, and end no process", "[safetensors]") {
@@ -101,21 +108,30 @@ TEST_CASE("Damaged safetensors are refused by name, and end no process", "[safet
   CHECK_THAT(refusal(std::string(8, '\xFF')), Contains("announces a header"));
   CHECK_THAT(refusal(with("[]", "")), Contains("no JSON object"));
   CHECK_THAT(refusal(with("{", "")), Contains("no JSON"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,3]}})", "xyz")), Contains("need 2"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "x")), Contains("data_offsets"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "xy")), Contains("fill 1"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", "xy")), Contains("follow each other"));
+  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,3]}})", "xyz")),
+             Contains("need 2"));
+  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "x")),
+             Contains("data_offsets"));
+  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "xy")),
+             Contains("fill 1"));
+  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", "xy")),
+             Contains("follow each other"));
   CHECK_THAT(
-      refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-                   "x")),
+      refusal(with(
+          R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+          "x")),
       Contains("follow each other"));
   CHECK_THAT(
-      refusal(with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-                   "x")),
+      refusal(with(
+          R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+          "x")),
       Contains("twice"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"C64","shape":[1],"data_offsets":[0,1]}})", "x")), Contains("C64"));
-  CHECK_THAT(refusal(with(R"({"a":{"dtype":"U8","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", "")),
-             Contains("shape"));
+  CHECK_THAT(refusal(with(R"({"a":{"dtype":"C64","shape":[1],"data_offsets":[0,1]}})", "x")),
+             Contains("C64"));
+  CHECK_THAT(
+      refusal(
+          with(R"({"a":{"dtype":"U8","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", "")),
+      Contains("shape"));
 
   mlo::write_safetensors(file, content());
   const std::string whole = read_bytes(file);
@@ -130,7 +146,9 @@ TEST_CASE("Damaged safetensors are refused by name, and end no process", "[safet
   CHECK(refused > 1000);
 }
 
-TEST_CASE("TensorBoard reads what was written, and a resumed run takes the place of what it repeats", "[tensorboard]") {
+TEST_CASE(
+    "TensorBoard reads what was written, and a resumed run takes the place of what it repeats",
+    "[tensorboard]") {
   const TemporaryFolder folder;
   const auto events = folder / "events";
   {

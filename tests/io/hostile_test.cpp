@@ -97,7 +97,8 @@ TEST_CASE("JSON that nests without end is refused before it is parsed", "[hostil
     return message_of<mlo::Error>([&] { mlo::read_safetensors(folder / "file"); });
   };
   const std::string deep = repeated("[", 100000) + repeated("]", 100000);
-  CHECK_THAT(refusal(R"({"a":{"dtype":"U8","shape":)" + deep + R"(,"data_offsets":[0,1]}})", "x"), Contains("100002 deep"));
+  CHECK_THAT(refusal(R"({"a":{"dtype":"U8","shape":)" + deep + R"(,"data_offsets":[0,1]}})", "x"),
+             Contains("100002 deep"));
   CHECK_THAT(refusal(repeated(R"({"a":)", 100000)), Contains("100000 deep"));
 }
 
@@ -105,10 +106,12 @@ TEST_CASE("The header of safetensors is read in linear time", "[hostile]") {
   const TemporaryFolder folder;
   std::string header = "{";
   for (int i = 0; i < 100000; ++i)
-    header += (i > 0 ? ",\"" : "\"") + std::to_string(i) + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+    header += (i > 0 ? ",\"" : "\"") + std::to_string(i) +
+              R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
   write_bytes(folder / "file", safetensors(header + "}"));
   mlo::Safetensors all;
-  CHECK(seconds([&] { all = mlo::read_safetensors(folder / "file"); }) < 10.0);  // it was more than 60
+  CHECK(seconds([&] { all = mlo::read_safetensors(folder / "file"); }) <
+        10.0);  // it was more than 60
   CHECK(all.tensors.size() == 100000);
   CHECK(seconds([&] { mlo::write_safetensors(folder / "again", all); }) < 10.0);
   CHECK(message_of<mlo::Error>([&] { all.at("x"); }).size() < 2000);
@@ -118,11 +121,15 @@ TEST_CASE("The header of safetensors is read in linear time", "[hostile]") {
   header = "{";
   for (int i = 0; i < 1000; ++i) header += (i > 0 ? ",\"" : "\"") + std::to_string(i) + all_of_it;
   write_bytes(folder / "file", safetensors(header + "}", std::string(100000, 'x')));
-  CHECK_THAT(message_of<mlo::Error>([&] { mlo::read_safetensors(folder / "file"); }), Contains("follow each other"));
+  CHECK_THAT(message_of<mlo::Error>([&] { mlo::read_safetensors(folder / "file"); }),
+             Contains("follow each other"));
   // A size of 0 hides an overflow.
-  write_bytes(folder / "file",
-              safetensors(R"({"a":{"dtype":"F64","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}})"));
-  CHECK_THAT(message_of<mlo::Error>([&] { mlo::read_safetensors(folder / "file"); }), Contains("no valid shape"));
+  write_bytes(
+      folder / "file",
+      safetensors(
+          R"({"a":{"dtype":"F64","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}})"));
+  CHECK_THAT(message_of<mlo::Error>([&] { mlo::read_safetensors(folder / "file"); }),
+             Contains("no valid shape"));
   // What is shown of a long text is short.
   write_bytes(folder / "file", safetensors("{\"" + std::string(100000, 'n') + "\":1}"));
   CHECK(message_of<mlo::Error>([&] { mlo::read_safetensors(folder / "file"); }).size() < 1000);
@@ -130,7 +137,10 @@ TEST_CASE("The header of safetensors is read in linear time", "[hostile]") {
 
 TEST_CASE("safetensors hold names and texts in UTF-8 only", "[hostile]") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH(mlo::write_safetensors(folder / "a", {.tensors = {{"\xFF", torch::zeros({1})}}}), Contains("not UTF-8"));
-  CHECK_THROWS_AS(mlo::write_safetensors(folder / "a", {.metadata = {{"key", "\xFF"}}}), mlo::Error);
+  CHECK_THROWS_WITH(
+      mlo::write_safetensors(folder / "a", {.tensors = {{"\xFF", torch::zeros({1})}}}),
+      Contains("not UTF-8"));
+  CHECK_THROWS_AS(mlo::write_safetensors(folder / "a", {.metadata = {{"key", "\xFF"}}}),
+                  mlo::Error);
   CHECK(folder.entries() == 0);
 }

@@ -12,22 +12,27 @@ TEST_CASE("A progress line shows steps, percent, time left and losses", "[progre
                              .steps = 3000,
                              .seconds_left = 83.2,
                              .losses = {{"pretrain", 0.4131}, {"head", 2.11}, {"mask", 2.3}}};
-  CHECK(progress_line(progress, 200) ==
-        "[=>                            ] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
+  CHECK(
+      progress_line(progress, 200) ==
+      "[=>                            ] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
   // The bar takes what the words leave over, and goes before the losses do.
   CHECK(progress_line(progress, 79) ==
-        "[>" + std::string(18, ' ') + "] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
+        "[>" + std::string(18, ' ') +
+            "] 120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
   CHECK(progress_line(progress, 69) == "120/3000  4%  eta 1:23  pretrain 0.413 head 2.11 mask 2.3");
   CHECK(progress_line(progress, 56) == "120/3000  4%  eta 1:23  pretrain 0.413 head 2.11");
-  CHECK(progress_line({.step = 5, .steps = 10, .seconds_left = 0.0}, 32) == "[=====>    ] 5/10  50%  eta 0:00");
-  CHECK(progress_line({.step = 10, .steps = 10, .seconds_left = 0.0}, 34) == "[==========] 10/10  100%  eta 0:00");
+  CHECK(progress_line({.step = 5, .steps = 10, .seconds_left = 0.0}, 32) ==
+        "[=====>    ] 5/10  50%  eta 0:00");
+  CHECK(progress_line({.step = 10, .steps = 10, .seconds_left = 0.0}, 34) ==
+        "[==========] 10/10  100%  eta 0:00");
 }
 
 TEST_CASE("A progress line is never wider than the terminal", "[progress]") {
-  const Progress progress = {.step = 120,
-                             .steps = 3000,
-                             .seconds_left = 83.2,
-                             .losses = {{"encodeur é", 0.413}, {"tête", 2.11}, {"a level with\na long name", 1e-30}}};
+  const Progress progress = {
+      .step = 120,
+      .steps = 3000,
+      .seconds_left = 83.2,
+      .losses = {{"encodeur é", 0.413}, {"tête", 2.11}, {"a level with\na long name", 1e-30}}};
   for (int columns = 0; columns < 120; ++columns) {
     const std::string line = progress_line(progress, columns);
     int width = 0;
@@ -56,8 +61,12 @@ TEST_CASE("Times left are readable, unknown ones too", "[progress]") {
 }
 
 TEST_CASE("A rate stands before the losses, once it is known", "[progress]") {
-  Progress progress = {
-      .step = 120, .steps = 3000, .seconds_left = 83.2, .rate = 811.4, .unit = "images", .losses = {{"head", 2.11}}};
+  Progress progress = {.step = 120,
+                       .steps = 3000,
+                       .seconds_left = 83.2,
+                       .rate = 811.4,
+                       .unit = "images",
+                       .losses = {{"head", 2.11}}};
   CHECK(progress_line(progress, 57) == "120/3000  4%  eta 1:23  811 images/s  head 2.11");
   CHECK(progress_line(progress, 36) == "120/3000  4%  eta 1:23  811 images/s");
   CHECK(progress_line(progress, 35) == "120/3000  4%  eta 1:23  head 2.11");

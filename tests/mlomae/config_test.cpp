@@ -15,7 +15,8 @@ using mlo::ConfigError;
 using namespace mlomae;
 using Json = nlohmann::ordered_json;
 
-TEST_CASE("Every setting has a key of its own, a sentence, and a choice among its choices", "[config]") {
+TEST_CASE("Every setting has a key of its own, a sentence, and a choice among its choices",
+          "[config]") {
   Settings settings;
   std::set<std::string> keys;
   for (const Field& field : fields(settings)) {
@@ -45,11 +46,12 @@ TEST_CASE("Settings survive JSON, plain and explained", "[config]") {
     Settings changed;
     const std::size_t dot = field.key.find('.');
     const Json was = to_json(changed)[field.key.substr(0, dot)][field.key.substr(dot + 1)];
-    const Json value = was.is_boolean()  ? Json(!was.get<bool>())
-                       : was.is_string() ? Json(field.choices.empty()         ? "x"
-                                                : field.choices.back() == was ? field.choices.front()
-                                                                              : field.choices.back())
-                                         : Json(was.get<double>() + 1);
+    const Json value = was.is_boolean() ? Json(!was.get<bool>())
+                       : was.is_string()
+                           ? Json(field.choices.empty()         ? "x"
+                                  : field.choices.back() == was ? field.choices.front()
+                                                                : field.choices.back())
+                           : Json(was.get<double>() + 1);
     apply_json(changed, {{field.key.substr(0, dot), {{field.key.substr(dot + 1), value}}}}, "");
     CHECK(to_json(changed)[field.key.substr(0, dot)][field.key.substr(dot + 1)] == value);
     CHECK(to_json(changed) != to_json(Settings()));
@@ -81,8 +83,10 @@ TEST_CASE("A wrong setting is named, with what would do", "[config]") {
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", "two"}}}}, ""),
                     Contains("model.patch = \"two\"") && Contains("whole number"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", 2.5}}}}, ""), Contains("whole number"));
-  CHECK_THROWS_WITH(apply_json(s, {{"mask", {{"selection", "best"}}}}, ""), Contains("rank, sampled, uniform"));
-  CHECK_THROWS_WITH(apply_json(s, {{"augmentation", {{"flip", 1}}}}, ""), Contains("true or false"));
+  CHECK_THROWS_WITH(apply_json(s, {{"mask", {{"selection", "best"}}}}, ""),
+                    Contains("rank, sampled, uniform"));
+  CHECK_THROWS_WITH(apply_json(s, {{"augmentation", {{"flip", 1}}}}, ""),
+                    Contains("true or false"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", 3}}, ""), Contains("expected an object"));
   CHECK_THROWS_WITH(apply_json(s, Json::array(), "f"), Contains("expected an object"));
   CHECK_THROWS_WITH(apply_assignment(s, "model.patch"), Contains("section.name=value"));
@@ -112,7 +116,8 @@ TEST_CASE("Settings that cannot work are refused by name", "[config]") {
     }
     return std::string("accepted");
   };
-  CHECK_THAT(refused([](Settings& s) { s.mask.ratio = 1.0; }), Contains("mask.ratio = 1:") && Contains("nothing visible"));
+  CHECK_THAT(refused([](Settings& s) { s.mask.ratio = 1.0; }),
+             Contains("mask.ratio = 1:") && Contains("nothing visible"));
   CHECK_THAT(refused([](Settings& s) { s.mask.ratio = 0.0; }), Contains("nothing masked"));
   CHECK_THAT(refused([](Settings& s) { s.pretrain.lr = 0.0; }), Contains("pretrain.lr"));
   CHECK_THAT(refused([](Settings& s) { s.head.batch = 0; }), Contains("head.batch = 0"));
@@ -120,6 +125,7 @@ TEST_CASE("Settings that cannot work are refused by name", "[config]") {
   CHECK_THAT(refused([](Settings& s) { s.data.held_out = 0.0; }), Contains("data.held_out"));
   CHECK_THAT(refused([](Settings& s) { s.mask.selection = "uniform"; }), Contains("mae"));
   CHECK_THAT(refused([](Settings& s) { s.run.epochs = 3; }), Contains("run.epochs"));
-  CHECK_THAT(refused([](Settings& s) { s.run.reconstruction_steps = 0; }), Contains("run.reconstruction_steps"));
+  CHECK_THAT(refused([](Settings& s) { s.run.reconstruction_steps = 0; }),
+             Contains("run.reconstruction_steps"));
   CHECK_THAT(refused([](Settings& s) { s.model.size = "huge"; }), Contains("model.size = 'huge'"));
 }

@@ -50,8 +50,8 @@ Settings settings_for(const fs::path& folder, const std::string& method = "mlo-m
   s.run.method = method;
   s.run.reconstruction_steps = 4;
   s.model.patch = 2;
-  s.model.dim = 16, s.model.depth = 1, s.model.heads = 2, s.model.decoder_dim = 8, s.model.decoder_depth = 1,
-  s.model.decoder_heads = 2;
+  s.model.dim = 16, s.model.depth = 1, s.model.heads = 2, s.model.decoder_dim = 8,
+  s.model.decoder_depth = 1, s.model.decoder_heads = 2;
   s.mask.hidden = 8;
   s.augmentation.padding = 1;
   for (LevelSettings* level : {&s.pretrain, &s.head, &s.masker}) level->batch = 2;
@@ -63,8 +63,9 @@ std::string refusal(const Settings& s) {
 }
 
 std::string notices(const Dataset& data) {
-  return std::accumulate(data.notices.begin(), data.notices.end(), std::string(),
-                         [](const std::string& all, const std::string& one) { return all + one + "\n"; });
+  return std::accumulate(
+      data.notices.begin(), data.notices.end(), std::string(),
+      [](const std::string& all, const std::string& one) { return all + one + "\n"; });
 }
 
 void write_idx(const fs::path& folder, const std::string& part, const std::vector<uint8_t>& labels,
@@ -72,7 +73,8 @@ void write_idx(const fs::path& folder, const std::string& part, const std::vecto
   const auto number = [](std::size_t n) {
     return std::string{0, 0, static_cast<char>(n >> 8 & 255), static_cast<char>(n & 255)};
   };
-  std::string images = std::string("\0\0\x08\x03", 4) + number(labels.size()) + number(4) + number(4),
+  std::string images =
+                  std::string("\0\0\x08\x03", 4) + number(labels.size()) + number(4) + number(4),
               names = std::string("\0\0\x08\x01", 4) + number(labels.size());
   for (std::size_t i = 0; i < labels.size(); ++i)
     images += std::string(16, static_cast<char>(values[i])), names += static_cast<char>(labels[i]);
@@ -95,10 +97,15 @@ TEST_CASE("Mean and deviation are of the whole set, whatever its order", "[data]
 }
 
 TEST_CASE("Parts of a folder are known by their usual names", "[data]") {
-  const auto [train, test] = GENERATE(table<const char*, const char*>(
-      {{"train", "test"}, {"Training", "Testing"}, {"TRAIN", "Val"}, {"train", "valid"}, {"training", "validation"}}));
+  const auto [train, test] =
+      GENERATE(table<const char*, const char*>({{"train", "test"},
+                                                {"Training", "Testing"},
+                                                {"TRAIN", "Val"},
+                                                {"train", "valid"},
+                                                {"training", "validation"}}));
   Pictures p;
-  for (const char* name : {"cats", "dogs"}) p.fill(std::string(train) + "/" + name, 6), p.fill(std::string(test) + "/" + name, 3);
+  for (const char* name : {"cats", "dogs"})
+    p.fill(std::string(train) + "/" + name, 6), p.fill(std::string(test) + "/" + name, 3);
   const Dataset data = open_dataset(settings_for(p.path()));
   CHECK(data.train->size() == 12);
   REQUIRE(data.test);
@@ -109,13 +116,15 @@ TEST_CASE("Parts of a folder are known by their usual names", "[data]") {
 
 TEST_CASE("Of several test parts one is taken, and the others are named", "[data]") {
   Pictures p;
-  for (const char* name : {"cats", "dogs"}) p.fill(std::string("train/") + name, 6), p.fill(std::string("valid/") + name, 3);
+  for (const char* name : {"cats", "dogs"})
+    p.fill(std::string("train/") + name, 6), p.fill(std::string("valid/") + name, 3);
   p.fill("test", 7);  // as competitions give it: without labels
   p.fill("extra/cats", 5);
   const Dataset data = open_dataset(settings_for(p.path()));
   CHECK(data.test->size() == 6);
   CHECK_THAT(notices(data), Contains("test': 7 images without class folders are not used") &&
-                                Contains("valid' is the test part") && Contains("extra': 5 images beside train/ are not used"));
+                                Contains("valid' is the test part") &&
+                                Contains("extra': 5 images beside train/ are not used"));
   // A vehicle, not a part.
   Pictures vehicles;
   for (const char* name : {"bus", "train", "car"}) vehicles.fill(name, 6);
@@ -138,10 +147,12 @@ TEST_CASE("What is passed over is said, and what lies deeper is used", "[data]")
   fs::create_symlink("nowhere.png", p.path("cats/gone.png"));
   const Dataset data = open_dataset(settings_for(p.path()));
   CHECK(data.train->size() + data.test->size() == 15);
-  CHECK_THAT(notices(data), Contains("passed over 3 .webp, 1 .bmp, 1 .csv, 1 no regular file (JPEG and PNG are read") &&
-                                Contains("7 of 15 images lie in folders inside the class folders") &&
-                                Contains("cats/indoors/sofa/0.png") && Contains("1 image beside the class folders") &&
-                                Contains("loose.png"));
+  CHECK_THAT(
+      notices(data),
+      Contains("passed over 3 .webp, 1 .bmp, 1 .csv, 1 no regular file (JPEG and PNG are read") &&
+          Contains("7 of 15 images lie in folders inside the class folders") &&
+          Contains("cats/indoors/sofa/0.png") && Contains("1 image beside the class folders") &&
+          Contains("loose.png"));
   fs::create_directories(p.path("foxes"));
   write_bytes(p.path("foxes/a.webp"), "RIFF");
   CHECK_THAT(refusal(settings_for(p.path())), Contains("foxes") && Contains("1 .webp"));
@@ -151,7 +162,8 @@ TEST_CASE("Parts that call their classes otherwise are told apart by name", "[da
   Pictures p;
   for (const char* name : {"cats", "dogs", "foxes"}) p.fill(std::string("train/") + name, 4);
   for (const char* name : {"dogs", "fox"}) p.fill(std::string("test/") + name, 2);
-  CHECK_THAT(refusal(settings_for(p.path())), Contains("test images of the class 'fox'") && Contains("'cats', 'foxes'"));
+  CHECK_THAT(refusal(settings_for(p.path())),
+             Contains("test images of the class 'fox'") && Contains("'cats', 'foxes'"));
   // A class without a test image is none to refuse, and labels are by name.
   fs::remove_all(p.path("test/fox"));
   const Dataset data = open_dataset(settings_for(p.path()));
@@ -160,10 +172,12 @@ TEST_CASE("Parts that call their classes otherwise are told apart by name", "[da
   CHECK(data.test->label(0) == 1);
 }
 
-TEST_CASE("IDX files: the last label may be missing in the test part, and the whole part", "[data]") {
+TEST_CASE("IDX files: the last label may be missing in the test part, and the whole part",
+          "[data]") {
   const TemporaryFolder folder;
   std::vector<uint8_t> labels, values;
-  for (int i = 0; i < 30; ++i) labels.push_back(static_cast<uint8_t>(i % 3)), values.push_back(static_cast<uint8_t>(i));
+  for (int i = 0; i < 30; ++i)
+    labels.push_back(static_cast<uint8_t>(i % 3)), values.push_back(static_cast<uint8_t>(i));
   write_idx(folder / "", "train", labels, values);
   write_idx(folder / "", "t10k", {0, 1}, {3, 4});
   Settings s = settings_for(folder / "");
@@ -174,7 +188,8 @@ TEST_CASE("IDX files: the last label may be missing in the test part, and the wh
   CHECK_THAT(notices(open_dataset(s)), Contains("data.test_fraction = 0.3 is not used"));
   write_idx(folder / "", "t10k", {0, 3}, {3, 4});
   CHECK_THAT(refusal(s), Contains("test images of the class '3'"));
-  for (const char* file : {"t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"}) fs::remove(folder / file);
+  for (const char* file : {"t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"})
+    fs::remove(folder / file);
   const Dataset cut = open_dataset(s);
   CHECK(cut.test->size() == 9);
   CHECK(cut.train->size() == 21);
@@ -188,13 +203,15 @@ TEST_CASE("A rare class does not stop a run", "[data]") {
   p.fill("single", 1);
   const Dataset data = open_dataset(settings_for(p.path()));
   const auto of_class = [&](const std::vector<int64_t>& rows, int64_t label) {
-    return std::count_if(rows.begin(), rows.end(), [&](int64_t row) { return data.train->label(row) == label; });
+    return std::count_if(rows.begin(), rows.end(),
+                         [&](int64_t row) { return data.train->label(row) == label; });
   };
   CHECK(of_class(data.head, 1) == 1);
   CHECK(of_class(data.held_out, 1) == 1);
   CHECK(of_class(data.head, 2) == 1);
   CHECK(of_class(data.held_out, 2) == 0);
-  CHECK_THAT(notices(data), Contains("no held-out image of 'single'") && Contains("no test image of 'single'") &&
+  CHECK_THAT(notices(data), Contains("no held-out image of 'single'") &&
+                                Contains("no test image of 'single'") &&
                                 Contains("data.held_out") && Contains("data.test_fraction"));
   Settings s = settings_for(p.path());
   s.data.limit = 2;
@@ -209,7 +226,8 @@ TEST_CASE("One class is refused where labels are learned from", "[data]") {
                Contains(method) && Contains("one class only, 'cats'") && Contains("--method mae"));
   const Dataset data = open_dataset(settings_for(p.path(), "mae"));
   CHECK(data.pretrain.size() == 12);
-  CHECK_THAT(message_of<mlo::ConfigError>([&] { data.require_test(); }), Contains("no labels") && Contains("--data"));
+  CHECK_THAT(message_of<mlo::ConfigError>([&] { data.require_test(); }),
+             Contains("no labels") && Contains("--data"));
 }
 
 TEST_CASE("Images without labels are for the methods that need none", "[data]") {
@@ -234,13 +252,15 @@ TEST_CASE("Images without labels are for the methods that need none", "[data]") 
   CHECK_THAT(notices(mixed), Contains("taken without labels"));
 }
 
-TEST_CASE("An unlabelled pool is for the reconstruction level, and labelled images for those above", "[data]") {
+TEST_CASE("An unlabelled pool is for the reconstruction level, and labelled images for those above",
+          "[data]") {
   Pictures p;
   for (const char* name : {"cats", "dogs"}) p.fill(name, 10);
   fs::create_directories(p.elsewhere("pool/deep/er"));
   for (int i = 0; i < 6; ++i)
-    mlo::write_png(p.elsewhere("pool/deep/" + std::string(i < 2 ? "" : "er/") + std::to_string(i) + ".png"),
-                   torch::full({3, 8, 8}, 100 + i, at::kByte));
+    mlo::write_png(
+        p.elsewhere("pool/deep/" + std::string(i < 2 ? "" : "er/") + std::to_string(i) + ".png"),
+        torch::full({3, 8, 8}, 100 + i, at::kByte));
   Settings s = settings_for(p.path());
   s.data.unlabelled = p.elsewhere("pool").string();
   const Dataset data = open_dataset(s);
@@ -260,20 +280,23 @@ TEST_CASE("An unlabelled pool is for the reconstruction level, and labelled imag
   CHECK_THAT(refusal(s), Contains("data.unlabelled") && Contains("no such folder"));
 }
 
-TEST_CASE("An image of another size is resized where the size is given, and else named at once", "[data]") {
+TEST_CASE("An image of another size is resized where the size is given, and else named at once",
+          "[data]") {
   Pictures p;
   for (const char* name : {"cats", "dogs"}) p.fill(name, 10);
   Settings s = settings_for(p.path());
   CHECK(open_dataset(s).image_size == 8);  // as all of them are
   p.put("dogs/odd.png", 12, 9);
-  CHECK_THAT(refusal(s),
-             Contains("odd.png' is 12 × 9 pixels") && Contains("cats/0.png' is 8 × 8") && Contains("model.image_size"));
+  CHECK_THAT(refusal(s), Contains("odd.png' is 12 × 9 pixels") &&
+                             Contains("cats/0.png' is 8 × 8") && Contains("model.image_size"));
   s.model.image_size = 8;
   const Dataset data = open_dataset(s);
-  CHECK_THAT(notices(data), Contains("1 image is not of the network's size") && Contains("odd.png"));
+  CHECK_THAT(notices(data),
+             Contains("1 image is not of the network's size") && Contains("odd.png"));
   std::vector<int64_t> rows(static_cast<std::size_t>(data.train->size()));
   std::iota(rows.begin(), rows.end(), 0);
-  CHECK(mlo::image_batch(*data.train, rows, 0, data.train->size(), data.augmented(s))[0].size(2) == 8);
+  CHECK(mlo::image_batch(*data.train, rows, 0, data.train->size(), data.augmented(s))[0].size(2) ==
+        8);
 
   write_bytes(p.path("cats/broken.jpg"), "\xFF\xD8\xFF");
   CHECK_THAT(refusal(s), Contains("broken.jpg") && Contains("data.on_bad_image = skip"));
@@ -281,10 +304,13 @@ TEST_CASE("An image of another size is resized where the size is given, and else
   CHECK_THAT(notices(open_dataset(s)), Contains("left out: image") && Contains("broken.jpg"));
 }
 
-TEST_CASE("A fingerprint is the data's: not of where they are, and of all that is in them", "[data]") {
+TEST_CASE("A fingerprint is the data's: not of where they are, and of all that is in them",
+          "[data]") {
   Pictures p;
   for (const char* name : {"cats", "dogs"}) p.fill(name, 10);
-  const auto print = [](const fs::path& folder) { return open_dataset(settings_for(folder)).fingerprint(); };
+  const auto print = [](const fs::path& folder) {
+    return open_dataset(settings_for(folder)).fingerprint();
+  };
   const std::string before = print(p.path());
   CHECK(before.size() == 16);
   CHECK(print(p.path()) == before);
@@ -297,8 +323,10 @@ TEST_CASE("A fingerprint is the data's: not of where they are, and of all that i
     change(p.elsewhere("copy"));
     return print(p.elsewhere("copy"));
   };
-  CHECK(changed([](const fs::path& f) { fs::rename(f / "cats/3.png", f / "cats/33.png"); }) != before);
-  CHECK(changed([](const fs::path& f) { fs::rename(f / "cats/3.png", f / "dogs/x.png"); }) != before);
+  CHECK(changed([](const fs::path& f) { fs::rename(f / "cats/3.png", f / "cats/33.png"); }) !=
+        before);
+  CHECK(changed([](const fs::path& f) { fs::rename(f / "cats/3.png", f / "dogs/x.png"); }) !=
+        before);
   CHECK(changed([](const fs::path& f) { fs::remove(f / "cats/3.png"); }) != before);
   CHECK(changed([](const fs::path& f) { fs::rename(f / "dogs", f / "wolves"); }) != before);
   CHECK(changed([](const fs::path& f) {
@@ -309,7 +337,8 @@ TEST_CASE("A fingerprint is the data's: not of where they are, and of all that i
   CHECK(open_dataset(s).fingerprint() != before);
 }
 
-TEST_CASE("More memory than there is is refused before anything is built, by what takes the most", "[data]") {
+TEST_CASE("More memory than there is is refused before anything is built, by what takes the most",
+          "[data]") {
   Pictures p;
   for (const char* name : {"cats", "dogs"}) p.fill(name, 10);
   const Settings s = settings_for(p.path());
@@ -321,11 +350,14 @@ TEST_CASE("More memory than there is is refused before anything is built, by wha
     change(changed);
     return message_of<mlo::ConfigError>([&] { check_memory(changed, data, 1e10); });
   };
-  CHECK_THAT(message([](Settings& c) { c.model.depth = 1000000000; }), Contains("model.depth") && Contains("9.3 GiB"));
+  CHECK_THAT(message([](Settings& c) { c.model.depth = 1000000000; }),
+             Contains("model.depth") && Contains("9.3 GiB"));
   CHECK_THAT(message([](Settings& c) { c.model.dim = int64_t{1} << 60; }), Contains("model.dim"));
-  CHECK_THAT(message([](Settings& c) { c.mask.hidden = int64_t{1} << 60; }), Contains("mask.hidden"));
+  CHECK_THAT(message([](Settings& c) { c.mask.hidden = int64_t{1} << 60; }),
+             Contains("mask.hidden"));
   CHECK_THAT(message([](Settings& c) { c.head.batch = 100000000; }), Contains("head.batch"));
-  CHECK_THAT(message([](Settings& c) { c.data.prefetch = int64_t{1} << 60; }), Contains("data.prefetch"));
+  CHECK_THAT(message([](Settings& c) { c.data.prefetch = int64_t{1} << 60; }),
+             Contains("data.prefetch"));
   // The bound is honest: what a small run is said to need is less than what it takes.
   CHECK(message([](Settings&) {}).empty());
 }
@@ -340,5 +372,6 @@ TEST_CASE("Odd folders are refused in words", "[data]") {
   fs::create_directories(folder / "empty");
   CHECK_THAT(refusal(settings_for(folder / "empty", "mae")), Contains("holds no image"));
   write_bytes(folder / "empty/a.heic", "x");
-  CHECK_THAT(refusal(settings_for(folder / "empty", "mae")), Contains("1 .heic") && Contains("convert"));
+  CHECK_THAT(refusal(settings_for(folder / "empty", "mae")),
+             Contains("1 .heic") && Contains("convert"));
 }

@@ -4,11 +4,13 @@
 
 #include <map>
 
-/// Modules evaluated at other tensors than their parameters, so that automatic differentiation goes through optimizer steps.
-/// LibTorch has no functional call; this one replaces the members that the forward functions read.
+/// Modules evaluated at other tensors than their parameters, so that automatic differentiation goes
+/// through optimizer steps. LibTorch has no functional call; this one replaces the members that the
+/// forward functions read.
 namespace functional {
 
-// The members of MaskedAutoencoderImpl that are parameters: private, and reached as explicit instantiation may.
+// The members of MaskedAutoencoderImpl that are parameters: private, and reached as explicit
+// instantiation may.
 template <class Tag, typename Tag::type member>
 struct Reach {
   friend typename Tag::type reach(Tag) { return member; }
@@ -37,8 +39,9 @@ inline std::vector<at::Tensor*> places(const std::shared_ptr<torch::nn::Module>&
     if (auto* linear = part->as<torch::nn::Linear>()) note(linear->weight), note(linear->bias);
     if (auto* norm = part->as<torch::nn::LayerNorm>()) note(norm->weight), note(norm->bias);
     if (auto* mae = part->as<mlomae::MaskedAutoencoder>())
-      for (at::Tensor mlomae::MaskedAutoencoderImpl::*member : {reach(cls_token{}), reach(pos_embed{}), reach(mask_token{}),
-                                                                reach(decoder_pos_embed{}), reach(weight{}), reach(bias{})})
+      for (at::Tensor mlomae::MaskedAutoencoderImpl::*member :
+           {reach(cls_token{}), reach(pos_embed{}), reach(mask_token{}), reach(decoder_pos_embed{}),
+            reach(weight{}), reach(bias{})})
         note(mae->*member);
   }
   std::vector<at::Tensor*> result;
@@ -69,7 +72,8 @@ class At {
   mlo::Tensors before_;
 };
 
-/// SGD or AdamW (β = 0.9, 0.95, ε = 1e-8) written out, differentiable in the gradient of the last step.
+/// SGD or AdamW (β = 0.9, 0.95, ε = 1e-8) written out, differentiable in the gradient of the last
+/// step.
 struct Optimizer {
   bool adam = false;
   double lr = 0.1, decay = 0.0;
@@ -84,9 +88,11 @@ struct Optimizer {
         next.push_back(theta[i] - lr * (g[i] + decay * theta[i]));
         continue;
       }
-      if (t == 1) m.push_back(torch::zeros_like(theta[i])), v.push_back(torch::zeros_like(theta[i]));
+      if (t == 1)
+        m.push_back(torch::zeros_like(theta[i])), v.push_back(torch::zeros_like(theta[i]));
       const at::Tensor m1 = 0.9 * m[i] + 0.1 * g[i], v1 = 0.95 * v[i] + 0.05 * g[i] * g[i];
-      const double c1 = 1.0 - std::pow(0.9, static_cast<double>(t)), c2 = 1.0 - std::pow(0.95, static_cast<double>(t));
+      const double c1 = 1.0 - std::pow(0.9, static_cast<double>(t)),
+                   c2 = 1.0 - std::pow(0.95, static_cast<double>(t));
       next.push_back(theta[i] * (1.0 - lr * decay) - lr * (m1 / c1) / ((v1 / c2).sqrt() + 1e-8));
       m[i] = m1.detach(), v[i] = v1.detach();
     }

@@ -1,8 +1,8 @@
-// The paper's one-step hypergradient (Eq. 9-11) against automatic differentiation through the steps that were taken; what it
-// costs.
-#include "replay/choices.h"
+// The paper's one-step hypergradient (Eq. 9-11) against automatic differentiation through the steps
+// that were taken; what it costs.
 #include "functional.h"
 #include "level/level.h"
+#include "replay/choices.h"
 #include "replay/random.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -25,8 +25,8 @@ struct Setting {
 
 ModelOptions small(double dropout) {
   ModelOptions o;
-  o.image_size = 12, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8, o.decoder_depth = 1,
-  o.decoder_heads = 2;
+  o.image_size = 12, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8,
+  o.decoder_depth = 1, o.decoder_heads = 2;
   o.dropout = dropout;
   return o;
 }
@@ -40,23 +40,31 @@ Networks networks(const Setting& s) {
 
 mlo::Batch batch(uint64_t level, int64_t i) {
   auto generator = at::detail::createCPUGenerator(mlo::stream_key(17, level, i, 0));
-  return mlo::Batch({at::randn({4, 3, 12, 12}, generator, at::kDouble), at::randint(0, 3, {4}, generator, at::kLong)});
+  return mlo::Batch({at::randn({4, 3, 12, 12}, generator, at::kDouble),
+                     at::randint(0, 3, {4}, generator, at::kLong)});
 }
 
 constexpr double kRates[3] = {0.02, 0.05, 0.0};  // T stands still: its past does not matter
 
 mlo::OptimizerFactory optimizer(const Setting& s, int level) {
-  if (s.adam && level < 2) return mlo::adamw({.lr = kRates[level], .beta2 = 0.95, .weight_decay = 0.1});
+  if (s.adam && level < 2)
+    return mlo::adamw({.lr = kRates[level], .beta2 = 0.95, .weight_decay = 0.1});
   return mlo::sgd({.lr = kRates[level], .weight_decay = level < 2 ? 0.1 : 0.0});
 }
 
 ReconstructOptions options(const Setting& s) {
-  return {.masking = {.ratio = 0.5, .selection = s.selection, .weights = Weights::probability, .input = s.input}};
+  return {.masking = {.ratio = 0.5,
+                      .selection = s.selection,
+                      .weights = Weights::probability,
+                      .input = s.input}};
 }
 
-std::unique_ptr<mlo::Method> duals() { return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()); }
+std::unique_ptr<mlo::Method> duals() {
+  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
+}
 
-std::unique_ptr<mlo::Engine> engine(const Setting& s, Networks& n, std::unique_ptr<mlo::Method> reconstruct,
+std::unique_ptr<mlo::Engine> engine(const Setting& s, Networks& n,
+                                    std::unique_ptr<mlo::Method> reconstruct,
                                     std::unique_ptr<mlo::Method> classify, int64_t unroll = 1) {
   auto e = std::make_unique<mlo::Engine>(mlo::EngineOptions{.seed = 5});
   e->add("pretrain", Reconstruct(n.mae, n.network, options(s)),
@@ -65,13 +73,16 @@ std::unique_ptr<mlo::Engine> engine(const Setting& s, Networks& n, std::unique_p
           .unroll = unroll,
           .best_response = std::move(reconstruct)});
   e->add("head", Classify(n.head, n.mae),
-         {.optimizer = optimizer(s, 1), .data = [](int64_t i) { return batch(1, i); }, .best_response = std::move(classify)});
+         {.optimizer = optimizer(s, 1),
+          .data = [](int64_t i) { return batch(1, i); },
+          .best_response = std::move(classify)});
   e->add("masker", Validate(n.network, n.mae, n.head),
          {.optimizer = optimizer(s, 2), .data = [](int64_t i) { return batch(2, i); }});
   return e;
 }
 
-mlo::Tensors by_engine(const Setting& s, std::unique_ptr<mlo::Method> reconstruct, std::unique_ptr<mlo::Method> classify) {
+mlo::Tensors by_engine(const Setting& s, std::unique_ptr<mlo::Method> reconstruct,
+                       std::unique_ptr<mlo::Method> classify) {
   Networks n = networks(s);
   const auto e = engine(s, n, std::move(reconstruct), std::move(classify));
   for (int64_t i = 0; i < s.steps_before; ++i) e->step();
@@ -84,7 +95,8 @@ enum class Fault { none, head_stands_still };
 mlo::Tensors by_autograd(const Setting& s, Fault fault = Fault::none) {
   const mlo::SecondOrderGuard attention(true);
   Networks n = networks(s);
-  const auto e_members = functional::places(n.mae.ptr()), c_members = functional::places(n.head.ptr());
+  const auto e_members = functional::places(n.mae.ptr()),
+             c_members = functional::places(n.head.ptr());
   const auto trained = [](const torch::nn::Module& module) {
     mlo::Tensors all;
     for (const at::Tensor& p : module.parameters())
@@ -105,8 +117,10 @@ mlo::Tensors by_autograd(const Setting& s, Fault fault = Fault::none) {
       draw("pretrain", i);
       mlo::Tensors choices;
       const std::string name = "pretrain";
-      const mlo::ChoiceTape tape(choices, /*replay=*/false, name, mlo::stream_key(5, mlo::name_key("pretrain"), i, 0));
-      const at::Tensor loss = reconstruction_loss(n.mae, n.network, options(s), batch(0, i)[0]).loss;
+      const mlo::ChoiceTape tape(choices, /*replay=*/false, name,
+                                 mlo::stream_key(5, mlo::name_key("pretrain"), i, 0));
+      const at::Tensor loss =
+          reconstruction_loss(n.mae, n.network, options(s), batch(0, i)[0]).loss;
       mlo::Tensors g = torch::autograd::grad({loss}, e, {}, true, true, true);
       for (std::size_t k = 0; k < g.size(); ++k)
         if (!g[k].defined()) g[k] = torch::zeros_like(e[k]);
@@ -127,7 +141,8 @@ mlo::Tensors by_autograd(const Setting& s, Fault fault = Fault::none) {
   }
   const functional::At at_e(e_members, e1), at_c(c_members, c1);
   draw("masker", s.steps_before);
-  return torch::autograd::grad({classification_loss(n.mae, n.head, batch(2, s.steps_before)).loss}, t);
+  return torch::autograd::grad({classification_loss(n.mae, n.head, batch(2, s.steps_before)).loss},
+                               t);
 }
 
 }  // namespace
@@ -137,29 +152,38 @@ TEST_CASE("One step back through all three levels is exact", "[mlomae][hypergrad
     for (const bool adam : {false, true}) {
       for (const double dropout : {0.0, 0.2}) {
         for (const auto selection : {Selection::rank, Selection::sampled}) {
-          const Setting s{.input = input, .adam = adam, .dropout = dropout, .steps_before = adam ? 2 : 0, .selection = selection};
-          INFO((input == MaskInput::held ? "held" : "coupled") << (adam ? ", AdamW" : ", SGD") << ", dropout " << dropout
-                                                               << (selection == Selection::rank ? ", rank" : ", sampled"));
+          const Setting s{.input = input,
+                          .adam = adam,
+                          .dropout = dropout,
+                          .steps_before = adam ? 2 : 0,
+                          .selection = selection};
+          INFO((input == MaskInput::held ? "held" : "coupled")
+               << (adam ? ", AdamW" : ", SGD") << ", dropout " << dropout
+               << (selection == Selection::rank ? ", rank" : ", sampled"));
           const mlo::Tensors expected = by_autograd(s);
           CHECK(relative(by_engine(s, mlo::one_step(), mlo::one_step()), expected) < 1e-10);
-          CHECK(relative(by_engine(s, mlo::one_step({.keep_graph = false}), mlo::one_step({.keep_graph = false})), expected) <
-                1e-10);
-          // T's own layers are of operations that reverse over forward knows, so coupled inputs are no obstacle.
+          CHECK(relative(by_engine(s, mlo::one_step({.keep_graph = false}),
+                                   mlo::one_step({.keep_graph = false})),
+                         expected) < 1e-10);
+          // T's own layers are of operations that reverse over forward knows, so coupled inputs are
+          // no obstacle.
           CHECK(relative(by_engine(s, duals(), mlo::one_step()), expected) < 1e-10);
           CHECK(relative(by_engine(s, mlo::darts(), mlo::one_step()), expected) < 1e-5);
           // Controls: a head that does not answer, products at the wrong point.
           CHECK(relative(by_autograd(s, Fault::head_stands_still), expected) > 1e-3);
-          CHECK(
-              relative(by_engine(s, mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(), mlo::EvaluationPoint::after_step),
-                                 mlo::one_step()),
-                       expected) > 1e-6);
+          CHECK(relative(by_engine(s,
+                                   mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(),
+                                                 mlo::EvaluationPoint::after_step),
+                                   mlo::one_step()),
+                         expected) > 1e-6);
         }
       }
     }
   }
 }
 
-TEST_CASE("In float32 at the demo's size the hypergradient points where it does in double", "[mlomae][hypergradient]") {
+TEST_CASE("In float32 at the demo's size the hypergradient points where it does in double",
+          "[mlomae][hypergradient]") {
   ModelOptions o = model_size("micro");
   o.image_size = 28, o.channels = 1, o.patch = 4;
   const auto hypergradient = [&](at::ScalarType type) {
@@ -173,10 +197,15 @@ TEST_CASE("In float32 at the demo's size the hypergradient points where it does 
     mlo::Engine e({.seed = 1});
     ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::rank}};
     e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct),
-          {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = images, .best_response = duals()});
+          {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}),
+           .data = images,
+           .best_response = duals()});
     e.add("head", Classify(n.head, n.mae),
-          {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}), .data = images, .best_response = mlo::one_step()});
-    e.add("masker", Validate(n.network, n.mae, n.head), {.optimizer = mlo::sgd({.lr = 0.0}), .data = images});
+          {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}),
+           .data = images,
+           .best_response = mlo::one_step()});
+    e.add("masker", Validate(n.network, n.mae, n.head),
+          {.optimizer = mlo::sgd({.lr = 0.0}), .data = images});
     for (int i = 0; i < 2; ++i) e.step();
     return e.hypergradient("masker");
   };
@@ -205,18 +234,20 @@ TEST_CASE("An outer step passes as often as the design says", "[mlomae][counters
     CHECK(forwards("pretrain", p) == 3);
     CHECK(backwards("pretrain", p) == 3);
     CHECK(e->counters("pretrain").mixed_products - p.mixed_products == 1);
-    // Head: its step's forward serves the mixed product, too; its backward ends at the head, that of the product goes through the
-    // encoder.
+    // Head: its step's forward serves the mixed product, too; its backward ends at the head, that
+    // of the product goes through the encoder.
     CHECK(forwards("head", h) == (shared ? 1 : 2));
     CHECK(backwards("head", h) == (shared ? 2 : 3));
     CHECK(e->counters("head").mixed_products - h.mixed_products == 1);
-    // Validation: one of each. Together the encoder passes 2F + 2B over all patches when the forward is shared.
+    // Validation: one of each. Together the encoder passes 2F + 2B over all patches when the
+    // forward is shared.
     CHECK(forwards("masker", m) == 1);
     CHECK(backwards("masker", m) == 1);
   }
 }
 
-TEST_CASE("The last block computes the class token alone where only that is read", "[mlomae][counters]") {
+TEST_CASE("The last block computes the class token alone where only that is read",
+          "[mlomae][counters]") {
   Networks n(small(0.0), 12, 3);
   const at::Tensor images = torch::randn({4, 3, 12, 12}, at::kDouble);
   // Tokens that go through the GELU of each block's MLP, from the last block to the first.
@@ -229,7 +260,8 @@ TEST_CASE("The last block computes the class token alone where only that is read
       open.pop_back();
       if (!node || !seen.insert(node).second) continue;
       if (node->name().starts_with("GeluBackward"))
-        found.push_back(node->input_metadata(0).shape_as_dim_vector()[1].guard_int(__FILE__, __LINE__));
+        found.push_back(
+            node->input_metadata(0).shape_as_dim_vector()[1].guard_int(__FILE__, __LINE__));
       for (const auto& edge : node->next_edges()) open.push_back(edge.function.get());
     }
     std::sort(found.begin(), found.end());
@@ -237,10 +269,13 @@ TEST_CASE("The last block computes the class token alone where only that is read
   };
   CHECK(tokens(n.mae->features(images)) == std::vector<int64_t>{1, 10});
   CHECK(tokens(n.mae->tokens(images)) == std::vector<int64_t>{10, 10});
-  CHECK((n.mae->features(images) - n.mae->tokens(images).select(1, 0)).abs().max().item<double>() < 1e-13);
+  CHECK((n.mae->features(images) - n.mae->tokens(images).select(1, 0)).abs().max().item<double>() <
+        1e-13);
 }
 
-TEST_CASE("With gradients to the masking network alone, no activation of the encoder or decoder is kept", "[mlomae][counters]") {
+TEST_CASE(
+    "With gradients to the masking network alone, no activation of the encoder or decoder is kept",
+    "[mlomae][counters]") {
   // What keeps activations is the graph: with gradients to T only it is T's.
   Networks n(small(0.0), 12, 3);
   const at::Tensor images = torch::randn({4, 3, 12, 12}, at::kDouble);

@@ -5,8 +5,8 @@
 
 #include "io/files.h"
 
-#include <mlo/error.h>
 #include <ATen/ATen.h>
+#include <mlo/error.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
@@ -29,24 +29,37 @@ Snapshot snapshot(int64_t step, bool with_probability = true) {
   return s;
 }
 
-void make_run(const std::filesystem::path& path, const std::string& method, int seed, double accuracy,
-              const std::string& lr = "0.001", const std::string& name = "a run", const std::string& data = "toy") {
+void make_run(const std::filesystem::path& path, const std::string& method, int seed,
+              double accuracy, const std::string& lr = "0.001", const std::string& name = "a run",
+              const std::string& data = "toy") {
   std::filesystem::create_directories(path / "masks");
-  write_bytes(path / "config.json", R"({"run": {"seed": )" + std::to_string(seed) + R"(, "method": ")" + method +
-                                        R"("}, "pretrain": {"lr": )" + lr + "}}");
-  nlohmann::ordered_json info = {
-      {"name", name},      {"method", method},           {"data", data},           {"seed", seed},
-      {"steps", 4},        {"reconstruction_steps", 8},  {"seconds", 60.0 + seed}, {"images_per_second", 100.0},
-      {"peak_mib", 500.0}, {"versions", {{"mlo", "1"}}}, {"threads", 1},           {"processor", "P"}};
+  write_bytes(path / "config.json", R"({"run": {"seed": )" + std::to_string(seed) +
+                                        R"(, "method": ")" + method + R"("}, "pretrain": {"lr": )" +
+                                        lr + "}}");
+  nlohmann::ordered_json info = {{"name", name},
+                                 {"method", method},
+                                 {"data", data},
+                                 {"seed", seed},
+                                 {"steps", 4},
+                                 {"reconstruction_steps", 8},
+                                 {"seconds", 60.0 + seed},
+                                 {"images_per_second", 100.0},
+                                 {"peak_mib", 500.0},
+                                 {"versions", {{"mlo", "1"}}},
+                                 {"threads", 1},
+                                 {"processor", "P"}};
   write_bytes(path / "run.json", info.dump());
   write_bytes(path / "log.jsonl",
               "{\"event\":\"start\",\"step\":0}\n"
-              "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":1.0},\"metrics\":{\"pretrain.reconstruction\":1.25}}\n"
+              "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":1.0},\"metrics\":{"
+              "\"pretrain.reconstruction\":1.25}}\n"
               "{\"event\":\"step\",\"step\":2,\"losses\":{\"pretrain\":null},\"metrics\":{}}\n"
-              "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":0.5},\"metrics\":{\"pretrain.reconstruction\":0.75}}\n"
+              "{\"event\":\"step\",\"step\":1,\"losses\":{\"pretrain\":0.5},\"metrics\":{"
+              "\"pretrain.reconstruction\":0.75}}\n"
               "{\"event\":\"validation\",\"step\":2,\"metrics\":{\"pretrain.knn\":0.5}}\n"
               "{\"event\":\"step\",\"st");
-  write_scores(path, {{.kind = "linear-probe", .feature = "class", .accuracy = accuracy, .images = 400}});
+  write_scores(path,
+               {{.kind = "linear-probe", .feature = "class", .accuracy = accuracy, .images = 400}});
 }
 
 }  // namespace
@@ -63,7 +76,8 @@ TEST_CASE("Snapshots of masks are written and read back, and others refused", "[
   Snapshot wrong = snapshot(1);
   wrong.masked = wrong.masked.narrow(1, 0, 3);
   write_snapshot(folder / "s.mlo", wrong);
-  CHECK_THROWS_WITH(read_snapshot(folder / "s.mlo"), Contains("s.mlo") && Contains("belong together"));
+  CHECK_THROWS_WITH(read_snapshot(folder / "s.mlo"),
+                    Contains("s.mlo") && Contains("belong together"));
   write_bytes(folder / "s.mlo", "nothing");
   CHECK_THROWS_WITH(read_snapshot(folder / "s.mlo"), Contains("s.mlo"));
 }
@@ -73,10 +87,15 @@ TEST_CASE("Pictures show what is masked", "[mlomae][report]") {
   const at::Tensor p = masked_picture(s.images[0], s.masked[0]);
   CHECK(p.sizes() == at::IntArrayRef({3, 8, 8}));
   CHECK(p.narrow(1, 0, 4).narrow(2, 0, 4).eq(150).all().item<bool>());
-  CHECK(at::equal(p[1].narrow(0, 0, 4).narrow(1, 4, 4), s.images[0][0].narrow(0, 0, 4).narrow(1, 4, 4)));
+  CHECK(at::equal(p[1].narrow(0, 0, 4).narrow(1, 4, 4),
+                  s.images[0][0].narrow(0, 0, 4).narrow(1, 4, 4)));
   const at::Tensor map = heat_map(torch::tensor({0.0, 1.0, 0.5, 2.0}), 8);
   CHECK(map.select(1, 0).select(1, 0).eq(torch::tensor({68, 1, 84}, at::kByte)).all().item<bool>());
-  CHECK(map.select(1, 0).select(1, 7).eq(torch::tensor({253, 231, 37}, at::kByte)).all().item<bool>());
+  CHECK(map.select(1, 0)
+            .select(1, 7)
+            .eq(torch::tensor({253, 231, 37}, at::kByte))
+            .all()
+            .item<bool>());
   CHECK(at::equal(map.select(1, 7).select(1, 7), map.select(1, 0).select(1, 7)));  // clipped
   CHECK(side_by_side({p, p}, 2).size(2) == 18);
   CHECK(enlarged(p, 3).size(1) == 24);
@@ -87,7 +106,8 @@ TEST_CASE("A run is read as far as it got, the later line of a step counts", "[m
   make_run(folder / "a", "mae", 0, 0.5);
   const Run run = read_run(folder / "a");
   CHECK(run.series.at("loss/pretrain").size() == 1);
-  CHECK(run.series.at("loss/pretrain").at(2) == 0.5);  // by reconstruction step: two a step of the log
+  CHECK(run.series.at("loss/pretrain").at(2) ==
+        0.5);  // by reconstruction step: two a step of the log
   CHECK(run.series.at("validation/pretrain.knn").at(4) == 0.5);
   CHECK(run.scores.size() == 1);
   CHECK_THROWS_WITH(read_run(folder / "none"), Contains("run.json") && Contains("mlomae pretrain"));
@@ -101,8 +121,8 @@ TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "
   make_run(folder / "a1", "mae", 1, 0.6);
   make_run(folder / "b0", "mlo-mae", 0, 0.7);
   make_run(folder / "c0", "mae", 0, 0.4, "0.01");
-  const std::vector<Run> runs = {read_run(folder / "a0"), read_run(folder / "a1"), read_run(folder / "b0"),
-                                 read_run(folder / "c0")};
+  const std::vector<Run> runs = {read_run(folder / "a0"), read_run(folder / "a1"),
+                                 read_run(folder / "b0"), read_run(folder / "c0")};
   const std::vector<Group> groups = grouped(runs);
   REQUIRE(groups.size() == 3);
   CHECK(groups[0].runs == std::vector<std::size_t>{0, 1});
@@ -110,7 +130,8 @@ TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "
   CHECK(groups[0].scores.at("linear-probe class").deviation == Approx(std::sqrt(0.005)));
   CHECK(groups[0].scores.at("linear-probe class").standard_error() == Approx(0.05));
   CHECK(groups[1].scores.at("linear-probe class").deviation == 0.0);
-  CHECK(groups[1].scores.at("linear-probe class").standard_error() == Approx(std::sqrt(0.7 * 0.3 / 400)));
+  CHECK(groups[1].scores.at("linear-probe class").standard_error() ==
+        Approx(std::sqrt(0.7 * 0.3 / 400)));
   CHECK(groups[0].differing.empty());  // what most have is not mentioned
   REQUIRE(groups[2].differing.size() == 1);
   CHECK(groups[2].differing[0] == std::pair<std::string, std::string>("pretrain.lr", "0.01"));
@@ -118,7 +139,8 @@ TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "
   CHECK(json[0]["scores"]["linear-probe class"]["runs"] == 2);
   CHECK(json[0]["scores"]["linear-probe class"]["deviation"] == Approx(std::sqrt(0.005)));
   CHECK_FALSE(json[1]["scores"]["linear-probe class"].contains("deviation"));  // one run has none
-  CHECK(json[1]["scores"]["linear-probe class"]["test_error"] == Approx(std::sqrt(0.7 * 0.3 / 400)));
+  CHECK(json[1]["scores"]["linear-probe class"]["test_error"] ==
+        Approx(std::sqrt(0.7 * 0.3 / 400)));
   CHECK(json[0]["seconds"]["mean"] == Approx(60.5));
 }
 
@@ -128,8 +150,10 @@ TEST_CASE("Where no value is the common one, every run's is named", "[mlomae][re
   make_run(folder / "b", "mae", 0, 0.5, "0.01");
   const std::vector<Group> groups = grouped({read_run(folder / "a"), read_run(folder / "b")});
   REQUIRE(groups.size() == 2);
-  CHECK(groups[0].differing == std::vector<std::pair<std::string, std::string>>{{"pretrain.lr", "0.001"}});
-  CHECK(groups[1].differing == std::vector<std::pair<std::string, std::string>>{{"pretrain.lr", "0.01"}});
+  CHECK(groups[0].differing ==
+        std::vector<std::pair<std::string, std::string>>{{"pretrain.lr", "0.001"}});
+  CHECK(groups[1].differing ==
+        std::vector<std::pair<std::string, std::string>>{{"pretrain.lr", "0.01"}});
 }
 
 TEST_CASE("Data sets are compared each within itself", "[mlomae][report]") {
@@ -147,16 +171,21 @@ TEST_CASE("Data sets are compared each within itself", "[mlomae][report]") {
   write_report(runs, folder / "r.html", "t");
   const std::string html = read_bytes(folder / "r.html");
   CHECK_THAT(html, Contains("4 runs on toy, other") && Contains("<td class=\"best\">60.0") &&
-                       Contains("<td class=\"best\">90.0") && !Contains("<td class=\"best\">50.0") && Contains("<h3>toy</h3>") &&
+                       Contains("<td class=\"best\">90.0") &&
+                       !Contains("<td class=\"best\">50.0") && Contains("<h3>toy</h3>") &&
                        Contains("<h3>other</h3>") && Contains("mae, pretrain.lr 0.01 on other"));
-  const std::size_t training = html.find("<h2>Training</h2>"), other = html.find("<h3>other</h3>", training);
+  const std::size_t training = html.find("<h2>Training</h2>"),
+                    other = html.find("<h3>other</h3>", training);
   CHECK_THAT(html.substr(training, other - training),
-             Contains("the first:") && Contains("the second:") && !Contains("the third:") && !Contains("the fourth:"));
+             Contains("the first:") && Contains("the second:") && !Contains("the third:") &&
+                 !Contains("the fourth:"));
   CHECK_THAT(html.substr(other, html.find("<h2>", other) - other),
-             !Contains("the first:") && !Contains("the second:") && Contains("the third:") && Contains("the fourth:"));
+             !Contains("the first:") && !Contains("the second:") && Contains("the third:") &&
+                 Contains("the fourth:"));
 }
 
-TEST_CASE("A run that is going on has no time yet, and does not count as none", "[mlomae][report]") {
+TEST_CASE("A run that is going on has no time yet, and does not count as none",
+          "[mlomae][report]") {
   const TemporaryFolder folder;
   make_run(folder / "a", "mae", 0, 0.5);
   make_run(folder / "b", "mae", 1, 0.5);
@@ -172,14 +201,18 @@ TEST_CASE("A run that is going on has no time yet, and does not count as none", 
 }
 
 TEST_CASE("Winners are those that none is better than by more than chance", "[mlomae][report]") {
-  const auto score = [](double mean, double error) { return Spread{.mean = mean, .test_error = error, .runs = 1}; };
+  const auto score = [](double mean, double error) {
+    return Spread{.mean = mean, .test_error = error, .runs = 1};
+  };
   using Won = std::vector<bool>;
   CHECK(winners({score(0.5, 0.01), score(0.6, 0.01)}) == Won{false, true});
   CHECK(winners({score(0.59, 0.01), score(0.6, 0.01)}) == Won{false, false});  // nobody
   CHECK(winners({score(0.59, 0.01), score(0.6, 0.01), score(0.5, 0.01)}) == Won{true, true, false});
   CHECK(winners({score(0.5, 0.01)}) == Won{false});
   // By the seeds, where there are several: 0.1/√4 each.
-  const auto seeds = [](double mean) { return Spread{.mean = mean, .deviation = 0.1, .test_error = 0.001, .runs = 4}; };
+  const auto seeds = [](double mean) {
+    return Spread{.mean = mean, .deviation = 0.1, .test_error = 0.001, .runs = 4};
+  };
   CHECK(winners({seeds(0.50), seeds(0.56)}) == Won{false, false});
   CHECK(winners({seeds(0.50), seeds(0.58)}) == Won{false, true});
 
@@ -190,7 +223,8 @@ TEST_CASE("Winners are those that none is better than by more than chance", "[ml
   CHECK_THAT(read_bytes(folder / "r.html"), !Contains("class=\"best\""));
 }
 
-TEST_CASE("The page says how far a run has come, and which encoder was not trained", "[mlomae][report]") {
+TEST_CASE("The page says how far a run has come, and which encoder was not trained",
+          "[mlomae][report]") {
   const TemporaryFolder folder;
   const auto page = [&](int64_t taken, int64_t steps) {
     make_run(folder / "a", "mlo-mae", 0, 0.5);
@@ -204,35 +238,44 @@ TEST_CASE("The page says how far a run has come, and which encoder was not train
   CHECK_THAT(page(4, 4), Contains("at the end of training (step 8)"));
   CHECK_THAT(page(4, 5), Contains("at step 8 of 10") && !Contains("at the end of training"));
   CHECK_THAT(page(1, 1), Contains("encoder as it was initialized (mlo-mae of 2 steps)"));
-  // The score of the masking network is not called a probability of being masked, and pictures are as large as there is room.
-  CHECK_THAT(page(4, 4), Contains("T's score") && !Contains("robability of being masked") && Contains("--columns:3"));
+  // The score of the masking network is not called a probability of being masked, and pictures are
+  // as large as there is room.
+  CHECK_THAT(page(4, 4), Contains("T's score") && !Contains("robability of being masked") &&
+                             Contains("--columns:3"));
 }
 
-TEST_CASE("A record or a log of the wrong types is named by file, and by key or line", "[mlomae][report]") {
+TEST_CASE("A record or a log of the wrong types is named by file, and by key or line",
+          "[mlomae][report]") {
   const TemporaryFolder folder;
   make_run(folder / "a", "mae", 0, 0.5);
   const std::string record = read_bytes(folder / "a/run.json");
   write_bytes(folder / "a/run.json", R"({"steps": 1.5})");
-  CHECK_THROWS_WITH(read_run(folder / "a"), Contains("run.json: steps = 1.5: expected a whole number"));
+  CHECK_THROWS_WITH(read_run(folder / "a"),
+                    Contains("run.json: steps = 1.5: expected a whole number"));
   write_bytes(folder / "a/run.json", R"({"name": 7})");
   CHECK_THROWS_WITH(read_run(folder / "a"), Contains("run.json: name = 7: expected text"));
   write_bytes(folder / "a/run.json", record);
-  for (const std::string line : {R"({"event":"step","step":"1"})", R"({"event":"step","step":-1})",
-                                 R"({"event":"step","step":1e300})", R"({"event":"step","step":1,"losses":[1]})", R"(3)"}) {
+  for (const std::string line :
+       {R"({"event":"step","step":"1"})", R"({"event":"step","step":-1})",
+        R"({"event":"step","step":1e300})", R"({"event":"step","step":1,"losses":[1]})", R"(3)"}) {
     write_bytes(folder / "a/log.jsonl", "{\"event\":\"st\n" + line + "\n");
-    CHECK_THROWS_WITH(read_run(folder / "a"), Contains("log.jsonl, line 2") && Contains("remove the line"));
+    CHECK_THROWS_WITH(read_run(folder / "a"),
+                      Contains("log.jsonl, line 2") && Contains("remove the line"));
   }
 }
 
-TEST_CASE("The page is whole, needs nothing else, and takes no orders from names", "[mlomae][report]") {
+TEST_CASE("The page is whole, needs nothing else, and takes no orders from names",
+          "[mlomae][report]") {
   const TemporaryFolder folder;
   make_run(folder / "a", "mlo-mae", 0, 0.5, "0.001", "<script>alert(1)</script>");
   make_run(folder / "b", "mae", 0, 0.45);
-  for (const int step : {0, 4, 8}) write_snapshot(folder / ("a/masks/0000000" + std::to_string(step) + ".mlo"), snapshot(step));
-  write_report({read_run(folder / "a"), read_run(folder / "b")}, folder / "r.html", "A \"title\" & more");
+  for (const int step : {0, 4, 8})
+    write_snapshot(folder / ("a/masks/0000000" + std::to_string(step) + ".mlo"), snapshot(step));
+  write_report({read_run(folder / "a"), read_run(folder / "b")}, folder / "r.html",
+               "A \"title\" & more");
   const std::string html = read_bytes(folder / "r.html");
-  CHECK_THAT(html, Contains("A &quot;title&quot; &amp; more") && Contains("50.0 (2.5)") && Contains("45.0 (2.5)") &&
-                       Contains("Reconstruction error"));
+  CHECK_THAT(html, Contains("A &quot;title&quot; &amp; more") && Contains("50.0 (2.5)") &&
+                       Contains("45.0 (2.5)") && Contains("Reconstruction error"));
   CHECK(html.find("<script") == std::string::npos);
   for (const char* outside : {"http://", "https://", "src=\"/", "url(", "@import", "<link"})
     CHECK(html.find(outside) == std::string::npos);
@@ -242,7 +285,8 @@ TEST_CASE("The page is whole, needs nothing else, and takes no orders from names
     const std::size_t end = html.find('>', at);
     REQUIRE(end != std::string::npos);
     const std::string tag = html.substr(at + 1, html.find_first_of(" >/", at + 2) - at - 1);
-    if (tag[0] == '!' || tag == "meta" || tag == "img" || tag == "br" || html[end - 1] == '/') continue;
+    if (tag[0] == '!' || tag == "meta" || tag == "img" || tag == "br" || html[end - 1] == '/')
+      continue;
     if (tag[0] != '/') {
       open.push_back(tag);
       continue;
@@ -254,12 +298,14 @@ TEST_CASE("The page is whole, needs nothing else, and takes no orders from names
   }
   CHECK(open.empty());
   write_bytes(folder / "a/masks/00000008.mlo", "broken");
-  CHECK_THROWS_WITH(write_report({read_run(folder / "a")}, folder / "r.html", "t"), Contains("00000008.mlo"));
+  CHECK_THROWS_WITH(write_report({read_run(folder / "a")}, folder / "r.html", "t"),
+                    Contains("00000008.mlo"));
   CHECK(read_bytes(folder / "r.html") == html);
   CHECK_THROWS_AS(write_report({}, folder / "r.html", "t"), mlo::ConfigError);
 }
 
 TEST_CASE("A chart without points is no chart", "[mlomae][report]") {
   CHECK(chart("t", {{"a", 0, {}}}).empty());
-  CHECK_THAT(chart("a<b", {{"x&y", 1, {{0, 1}, {10, 1}}}}), Contains("a&lt;b") && Contains("x&amp;y") && Contains("<svg"));
+  CHECK_THAT(chart("a<b", {{"x&y", 1, {{0, 1}, {10, 1}}}}),
+             Contains("a&lt;b") && Contains("x&amp;y") && Contains("<svg"));
 }

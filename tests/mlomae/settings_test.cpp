@@ -29,8 +29,8 @@ Settings small(const std::filesystem::path& folder, const std::string& method, b
   s.run.reconstruction_steps = by_epochs ? 0 : 4;
   s.run.epochs = by_epochs ? 8 : 0;
   s.model.patch = 2;
-  s.model.dim = 16, s.model.depth = 1, s.model.heads = 2, s.model.decoder_dim = 8, s.model.decoder_depth = 1,
-  s.model.decoder_heads = 2;
+  s.model.dim = 16, s.model.depth = 1, s.model.heads = 2, s.model.decoder_dim = 8,
+  s.model.decoder_depth = 1, s.model.decoder_heads = 2;
   s.mask.hidden = 8;
   s.augmentation.padding = 1;
   for (LevelSettings* level : {&s.pretrain, &s.head, &s.masker}) level->batch = 2;
@@ -50,12 +50,14 @@ void prepare_run(const Settings& settings) {
 
 }  // namespace
 
-TEST_CASE("Whatever a setting is given, it is refused by its name or the run can be made", "[config][property]") {
+TEST_CASE("Whatever a setting is given, it is refused by its name or the run can be made",
+          "[config][property]") {
   const TemporaryFolder folder;
   for (const char* name : {"a", "b"}) {
     std::filesystem::create_directories(folder / name);
     for (int i = 0; i < 8; ++i)
-      mlo::write_png((folder / name) / (std::to_string(i) + ".png"), torch::full({3, 8, 8}, 20 * i, at::kByte));
+      mlo::write_png((folder / name) / (std::to_string(i) + ".png"),
+                     torch::full({3, 8, 8}, 20 * i, at::kByte));
   }
   const std::vector<Json> values = {0,
                                     -1,
@@ -84,11 +86,12 @@ TEST_CASE("Whatever a setting is given, it is refused by its name or the run can
     for (const Json& value : values) {
       // A third of them, and always what overflows.
       if (random() % 3 != 0 && value != Json(int64_t{1} << 60)) continue;
-      if (field.key == "run.device") continue;  // the program looks at it, where the machine is known
+      if (field.key == "run.device")
+        continue;  // the program looks at it, where the machine is known
       const std::string method = methods[random() % methods.size()];
       const bool by_epochs = random() % 2 == 0 && field.key != "run.reconstruction_steps";
-      INFO(field.key << " = " << value.dump(-1, ' ', false, Json::error_handler_t::replace) << ", " << method
-                     << (by_epochs ? ", by epochs" : ""));
+      INFO(field.key << " = " << value.dump(-1, ' ', false, Json::error_handler_t::replace) << ", "
+                     << method << (by_epochs ? ", by epochs" : ""));
       Settings s = small(folder / "", method, by_epochs);
       const std::size_t dot = field.key.find('.');
       try {
@@ -113,23 +116,29 @@ TEST_CASE("Numbers in messages are the ones that were given", "[config]") {
     change(s);
     return message_of<ConfigError>([&] { s.validate(); });
   };
-  CHECK_THAT(refused([](Settings& s) { s.masker.eps = -1e-12; }), Contains("masker.eps = -1e-12: expected more than 0"));
-  CHECK_THAT(refused([](Settings& s) { s.run.epochs = 1e-9; }), Contains("run.epochs = 1e-09: expected 0"));
+  CHECK_THAT(refused([](Settings& s) { s.masker.eps = -1e-12; }),
+             Contains("masker.eps = -1e-12: expected more than 0"));
+  CHECK_THAT(refused([](Settings& s) { s.run.epochs = 1e-9; }),
+             Contains("run.epochs = 1e-09: expected 0"));
   CHECK_THAT(refused([](Settings& s) { s.head.batch = -3; }),
              Contains("head.batch = -3: expected at least 1") && !Contains("1.0"));
   CHECK_THAT(refused([](Settings& s) { s.pretrain.accumulate = int64_t{1} << 60; }),
              Contains("pretrain.accumulate = 1152921504606846976: expected at most 65536"));
-  CHECK_THAT(refused([](Settings& s) { s.data.path = "a\xFF"; }), Contains("data.path") && Contains("UTF-8"));
-  CHECK_THAT(refused([](Settings& s) { s.pretrain.clip_norm = std::numeric_limits<double>::infinity(); }),
-             Contains("pretrain.clip_norm") && Contains("finite"));
+  CHECK_THAT(refused([](Settings& s) { s.data.path = "a\xFF"; }),
+             Contains("data.path") && Contains("UTF-8"));
+  CHECK_THAT(
+      refused([](Settings& s) { s.pretrain.clip_norm = std::numeric_limits<double>::infinity(); }),
+      Contains("pretrain.clip_norm") && Contains("finite"));
 }
 
 TEST_CASE("A number that no integer holds is refused, not wrapped", "[config]") {
   Settings s;
-  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", UINT64_MAX}}}}, ""), Contains("model.patch") && Contains("whole number"));
+  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", UINT64_MAX}}}}, ""),
+                    Contains("model.patch") && Contains("whole number"));
 }
 
-TEST_CASE("Epochs are counted without overflow, also where a step takes more than one", "[config]") {
+TEST_CASE("Epochs are counted without overflow, also where a step takes more than one",
+          "[config]") {
   const TemporaryFolder folder;
   Settings s = small(folder / "", "mae", true);
   Dataset data;
@@ -142,9 +151,11 @@ TEST_CASE("Epochs are counted without overflow, also where a step takes more tha
   CHECK(run_length(s, data).reconstruction_steps == 1);
   s.pretrain.accumulate = 13;
   CHECK_THAT(message_of<ConfigError>([&] { run_length(s, data); }),
-             Contains("run.epochs = 2 of 48 images") && Contains("8 × 13 × 1") && Contains("pretrain.accumulate"));
+             Contains("run.epochs = 2 of 48 images") && Contains("8 × 13 × 1") &&
+                 Contains("pretrain.accumulate"));
   s.pretrain.accumulate = int64_t{1} << 60;
-  CHECK_THAT(message_of<ConfigError>([&] { run_length(s, data); }), Contains("pretrain.accumulate"));
+  CHECK_THAT(message_of<ConfigError>([&] { run_length(s, data); }),
+             Contains("pretrain.accumulate"));
 }
 
 TEST_CASE("Folders are kept as seen from the root", "[config]") {

@@ -15,10 +15,11 @@ struct Networks {
   mlomae::MaskingNetwork network = nullptr;
   mlomae::Head head = nullptr;
 
-  Networks(const mlomae::ModelOptions& options, int64_t hidden, int64_t classes, double head_dropout = 0.0,
-           at::ScalarType type = at::kDouble)
+  Networks(const mlomae::ModelOptions& options, int64_t hidden, int64_t classes,
+           double head_dropout = 0.0, at::ScalarType type = at::kDouble)
       : mae(options),
-        network(mlomae::MaskingNetworkOptions{.patches = options.patches(), .dim = options.dim, .hidden = hidden}),
+        network(mlomae::MaskingNetworkOptions{
+            .patches = options.patches(), .dim = options.dim, .hidden = hidden}),
         head(mlomae::HeadOptions{.dim = options.dim, .classes = classes, .dropout = head_dropout}) {
     mae->to(type);
     network->to(type);
@@ -39,7 +40,8 @@ inline double cosine(const mlo::Tensors& a, const mlo::Tensors& b) {
   double ab = 0.0, aa = 0.0, bb = 0.0;
   for (std::size_t i = 0; i < b.size(); ++i) {
     const at::Tensor x = a[i].to(at::kDouble), y = b[i].to(at::kDouble);
-    ab += (x * y).sum().item<double>(), aa += x.square().sum().item<double>(), bb += y.square().sum().item<double>();
+    ab += (x * y).sum().item<double>(), aa += x.square().sum().item<double>(),
+        bb += y.square().sum().item<double>();
   }
   return ab / std::sqrt(aa * bb);
 }

@@ -1,5 +1,6 @@
-// The steps of SGD, Adam and AdamW written out as functions, so that autograd can differentiate them: the second opinion
-// that UpdateRule is held against. The steps themselves are held against torch::optim.
+// The steps of SGD, Adam and AdamW written out as functions, so that autograd can differentiate
+// them: the second opinion that UpdateRule is held against. The steps themselves are held against
+// torch::optim.
 #pragma once
 
 #include "mlo/optim/optimizers.h"
@@ -42,17 +43,25 @@ inline std::vector<Setup> setups() {
       {"SGD dampening", Kind::sgd, {{.momentum = 0.9, .dampening = 0.4, .weight_decay = 0.2}}},
       {"SGD full dampening", Kind::sgd, {{.momentum = 0.9, .dampening = 1.0}}},
       {"SGD nesterov", Kind::sgd, {{.momentum = 0.8, .weight_decay = 0.1, .nesterov = true}}},
-      {"SGD two groups", Kind::sgd, {{.lr = 0.2}, {.lr = 0.05, .momentum = 0.7, .weight_decay = 0.1}}},
+      {"SGD two groups",
+       Kind::sgd,
+       {{.lr = 0.2}, {.lr = 0.05, .momentum = 0.7, .weight_decay = 0.1}}},
       {"Adam", Kind::adam, {{}}},
       {"Adam weight decay", Kind::adam, {{.weight_decay = 0.2}}},
-      {"Adam two groups", Kind::adam, {{.lr = 0.2}, {.lr = 0.05, .weight_decay = 0.1, .beta1 = 0.5, .beta2 = 0.9, .eps = 1e-3}}},
+      {"Adam two groups",
+       Kind::adam,
+       {{.lr = 0.2}, {.lr = 0.05, .weight_decay = 0.1, .beta1 = 0.5, .beta2 = 0.9, .eps = 1e-3}}},
       {"AdamW", Kind::adamw, {{.weight_decay = 0.2}}},
-      {"AdamW two groups", Kind::adamw, {{.weight_decay = 0.3, .beta1 = 0.0}, {.lr = 0.03, .beta2 = 0.95}}},
+      {"AdamW two groups",
+       Kind::adamw,
+       {{.weight_decay = 0.3, .beta1 = 0.0}, {.lr = 0.03, .beta2 = 0.95}}},
   };
 }
 
 template <class Options>
-std::vector<torch::optim::OptimizerParamGroup> param_groups(const Setup& setup, const Tensors& parameters, Options (*make)(const Group&)) {
+std::vector<torch::optim::OptimizerParamGroup> param_groups(const Setup& setup,
+                                                            const Tensors& parameters,
+                                                            Options (*make)(const Group&)) {
   std::vector<torch::optim::OptimizerParamGroup> result;
   if (setup.groups.size() == 1) {
     result.emplace_back(parameters, std::make_unique<Options>(make(setup.groups[0])));
@@ -69,21 +78,31 @@ Options adam_options(const Group& g) {
   return Options(g.lr).betas({g.beta1, g.beta2}).eps(g.eps).weight_decay(g.weight_decay);
 }
 inline torch::optim::SGDOptions sgd_options(const Group& g) {
-  return torch::optim::SGDOptions(g.lr).momentum(g.momentum).dampening(g.dampening).weight_decay(g.weight_decay).nesterov(g.nesterov);
+  return torch::optim::SGDOptions(g.lr)
+      .momentum(g.momentum)
+      .dampening(g.dampening)
+      .weight_decay(g.weight_decay)
+      .nesterov(g.nesterov);
 }
 
-inline std::shared_ptr<torch::optim::Optimizer> make_optimizer(const Setup& setup, const Tensors& parameters) {
+inline std::shared_ptr<torch::optim::Optimizer> make_optimizer(const Setup& setup,
+                                                               const Tensors& parameters) {
   namespace optim = torch::optim;
   switch (setup.kind) {
-    case Kind::sgd: return std::make_shared<optim::SGD>(param_groups(setup, parameters, sgd_options), optim::SGDOptions(0.1));
-    case Kind::adam: return std::make_shared<optim::Adam>(param_groups(setup, parameters, adam_options<optim::AdamOptions>));
+    case Kind::sgd:
+      return std::make_shared<optim::SGD>(param_groups(setup, parameters, sgd_options),
+                                          optim::SGDOptions(0.1));
+    case Kind::adam:
+      return std::make_shared<optim::Adam>(
+          param_groups(setup, parameters, adam_options<optim::AdamOptions>));
     case Kind::adamw: break;
   }
-  return std::make_shared<optim::AdamW>(param_groups(setup, parameters, adam_options<optim::AdamWOptions>));
+  return std::make_shared<optim::AdamW>(
+      param_groups(setup, parameters, adam_options<optim::AdamWOptions>));
 }
 
-/// One optimizer over several parameters, as a function: gradients may be undefined (skipped). `guarded`: with a square
-/// root that autograd differentiates to 0 at 0, not to infinity.
+/// One optimizer over several parameters, as a function: gradients may be undefined (skipped).
+/// `guarded`: with a square root that autograd differentiates to 0 at 0, not to infinity.
 class FunctionalUpdate {
  public:
   FunctionalUpdate(const Setup& setup, size_t parameters, bool guarded = false)
@@ -103,7 +122,8 @@ class FunctionalUpdate {
     for (size_t i = 0; i < theta.size(); ++i) {
       if (gradients[i].defined()) {
         ++t_[i];
-        result[i] = setup_.kind == Kind::sgd ? sgd(i, theta[i], gradients[i]) : adam(i, theta[i], gradients[i]);
+        result[i] = setup_.kind == Kind::sgd ? sgd(i, theta[i], gradients[i])
+                                             : adam(i, theta[i], gradients[i]);
       }
     }
     return result;
@@ -130,8 +150,10 @@ class FunctionalUpdate {
     const double time = static_cast<double>(t_[i]);
     const auto m_hat = m_[i] / (1 - std::pow(o.beta1, time));
     const auto v_hat = v_[i] / (1 - std::pow(o.beta2, time));
-    const auto s = guarded_ ? at::where(v_hat > 0, at::sqrt(at::where(v_hat > 0, v_hat, 1.0)), 0.0) : at::sqrt(v_hat);
-    return (decoupled ? (1 - rate * o.lr * o.weight_decay) : 1.0) * theta - rate * o.lr * m_hat / (s + o.eps);
+    const auto s = guarded_ ? at::where(v_hat > 0, at::sqrt(at::where(v_hat > 0, v_hat, 1.0)), 0.0)
+                            : at::sqrt(v_hat);
+    return (decoupled ? (1 - rate * o.lr * o.weight_decay) : 1.0) * theta -
+           rate * o.lr * m_hat / (s + o.eps);
   }
 
   Setup setup_;

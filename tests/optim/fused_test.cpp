@@ -1,7 +1,7 @@
 #include <mlo/optim/optimizers.h>
 
-#include <ATen/record_function.h>
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/optim/adam.h>
 #include <torch/serialize.h>
 #include <torch/types.h>
@@ -36,7 +36,8 @@ void set_gradients(const Tensors& all, int step) {
 
 double distance(const Tensors& a, const Tensors& b) {
   double most = 0;
-  for (size_t i = 0; i < a.size(); ++i) most = std::max(most, (a[i] - b[i]).abs().max().item<double>());
+  for (size_t i = 0; i < a.size(); ++i)
+    most = std::max(most, (a[i] - b[i]).abs().max().item<double>());
   return most;
 }
 
@@ -44,8 +45,10 @@ std::string fused_operations(torch::optim::Optimizer& optimizer) {
   static std::string seen;
   seen.clear();
   const auto handle =
-      at::addGlobalCallback(at::RecordFunctionCallback([](const at::RecordFunction& f) -> std::unique_ptr<at::ObserverContext> {
-                              if (std::string(f.name()).find("_fused_") != std::string::npos) seen += f.name();
+      at::addGlobalCallback(at::RecordFunctionCallback([](const at::RecordFunction& f)
+                                                           -> std::unique_ptr<at::ObserverContext> {
+                              if (std::string(f.name()).find("_fused_") != std::string::npos)
+                                seen += f.name();
                               return nullptr;
                             }).scopes({at::RecordScope::FUNCTION}));
   optimizer.step();
@@ -63,19 +66,29 @@ std::vector<Case> cases() {
   using namespace torch::optim;
   return {
       {"sgd", mlo::sgd({.lr = 0.1, .weight_decay = 0.03}),
-       [](const Tensors& p) { return std::make_shared<SGD>(p, SGDOptions(0.1).weight_decay(0.03)); }},
+       [](const Tensors& p) {
+         return std::make_shared<SGD>(p, SGDOptions(0.1).weight_decay(0.03));
+       }},
       {"momentum", mlo::sgd({.lr = 0.1, .momentum = 0.9, .dampening = 0.2, .weight_decay = 0.03}),
        [](const Tensors& p) {
-         return std::make_shared<SGD>(p, SGDOptions(0.1).momentum(0.9).dampening(0.2).weight_decay(0.03));
+         return std::make_shared<SGD>(
+             p, SGDOptions(0.1).momentum(0.9).dampening(0.2).weight_decay(0.03));
        }},
       {"nesterov", mlo::sgd({.lr = 0.1, .momentum = 0.9, .nesterov = true}),
-       [](const Tensors& p) { return std::make_shared<SGD>(p, SGDOptions(0.1).momentum(0.9).nesterov(true)); }},
-      {"adam", mlo::adam({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}),
        [](const Tensors& p) {
-         return std::make_shared<Adam>(p, AdamOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1));
+         return std::make_shared<SGD>(p, SGDOptions(0.1).momentum(0.9).nesterov(true));
        }},
-      {"adamw", mlo::adamw({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}), [](const Tensors& p) {
-         return std::make_shared<AdamW>(p, AdamWOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1));
+      {"adam",
+       mlo::adam({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}),
+       [](const Tensors& p) {
+         return std::make_shared<Adam>(
+             p, AdamOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1));
+       }},
+      {"adamw",
+       mlo::adamw({.lr = 0.01, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-10, .weight_decay = 0.1}),
+       [](const Tensors& p) {
+         return std::make_shared<AdamW>(
+             p, AdamWOptions(0.01).betas({0.8, 0.95}).eps(1e-10).weight_decay(0.1));
        }}};
 }
 
@@ -138,14 +151,17 @@ TEST_CASE("Vectors can be left without weight decay", "[fused]") {
   const auto optimizer = mlo::adamw({.lr = 0.1, .weight_decay = 0.5, .decay_vectors = false})(a);
   REQUIRE(optimizer->param_groups().size() == 2);
   optimizer->step();
-  for (size_t i = 0; i < a.size(); ++i) CHECK(at::allclose(a[i], before[i] * (a[i].dim() < 2 ? 1.0 : 0.95), 1e-12, 0));
+  for (size_t i = 0; i < a.size(); ++i)
+    CHECK(at::allclose(a[i], before[i] * (a[i].dim() < 2 ? 1.0 : 0.95), 1e-12, 0));
   // Without decay, or with all of one kind, there is one group.
   CHECK(mlo::adamw({.decay_vectors = false})(a)->param_groups().size() == 1);
-  CHECK(mlo::sgd({.weight_decay = 0.1, .decay_vectors = false})({a[1]})->param_groups().size() == 1);
+  CHECK(mlo::sgd({.weight_decay = 0.1, .decay_vectors = false})({a[1]})->param_groups().size() ==
+        1);
 }
 
 TEST_CASE("What the kernels cannot take is stepped as LibTorch does", "[fused]") {
-  const at::Tensor a = torch::randn({4, 3}, at::kDouble).t().requires_grad_(), b = a.detach().clone().requires_grad_();
+  const at::Tensor a = torch::randn({4, 3}, at::kDouble).t().requires_grad_(),
+                   b = a.detach().clone().requires_grad_();
   REQUIRE_FALSE(a.is_contiguous());
   a.mutable_grad() = torch::ones_like(a);
   b.mutable_grad() = torch::ones_like(b);

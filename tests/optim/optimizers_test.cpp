@@ -31,7 +31,9 @@ std::string complaint(const F& f) {
   FAIL("nothing was thrown");
   return {};
 }
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
@@ -47,9 +49,11 @@ TEST_CASE("factories make torch's optimizers with the options given", "[optimize
   CHECK(so.weight_decay() == 0.01);
   CHECK(so.nesterov());
   const auto d = sgd({.momentum = 0.9, .dampening = 0.3})(p);
-  CHECK(static_cast<const torch::optim::SGDOptions&>(d->param_groups()[0].options()).dampening() == 0.3);
+  CHECK(static_cast<const torch::optim::SGDOptions&>(d->param_groups()[0].options()).dampening() ==
+        0.3);
 
-  const AdamOptions options{.lr = 0.3, .beta1 = 0.5, .beta2 = 0.6, .eps = 1e-4, .weight_decay = 0.02};
+  const AdamOptions options{
+      .lr = 0.3, .beta1 = 0.5, .beta2 = 0.6, .eps = 1e-4, .weight_decay = 0.02};
   const auto check = [&](const auto& o) {
     CHECK(o.lr() == 0.3);
     CHECK(o.betas() == std::make_tuple(0.5, 0.6));
@@ -67,30 +71,45 @@ TEST_CASE("factories make torch's optimizers with the options given", "[optimize
   CHECK(w->param_groups()[0].params().size() == 2);
 }
 
-TEST_CASE("an optimizer's option out of range is named, with its value and the constraint", "[optimizers][error]") {
-  const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
-  CHECK(complaint([] { sgd({.lr = -1}); }) == "SgdOptions.lr is -1; it must be finite and at least 0");
-  CHECK(complaint([=] { sgd({.lr = infinity}); }) == "SgdOptions.lr is inf; it must be finite and at least 0");
-  CHECK(complaint([] { sgd({.momentum = -0.1}); }) == "SgdOptions.momentum is -0.1; it must be finite and at least 0");
-  CHECK(complaint([] { sgd({.dampening = 1.5}); }) == "SgdOptions.dampening is 1.5; it must be from 0 to 1");
-  CHECK(complaint([] { sgd({.weight_decay = -1}); }) == "SgdOptions.weight_decay is -1; it must be finite and at least 0");
-  CHECK(complaint([] { sgd({.nesterov = true}); }) == "SgdOptions.momentum is 0; it must be greater than 0 with nesterov");
+TEST_CASE("an optimizer's option out of range is named, with its value and the constraint",
+          "[optimizers][error]") {
+  const double nan = std::numeric_limits<double>::quiet_NaN(),
+               infinity = std::numeric_limits<double>::infinity();
+  CHECK(complaint([] { sgd({.lr = -1}); }) ==
+        "SgdOptions.lr is -1; it must be finite and at least 0");
+  CHECK(complaint([=] { sgd({.lr = infinity}); }) ==
+        "SgdOptions.lr is inf; it must be finite and at least 0");
+  CHECK(complaint([] { sgd({.momentum = -0.1}); }) ==
+        "SgdOptions.momentum is -0.1; it must be finite and at least 0");
+  CHECK(complaint([] { sgd({.dampening = 1.5}); }) ==
+        "SgdOptions.dampening is 1.5; it must be from 0 to 1");
+  CHECK(complaint([] { sgd({.weight_decay = -1}); }) ==
+        "SgdOptions.weight_decay is -1; it must be finite and at least 0");
+  CHECK(complaint([] { sgd({.nesterov = true}); }) ==
+        "SgdOptions.momentum is 0; it must be greater than 0 with nesterov");
   CHECK(complaint([] { sgd({.momentum = 0.9, .dampening = 0.5, .nesterov = true}); }) ==
         "SgdOptions.dampening is 0.5; it must be 0 with nesterov");
   for (const auto& make : {adam, adamw}) {
-    CHECK(complaint([&] { make({.lr = nan}); }) == "AdamOptions.lr is nan; it must be finite and at least 0");
-    CHECK(complaint([&] { make({.beta1 = 1}); }) == "AdamOptions.beta1 is 1; it must be at least 0 and less than 1");
-    CHECK(complaint([&] { make({.beta2 = -0.5}); }) == "AdamOptions.beta2 is -0.5; it must be at least 0 and less than 1");
-    CHECK(complaint([&] { make({.beta2 = nan}); }) == "AdamOptions.beta2 is nan; it must be at least 0 and less than 1");
-    CHECK(complaint([&] { make({.eps = -1}); }) == "AdamOptions.eps is -1; it must be finite and at least 0");
-    CHECK(complaint([&] { make({.weight_decay = nan}); }) == "AdamOptions.weight_decay is nan; it must be finite and at least 0");
+    CHECK(complaint([&] { make({.lr = nan}); }) ==
+          "AdamOptions.lr is nan; it must be finite and at least 0");
+    CHECK(complaint([&] { make({.beta1 = 1}); }) ==
+          "AdamOptions.beta1 is 1; it must be at least 0 and less than 1");
+    CHECK(complaint([&] { make({.beta2 = -0.5}); }) ==
+          "AdamOptions.beta2 is -0.5; it must be at least 0 and less than 1");
+    CHECK(complaint([&] { make({.beta2 = nan}); }) ==
+          "AdamOptions.beta2 is nan; it must be at least 0 and less than 1");
+    CHECK(complaint([&] { make({.eps = -1}); }) ==
+          "AdamOptions.eps is -1; it must be finite and at least 0");
+    CHECK(complaint([&] { make({.weight_decay = nan}); }) ==
+          "AdamOptions.weight_decay is nan; it must be finite and at least 0");
   }
 }
 
 TEST_CASE("an optimizer of the user's own keeps its groups", "[optimizers]") {
   const auto p = parameters();
   std::vector<torch::optim::OptimizerParamGroup> groups;
-  groups.emplace_back(Tensors{p[1]}, std::make_unique<torch::optim::SGDOptions>(0.5));  // in another order than the level's
+  groups.emplace_back(Tensors{p[1]}, std::make_unique<torch::optim::SGDOptions>(
+                                         0.5));  // in another order than the level's
   groups.emplace_back(Tensors{p[0]}, std::make_unique<torch::optim::SGDOptions>(0.1));
   const auto own = std::make_shared<torch::optim::SGD>(groups, torch::optim::SGDOptions(0.1));
   const auto used = use(own)(p);
@@ -123,7 +142,8 @@ TEST_CASE("an optimizer over other parameters than the level's is refused", "[op
 
   const auto adagrad = std::make_shared<torch::optim::Adagrad>(p);
   adagrad->param_groups()[0].params().push_back(p[0]);
-  CHECK(contains(complaint([&] { use(adagrad)(p); }), "more than once there is the level's parameter 0"));
+  CHECK(contains(complaint([&] { use(adagrad)(p); }),
+                 "more than once there is the level's parameter 0"));
 }
 
 TEST_CASE("an optimizer that a level cannot step is refused", "[optimizers][error]") {

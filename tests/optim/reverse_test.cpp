@@ -1,5 +1,5 @@
-// UpdateRule's reverse mode through five steps of g(θ, λ) = Qθ + θ³ + Bλ, whose products are known, against autograd
-// through the same steps written as functions.
+// UpdateRule's reverse mode through five steps of g(θ, λ) = Qθ + θ³ + Bλ, whose products are known,
+// against autograd through the same steps written as functions.
 #include "functional_update.h"
 #include "optim/update_rule.h"
 
@@ -20,9 +20,9 @@ struct Curved {
     return at::matmul(a, a.t()) / 7;
   }();
   at::Tensor b = at::randn({7, 2}, kDouble), w = at::randn({7}, kDouble);
-  int64_t dead = -1;     ///< an element of θ whose gradient is always zero
-  int skipped_at = -1;   ///< a step in which the second parameter has no gradient
-  double largest = 0;    ///< norm that gradients are clipped to
+  int64_t dead = -1;    ///< an element of θ whose gradient is always zero
+  int skipped_at = -1;  ///< a step in which the second parameter has no gradient
+  double largest = 0;   ///< norm that gradients are clipped to
 
   void kill(int64_t element) {
     dead = element;
@@ -30,8 +30,12 @@ struct Curved {
       row_or_column.zero_();
     }
   }
-  static at::Tensor join(const Tensors& theta) { return at::cat({theta[0].reshape(-1), theta[1].reshape(-1)}); }
-  static Tensors split(const at::Tensor& x) { return {x.slice(0, 0, 3), x.slice(0, 3, 7).view({2, 2})}; }
+  static at::Tensor join(const Tensors& theta) {
+    return at::cat({theta[0].reshape(-1), theta[1].reshape(-1)});
+  }
+  static Tensors split(const at::Tensor& x) {
+    return {x.slice(0, 0, 3), x.slice(0, 3, 7).view({2, 2})};
+  }
 
   at::Tensor mask() const {
     auto mask = at::ones({7}, kDouble);
@@ -61,8 +65,10 @@ struct Adjoints {
   at::Tensor lambda;
 };
 
-/// By UpdateRule, over the steps of torch::optim. `tell_clip`: whether the rule is told that gradients were clipped.
-Adjoints reversed(const Curved& problem, const Setup& setup, const Tensors& start, const at::Tensor& lambda, bool tell_clip = true) {
+/// By UpdateRule, over the steps of torch::optim. `tell_clip`: whether the rule is told that
+/// gradients were clipped.
+Adjoints reversed(const Curved& problem, const Setup& setup, const Tensors& start,
+                  const at::Tensor& lambda, bool tell_clip = true) {
   auto parameters = clone(start);
   for (auto& p : parameters) {
     p.requires_grad_();
@@ -79,8 +85,9 @@ Adjoints reversed(const Curved& problem, const Setup& setup, const Tensors& star
       trajectory.push_back(clone(parameters));
       const auto raw = problem.gradient(trajectory.back(), lambda, step);
       const auto gradients = clipped(raw, problem.largest);
-      steps.push_back(
-          rule->observe(parameters, gradients, tell_clip ? Clipping(norm(gradients) / norm(raw), raw) : Clipping(), false, true));
+      steps.push_back(rule->observe(
+          parameters, gradients,
+          tell_clip ? Clipping(norm(gradients) / norm(raw), raw) : Clipping(), false, true));
       set_gradients(parameters, gradients);
       optimizer->step();
     }
@@ -102,7 +109,8 @@ Adjoints reversed(const Curved& problem, const Setup& setup, const Tensors& star
 }
 
 /// By autograd through the functional steps.
-Adjoints unrolled(const Curved& problem, const Setup& setup, const Tensors& start, const at::Tensor& lambda, bool guarded = false) {
+Adjoints unrolled(const Curved& problem, const Setup& setup, const Tensors& start,
+                  const at::Tensor& lambda, bool guarded = false) {
   Tensors inputs = clone(start);
   inputs.push_back(lambda.clone());
   for (auto& t : inputs) {
@@ -140,12 +148,14 @@ TEST_CASE("reverse mode through five steps is autograd through them", "[optim]")
   for (const auto& setup : setups()) {
     for (const double largest : {0.0, 0.5}) {
       for (const int skipped_at : {-1, 0, 2}) {
-        INFO(setup.name << ", clipped to " << largest << ", second parameter skipped at " << skipped_at);
+        INFO(setup.name << ", clipped to " << largest << ", second parameter skipped at "
+                        << skipped_at);
         torch::manual_seed(22);
         Curved problem;
         problem.largest = largest;
         problem.skipped_at = skipped_at;
-        CHECK(error(reversed(problem, setup, start(), lambda()), unrolled(problem, setup, start(), lambda())) < 1e-12);
+        CHECK(error(reversed(problem, setup, start(), lambda()),
+                    unrolled(problem, setup, start(), lambda())) < 1e-12);
       }
     }
   }
@@ -157,11 +167,13 @@ TEST_CASE("reverse mode rejects a clip factor left out", "[optim][control]") {
     torch::manual_seed(23);
     Curved problem;
     problem.largest = 0.5;
-    CHECK(error(reversed(problem, setup, start(), lambda(), false), unrolled(problem, setup, start(), lambda())) > 1e-3);
+    CHECK(error(reversed(problem, setup, start(), lambda(), false),
+                unrolled(problem, setup, start(), lambda())) > 1e-3);
   }
 }
 
-TEST_CASE("a dead unit passes its adjoint on, where autograd through Adam gives not-a-number", "[optim]") {
+TEST_CASE("a dead unit passes its adjoint on, where autograd through Adam gives not-a-number",
+          "[optim]") {
   for (const auto& setup : setups()) {
     if (setup.group(0).weight_decay != 0 && setup.kind != Kind::adamw) {
       continue;  // weight decay is a gradient: nothing is dead
@@ -178,8 +190,10 @@ TEST_CASE("a dead unit passes its adjoint on, where autograd through Adam gives 
       CHECK(std::isnan(unrolled(problem, setup, start(), lambda()).theta[0][1].item<double>()));
       // The element only decays, whatever the others do.
       const auto& group = setup.group(0);
-      const double decay = setup.kind == Kind::adamw ? std::pow(1 - group.lr * group.weight_decay, kSteps) : 1.0;
-      const double expected = (problem.w[1].item<double>() + start()[0][1].item<double>() * decay) * decay;
+      const double decay =
+          setup.kind == Kind::adamw ? std::pow(1 - group.lr * group.weight_decay, kSteps) : 1.0;
+      const double expected =
+          (problem.w[1].item<double>() + start()[0][1].item<double>() * decay) * decay;
       CHECK(ours.theta[0][1].item<double>() == Approx(expected).epsilon(1e-13));
     }
   }
@@ -196,9 +210,11 @@ TEST_CASE("A of a unit that is dead at this step and before is finite and right"
     for (int t = 1; t <= 3; ++t) {
       auto g = at::randn({3}, kDouble);
       g[1] = 0;
-      const auto a = rule->observe(parameters, {g}, {}, true, false)->apply({at::ones({3}, kDouble)});
+      const auto a =
+          rule->observe(parameters, {g}, {}, true, false)->apply({at::ones({3}, kDouble)});
       REQUIRE(all_finite(a));
-      CHECK(a[0][1].item<double>() == Approx(0.1 * 0.1 / ((1 - std::pow(0.9, t)) * 1e-2)).epsilon(1e-13));
+      CHECK(a[0][1].item<double>() ==
+            Approx(0.1 * 0.1 / ((1 - std::pow(0.9, t)) * 1e-2)).epsilon(1e-13));
       set_gradients(parameters, {g});
       optimizer->step();
     }
@@ -222,7 +238,8 @@ TEST_CASE("observing changes neither the step nor the gradients", "[optim]") {
       const Tensors g{at::randn({3}, kDouble), at::randn({2, 2}, kDouble)};
       set_gradients(watched, clone(g));
       set_gradients(plain, clone(g));
-      const auto derivative = rule->observe(watched, {watched[0].grad(), watched[1].grad()}, {}, true, true);
+      const auto derivative =
+          rule->observe(watched, {watched[0].grad(), watched[1].grad()}, {}, true, true);
       a->step();
       b->step();
       CHECK(at::equal(watched[0], plain[0]));

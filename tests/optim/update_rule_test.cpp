@@ -11,15 +11,17 @@ using namespace mlo::testing;
 
 namespace {
 
-constexpr double kExact = 1e-12;        // against autograd, in double
-constexpr double kDifferences = 1e-6;   // against central differences of radius 1e-6
+constexpr double kExact = 1e-12;       // against autograd, in double
+constexpr double kDifferences = 1e-6;  // against central differences of radius 1e-6
 
 const at::TensorOptions kDouble = at::TensorOptions(at::kDouble);
 
-/// Two parameters of 3 and 2×2 elements. `strided`: with gaps in memory, so that the formulas run on ATen's operators.
+/// Two parameters of 3 and 2×2 elements. `strided`: with gaps in memory, so that the formulas run
+/// on ATen's operators.
 Tensors make_parameters(bool strided) {
   if (strided) {
-    auto a = at::randn({6}, kDouble).slice(0, 0, 6, 2), b = at::randn({2, 4}, kDouble).slice(1, 0, 4, 2);
+    auto a = at::randn({6}, kDouble).slice(0, 0, 6, 2),
+         b = at::randn({2, 4}, kDouble).slice(1, 0, 4, 2);
     return {a.requires_grad_(), b.requires_grad_()};
   }
   return {at::randn({3}, kDouble).requires_grad_(), at::randn({2, 2}, kDouble).requires_grad_()};
@@ -33,7 +35,8 @@ Tensors random_like(const Tensors& parameters) {
   return result;
 }
 
-std::unique_ptr<UpdateRule> rule_for(torch::optim::Optimizer& optimizer, const Tensors& parameters) {
+std::unique_ptr<UpdateRule> rule_for(torch::optim::Optimizer& optimizer,
+                                     const Tensors& parameters) {
   std::string why;
   auto rule = UpdateRule::of(optimizer, parameters, why);
   INFO(why);
@@ -47,8 +50,11 @@ double norm_of(const Tensors& tensors) { return norm(tensors); }
 /// An optimizer, the same as a function, and the gradients of the step that is looked at: the t-th.
 struct Scene {
   Scene(const Setup& setup, int64_t t, double largest_norm, bool strided = false)
-      : parameters(make_parameters(strided)), optimizer(make_optimizer(setup, parameters)), functional(setup, parameters.size()),
-        rule(rule_for(*optimizer, parameters)), largest(largest_norm) {
+      : parameters(make_parameters(strided)),
+        optimizer(make_optimizer(setup, parameters)),
+        functional(setup, parameters.size()),
+        rule(rule_for(*optimizer, parameters)),
+        largest(largest_norm) {
     for (int64_t step = 1; step < t; ++step) {
       const auto gradients = clipped(random_like(parameters), largest);
       functional(clone(parameters), gradients);
@@ -60,7 +66,8 @@ struct Scene {
 
   std::shared_ptr<const StepDerivative> observe() {
     const auto gradients = clipped(raw, largest);
-    return rule->observe(parameters, gradients, Clipping(norm_of(gradients) / norm_of(raw), raw), true, false);
+    return rule->observe(parameters, gradients, Clipping(norm_of(gradients) / norm_of(raw), raw),
+                         true, false);
   }
 
   /// A a by autograd through the functional step.
@@ -138,12 +145,14 @@ TEST_CASE("A is the derivative of the step, by autograd and by differences", "[o
     for (const int64_t t : {1, 2, 5}) {
       for (const double largest : {0.0, 0.5}) {
         for (const bool strided : {false, true}) {
-          INFO(setup.name << ", step " << t << ", clipped to " << largest << ", strided " << strided);
+          INFO(setup.name << ", step " << t << ", clipped to " << largest << ", strided "
+                          << strided);
           torch::manual_seed(10 + t);
           Scene scene(setup, t, largest, strided);
           const auto a = random_like(scene.parameters);
           const auto derivative = scene.observe();
-          // The step is taken before the derivative is asked for, and moves the optimizer's state in place.
+          // The step is taken before the derivative is asked for, and moves the optimizer's state
+          // in place.
           set_gradients(scene.parameters, clipped(scene.raw, largest));
           const auto autograd = scene.autograd(a), differences = scene.differences(a);
           scene.optimizer->step();
@@ -199,12 +208,14 @@ TEST_CASE("clipping that is not asked about leaves a wrong A", "[optim][control]
   torch::manual_seed(4);
   Scene scene(setups()[2], 2, 0.5);
   const auto a = random_like(scene.parameters);
-  const auto unclipped = scene.rule->observe(scene.parameters, clipped(scene.raw, 0.5), {}, true, false);
+  const auto unclipped =
+      scene.rule->observe(scene.parameters, clipped(scene.raw, 0.5), {}, true, false);
   CHECK(relative_error(unclipped->apply(a), scene.autograd(a)) > 1e-1);
 }
 
 TEST_CASE("A of Adam keeps its digits where the textbook form loses them", "[optim]") {
-  // At t = 1: θ' = θ − lr·g/(|g| + ε), so A = lr·ε/(|g| + ε)². The textbook form subtracts two numbers that agree to eight digits.
+  // At t = 1: θ' = θ − lr·g/(|g| + ε), so A = lr·ε/(|g| + ε)². The textbook form subtracts two
+  // numbers that agree to eight digits.
   const Setup setup{"Adam", Kind::adam, {{.lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}}};
   torch::manual_seed(5);
   Scene scene(setup, 1, 0.0);
@@ -221,17 +232,23 @@ TEST_CASE("a float32 step has a float32 A, also where gradients are tiny", "[opt
   for (const double size : {1.0, 1e-10, 1e-17}) {
     INFO("gradients of " << size);
     torch::manual_seed(6);
-    const Setup setup{"Adam", Kind::adam, {{.lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-12}}};
-    Tensors wide{at::randn({50}, kDouble).requires_grad_()}, narrow{wide[0].detach().to(at::kFloat).requires_grad_()};
-    const auto wide_optimizer = make_optimizer(setup, wide), narrow_optimizer = make_optimizer(setup, narrow);
-    const auto wide_rule = rule_for(*wide_optimizer, wide), narrow_rule = rule_for(*narrow_optimizer, narrow);
+    const Setup setup{
+        "Adam", Kind::adam, {{.lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-12}}};
+    Tensors wide{at::randn({50}, kDouble).requires_grad_()},
+        narrow{wide[0].detach().to(at::kFloat).requires_grad_()};
+    const auto wide_optimizer = make_optimizer(setup, wide),
+               narrow_optimizer = make_optimizer(setup, narrow);
+    const auto wide_rule = rule_for(*wide_optimizer, wide),
+               narrow_rule = rule_for(*narrow_optimizer, narrow);
     for (int step = 0; step < 3; ++step) {
       const Tensors gradient{(size * at::randn({50}, kDouble)).to(at::kFloat)};
       const Tensors same{gradient[0].to(at::kDouble)};
-      const auto a = narrow_rule->observe(narrow, gradient, {}, true, false)->apply({at::ones({50})});
+      const auto a =
+          narrow_rule->observe(narrow, gradient, {}, true, false)->apply({at::ones({50})});
       REQUIRE(a[0].scalar_type() == at::kFloat);
       REQUIRE(all_finite(a));
-      const auto expected = wide_rule->observe(wide, same, {}, true, false)->apply({at::ones({50}, kDouble)});
+      const auto expected =
+          wide_rule->observe(wide, same, {}, true, false)->apply({at::ones({50}, kDouble)});
       CHECK(relative_error(a, expected) < 1e-5);
       set_gradients(wide, same);
       set_gradients(narrow, gradient);
@@ -246,15 +263,18 @@ TEST_CASE("adjoints stay wide for parameters in half precision", "[optim]") {
     for (const auto& setup : setups()) {
       INFO(setup.name << ' ' << toString(dtype));
       torch::manual_seed(7);
-      Tensors parameters{at::randn({3}).to(dtype).requires_grad_(), at::randn({2, 2}).to(dtype).requires_grad_()};
+      Tensors parameters{at::randn({3}).to(dtype).requires_grad_(),
+                         at::randn({2, 2}).to(dtype).requires_grad_()};
       const auto optimizer = make_optimizer(setup, parameters);
       const auto rule = rule_for(*optimizer, parameters);
       for (int step = 0; step < 2; ++step) {
         const Tensors gradients{at::randn({3}).to(dtype), at::randn({2, 2}).to(dtype)};
-        const auto derivative = rule->observe(parameters, gradients, Clipping(0.5, gradients), true, true);
+        const auto derivative =
+            rule->observe(parameters, gradients, Clipping(0.5, gradients), true, true);
         Tensors theta{at::randn({3}), at::randn({2, 2}, kDouble)};
         std::vector<Tensors> moments;
-        for (const auto& result : {derivative->apply(theta), derivative->reverse(theta, moments), theta}) {
+        for (const auto& result :
+             {derivative->apply(theta), derivative->reverse(theta, moments), theta}) {
           CHECK(result[0].scalar_type() == at::kFloat);
           CHECK(result[1].scalar_type() == at::kDouble);
           CHECK(all_finite(result));
@@ -306,7 +326,9 @@ struct OwnSgd final : torch::optim::SGD {
   using SGD::SGD;
 };
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 std::string refusal(torch::optim::Optimizer& optimizer, const Tensors& parameters) {
   std::string why;
@@ -336,7 +358,8 @@ TEST_CASE("optimizers whose step is not known are refused by name", "[optim][err
   std::vector<optim::OptimizerParamGroup> groups;
   groups.emplace_back(parameters, std::make_unique<optim::AdamOptions>(0.1));
   optim::SGD mixed(groups, optim::SGDOptions(0.1));
-  CHECK(contains(refusal(mixed, parameters), "options of another class, torch::optim::AdamOptions"));
+  CHECK(
+      contains(refusal(mixed, parameters), "options of another class, torch::optim::AdamOptions"));
 }
 
 TEST_CASE("what was not asked for at observe is refused", "[optim][error]") {

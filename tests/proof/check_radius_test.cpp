@@ -1,8 +1,8 @@
-// check_hypergradient chooses its steps: exact methods pass whatever the size of the upper parameters, wrong ones do not, and
-// where differences cannot tell the report says so.
+// check_hypergradient chooses its steps: exact methods pass whatever the size of the upper
+// parameters, wrong ones do not, and where differences cannot tell the report says so.
 #include "curved.h"
-#include "mlo/error.h"
 #include "mlo/check.h"
+#include "mlo/error.h"
 #include "mlo/hypergradient/presets.h"
 
 #include <ATen/ATen.h>
@@ -29,8 +29,11 @@ struct Weighted final : Problem {
 };
 
 struct HeldOut final : Problem {
-  HeldOut(at::Tensor log_weights, at::Tensor offset, at::Tensor w) : Problem(trains(log_weights, offset)), w(w) {}
-  Evaluation loss(const Batch& batch) override { return (batch[0].mv(w) - batch[1]).square().mean(); }
+  HeldOut(at::Tensor log_weights, at::Tensor offset, at::Tensor w)
+      : Problem(trains(log_weights, offset)), w(w) {}
+  Evaluation loss(const Batch& batch) override {
+    return (batch[0].mv(w) - batch[1]).square().mean();
+  }
   at::Tensor w;
 };
 
@@ -45,18 +48,24 @@ struct Case {
 
 CheckReport check(const Case& c, const CheckOptions& options = {}) {
   torch::manual_seed(7);
-  const at::Tensor x = torch::randn({2, c.rows, 4}, at::kDouble).to(c.dtype), truth = torch::randn({4}, at::kDouble).to(c.dtype);
+  const at::Tensor x = torch::randn({2, c.rows, 4}, at::kDouble).to(c.dtype),
+                   truth = torch::randn({4}, at::kDouble).to(c.dtype);
   const auto rows = [&](int64_t part) {
-    return Batch{x[part], x[part].mv(truth) + 0.3 * torch::randn({c.rows}, at::kDouble).to(c.dtype)};
+    return Batch{x[part],
+                 x[part].mv(truth) + 0.3 * torch::randn({c.rows}, at::kDouble).to(c.dtype)};
   };
   at::Tensor w = torch::zeros({4}, c.dtype).requires_grad_();
-  at::Tensor log_weights = (c.size * torch::randn({c.rows}, at::kDouble)).to(c.dtype).requires_grad_();
+  at::Tensor log_weights =
+      (c.size * torch::randn({c.rows}, at::kDouble)).to(c.dtype).requires_grad_();
   const double unit = c.offset_size > 0.0 ? c.offset_size : 1.0;
   at::Tensor offset = torch::full({}, 0.7 * c.offset_size, c.dtype).requires_grad_();
   Engine engine;
   engine.add("fit", Weighted(w, log_weights, offset, unit),
-             {.optimizer = sgd({.lr = c.lr}), .data = rows(0), .best_response = faulty(one_step(), c.factor)});
-  engine.add("weights", HeldOut(log_weights, offset, w), {.optimizer = sgd({.lr = 0.0}), .data = rows(1)});
+             {.optimizer = sgd({.lr = c.lr}),
+              .data = rows(0),
+              .best_response = faulty(one_step(), c.factor)});
+  engine.add("weights", HeldOut(log_weights, offset, w),
+             {.optimizer = sgd({.lr = 0.0}), .data = rows(1)});
   for (int i = 0; i < 3; ++i) engine.step();
   return check_hypergradient(engine, options);
 }
@@ -82,9 +91,12 @@ TEST_CASE("an exact method passes the check whatever the size of the upper param
       INFO(exact.to_string());
       CHECK(exact.steps_taken.relative_error < 0.05);
       CHECK(exact.agrees(0.05));
-      // What is wrong by a tenth is seen; by a hundredth, where the derivative is not small against the loss's rounding.
-      CHECK(check({.dtype = at::kFloat, .size = size, .lr = lr, .factor = 0.9}).verdict(0.05) == Verdict::disagrees);
-      const CheckReport slightly = check({.dtype = at::kFloat, .size = size, .lr = lr, .factor = 1.01});
+      // What is wrong by a tenth is seen; by a hundredth, where the derivative is not small against
+      // the loss's rounding.
+      CHECK(check({.dtype = at::kFloat, .size = size, .lr = lr, .factor = 0.9}).verdict(0.05) ==
+            Verdict::disagrees);
+      const CheckReport slightly =
+          check({.dtype = at::kFloat, .size = size, .lr = lr, .factor = 1.01});
       INFO(slightly.to_string());
       CHECK(slightly.verdict(2e-3) != Verdict::agrees);
       if (lr == 1e-1) CHECK(slightly.verdict(4e-3) == Verdict::disagrees);
@@ -95,12 +107,14 @@ TEST_CASE("an exact method passes the check with upper tensors of very different
   for (const double offset : {1e6, 1.0, 1e-3, 1e-6})
     for (const double size : {0.0, 1.0})
       for (const int64_t rows : {16, 200}) {
-        INFO("offset of size " << offset << ", log-weights of size " << size << ", " << rows << " rows");
+        INFO("offset of size " << offset << ", log-weights of size " << size << ", " << rows
+                               << " rows");
         const CheckReport exact = check({.size = size, .offset_size = offset, .rows = rows});
         INFO(exact.to_string());
         CHECK(exact.steps_taken.relative_error < 1e-6);
         CHECK(exact.agrees(1e-4));
-        const CheckReport single = check({.dtype = at::kFloat, .size = size, .offset_size = offset, .rows = rows});
+        const CheckReport single =
+            check({.dtype = at::kFloat, .size = size, .offset_size = offset, .rows = rows});
         INFO(single.to_string());
         if (offset >= 1e-3) CHECK(single.agrees(0.05));
         CHECK(single.verdict(0.05) != Verdict::disagrees);
@@ -131,9 +145,11 @@ TEST_CASE("the check names the coordinate that is furthest apart") {
   CHECK(wrong.exact_directions);
   CHECK(wrong.steps_taken.worst->parameter == "parameter0");
   REQUIRE(wrong.steps_taken.worst->index.size() == 1);
-  CHECK(wrong.steps_taken.worst->value == Approx(1.01 * wrong.steps_taken.worst->reference).epsilon(1e-5));
+  CHECK(wrong.steps_taken.worst->value ==
+        Approx(1.01 * wrong.steps_taken.worst->reference).epsilon(1e-5));
   CHECK_THAT(wrong.to_string(), Contains("furthest apart: 'parameter0'["));
-  // More elements than directions: the scalar is differenced as it is, of the other tensor random directions are taken.
+  // More elements than directions: the scalar is differenced as it is, of the other tensor random
+  // directions are taken.
   const CheckReport many = check({.offset_size = 1.0, .rows = 200, .factor = 1.01});
   CHECK_FALSE(many.exact_directions);
   CHECK(many.directions == 64);
@@ -174,17 +190,21 @@ TEST_CASE("the check of many small tensors costs what its directions cost") {
   const at::Tensor w = torch::zeros({3}, at::kDouble).requires_grad_();
   Tensors small;
   torch::manual_seed(3);
-  for (int i = 0; i < 40; ++i) small.push_back((1e-2 * torch::randn({3}, at::kDouble)).requires_grad_());
+  for (int i = 0; i < 40; ++i)
+    small.push_back((1e-2 * torch::randn({3}, at::kDouble)).requires_grad_());
   struct Lower final : Problem {
     Lower(at::Tensor w, Tensors small) : Problem(trains(w)), w(w), small(std::move(small)) {}
-    Evaluation loss(const Batch&) override { return (w - at::stack(small).sum(0).tanh()).square().sum(); }
+    Evaluation loss(const Batch&) override {
+      return (w - at::stack(small).sum(0).tanh()).square().sum();
+    }
     at::Tensor w;
     Tensors small;
   };
   struct Upper final : Problem {
     static Trains all(const Tensors& small) {
       Trains result;
-      for (std::size_t i = 0; i < small.size(); ++i) result.add("small" + std::to_string(i), small[i]);
+      for (std::size_t i = 0; i < small.size(); ++i)
+        result.add("small" + std::to_string(i), small[i]);
       return result;
     }
     Upper(const Tensors& small, at::Tensor w) : Problem(all(small)), w(w) {}

@@ -1,4 +1,5 @@
-// check_hypergradient: agrees where the method is right, refuses where it is wrong, and leaves the engine as it was.
+// check_hypergradient: agrees where the method is right, refuses where it is wrong, and leaves the
+// engine as it was.
 #include "mlo/check.h"
 #include "curved.h"
 #include "mlo/error.h"
@@ -22,8 +23,10 @@ struct Setting {
   bool curved = true;
 };
 
-std::unique_ptr<Engine> engine_of(const Setting& setting, const MakeMethod& method, std::shared_ptr<Game>* keep = nullptr) {
-  const auto game = std::make_shared<Game>(shape(setting.shape), GameOptions{.curved = setting.curved});
+std::unique_ptr<Engine> engine_of(const Setting& setting, const MakeMethod& method,
+                                  std::shared_ptr<Game>* keep = nullptr) {
+  const auto game =
+      std::make_shared<Game>(shape(setting.shape), GameOptions{.curved = setting.curved});
   auto engine = std::make_unique<Engine>();
   add_levels(*engine, game, [&](std::size_t k) {
     LevelOptions options;
@@ -36,7 +39,8 @@ std::unique_ptr<Engine> engine_of(const Setting& setting, const MakeMethod& meth
   return engine;
 }
 
-CheckReport check(const Setting& setting, const MakeMethod& method, const CheckOptions& options = {}) {
+CheckReport check(const Setting& setting, const MakeMethod& method,
+                  const CheckOptions& options = {}) {
   const auto engine = engine_of(setting, method);
   for (int i = 0; i < 2; ++i) engine->step();
   return check_hypergradient(*engine, options);
@@ -50,7 +54,8 @@ const MakeMethod kUnrolled = [](std::size_t) { return unrolled(); };
 TEST_CASE("the check agrees with one step, unroll 1, and with unrolled") {
   const std::vector<Setup> optimizers = {{"SGD", Kind::sgd, {{.lr = 0.2, .momentum = 0.5}}},
                                          {"AdamW", Kind::adamw, {{.weight_decay = 0.2}}}};
-  for (const auto& name : {"two levels", "chain of three", "diamond", "chain registered upside down"})
+  for (const auto& name :
+       {"two levels", "chain of three", "diamond", "chain registered upside down"})
     for (const Setup& optimizer : optimizers) {
       INFO(name << ", " << optimizer.name);
       const CheckReport report = check({.shape = name, .optimizer = optimizer}, kOneStep);
@@ -63,13 +68,16 @@ TEST_CASE("the check agrees with one step, unroll 1, and with unrolled") {
     }
   for (const auto& name : {"two levels", "chain of three"})
     for (const Setup& optimizer : optimizers) {
-      const CheckReport report = check({.shape = name, .optimizer = optimizer, .unroll = 4}, kUnrolled);
+      const CheckReport report =
+          check({.shape = name, .optimizer = optimizer, .unroll = 4}, kUnrolled);
       CHECK(report.steps_taken.relative_error < 1e-7);
     }
 }
 
 TEST_CASE("the check agrees with conjugate gradient once the lower levels are solved") {
-  const MakeMethod solved = [](std::size_t) { return cg({.max_iterations = 50, .tolerance = 1e-12}); };
+  const MakeMethod solved = [](std::size_t) {
+    return cg({.max_iterations = 50, .tolerance = 1e-12});
+  };
   for (const auto& name : {"two levels", "chain of three"}) {
     const Setting setting{.shape = name, .optimizer = {"SGD", Kind::sgd, {{.lr = 0.3}}}};
     std::shared_ptr<Game> game;
@@ -99,11 +107,14 @@ TEST_CASE("the check agrees with conjugate gradient once the lower levels are so
 TEST_CASE("the check refuses Betty's scale and methods with a fault") {
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {
     INFO(name);
-    CHECK(check({.shape = name}, [](std::size_t) { return betty(); }).steps_taken.relative_error > 1e-2);
+    CHECK(check({.shape = name}, [](std::size_t) { return betty(); }).steps_taken.relative_error >
+          1e-2);
     CHECK(check({.shape = name}, [](std::size_t k) {
             return faulty(one_step(), k == 0 ? -1.0 : 1.0);
           }).steps_taken.relative_error > 1e-3);
-    CHECK(check({.shape = name}, [](std::size_t) { return faulty(one_step(), 0.5); }).steps_taken.relative_error > 1e-3);
+    CHECK(check({.shape = name}, [](std::size_t) {
+            return faulty(one_step(), 0.5);
+          }).steps_taken.relative_error > 1e-3);
     CHECK(check({.shape = name, .optimizer = {"AdamW", Kind::adamw, {{}}}}, [](std::size_t) {
             return one_step({}, {.scale = IdentityOptions::Scale::learning_rate});
           }).steps_taken.relative_error > 1e-3);
@@ -113,8 +124,8 @@ TEST_CASE("the check refuses Betty's scale and methods with a fault") {
 
 TEST_CASE("the check of 10 % too much says 10 % of the response") {
   std::shared_ptr<Game> game;
-  const auto engine =
-      engine_of({.shape = "two levels, no direct dependence"}, [](std::size_t) { return faulty(one_step(), 1.1); });
+  const auto engine = engine_of({.shape = "two levels, no direct dependence"},
+                                [](std::size_t) { return faulty(one_step(), 1.1); });
   const CheckReport report = check_hypergradient(*engine);
   CHECK(report.steps_taken.relative_error == Approx(0.1).epsilon(1e-4));
   CHECK(report.steps_taken.cosine == Approx(1.0));
@@ -125,7 +136,8 @@ TEST_CASE("the check in random directions, and of another level than the top") {
   CHECK_FALSE(few.exact_directions);
   CHECK(few.directions == 3);
   CHECK(few.steps_taken.relative_error < 1e-6);
-  CHECK(check({.shape = "chain of three"}, [](std::size_t) { return faulty(one_step(), 0.5); }, {.directions = 3})
+  CHECK(check({.shape = "chain of three"}, [](std::size_t) { return faulty(one_step(), 0.5); },
+              {.directions = 3})
             .steps_taken.relative_error > 1e-3);
 
   const CheckReport middle = check({.shape = "a sweep below the sweep"}, kOneStep, {.level = "m"});
@@ -165,14 +177,16 @@ TEST_CASE("the check leaves the engine as it was") {
   const Setting setting{.optimizer = {"AdamW", Kind::adamw, {{}}}};
   std::shared_ptr<Game> checked_game, other_game;
   const MakeMethod warm = [](std::size_t) { return cg({.max_iterations = 3}); };
-  const auto checked = engine_of(setting, warm, &checked_game), other = engine_of(setting, warm, &other_game);
+  const auto checked = engine_of(setting, warm, &checked_game),
+             other = engine_of(setting, warm, &other_game);
   for (int i = 0; i < 3; ++i) {
     checked->step();
     other->step();
     check_hypergradient(*checked, {.resolve_steps = 3});
   }
   CHECK(checked_game->stacked() == other_game->stacked());
-  CHECK(checked_game->flat(2, checked->hypergradient("top")) == other_game->flat(2, other->hypergradient("top")));
+  CHECK(checked_game->flat(2, checked->hypergradient("top")) ==
+        other_game->flat(2, other->hypergradient("top")));
 }
 
 TEST_CASE("the check leaves the engine as it was when a loss throws in its middle") {
@@ -204,7 +218,9 @@ TEST_CASE("the check leaves the engine as it was when a loss throws in its middl
 }
 
 TEST_CASE("the check says what it cost, and whether the levels solved anew had converged") {
-  const MakeMethod solved = [](std::size_t) { return cg({.max_iterations = 50, .tolerance = 1e-12}); };
+  const MakeMethod solved = [](std::size_t) {
+    return cg({.max_iterations = 50, .tolerance = 1e-12});
+  };
   const Setting setting{.shape = "two levels", .optimizer = {"SGD", Kind::sgd, {{.lr = 0.3}}}};
   double missing = 1.0;
   for (const int64_t steps : {1, 10, 100}) {
@@ -216,7 +232,8 @@ TEST_CASE("the check says what it cost, and whether the levels solved anew had c
     missing = report.solved[0].missing;
     CHECK(report.resolved->uncertainty >= missing);
     CHECK(report.solved[0].gradient_before > report.solved[0].gradient_after);
-    CHECK((report.to_string().find("next: the levels solved anew have not converged") != std::string::npos) == (steps < 100));
+    CHECK((report.to_string().find("next: the levels solved anew have not converged") !=
+           std::string::npos) == (steps < 100));
     // Five parameters above: at least four evaluations each, twice, and a few for the rounding.
     CHECK(report.evaluations >= 2 * (5 * 4 + 6));
     CHECK(report.own_steps >= (5 * 4 + 6) * (1 + steps));
@@ -226,7 +243,8 @@ TEST_CASE("the check says what it cost, and whether the levels solved anew had c
 }
 
 TEST_CASE("a resolve that diverges leaves the rest of the check") {
-  const Setting setting{.shape = "two levels", .optimizer = {"SGD", Kind::sgd, {{.lr = 1.0}}}, .curved = true};
+  const Setting setting{
+      .shape = "two levels", .optimizer = {"SGD", Kind::sgd, {{.lr = 1.0}}}, .curved = true};
   std::shared_ptr<Game> game;
   const auto engine = engine_of(setting, kOneStep, &game);
   game->set(0, 3.0 * Vector::Ones(game->size(0)));
@@ -235,7 +253,8 @@ TEST_CASE("a resolve that diverges leaves the rest of the check") {
   INFO(report.to_string());
   CHECK_FALSE(report.resolved);
   CHECK_THAT(report.resolve_failure, Contains("level 'low'"));
-  CHECK_THAT(report.to_string(), Contains("could not be solved anew: level 'low'") && Contains("next: for a comparison"));
+  CHECK_THAT(report.to_string(), Contains("could not be solved anew: level 'low'") &&
+                                     Contains("next: for a comparison"));
   CHECK(report.steps_taken.agrees(1e-4));
   CHECK(report.verdict(1e-4) == Verdict::cannot_tell);
   CHECK(game->stacked() == here);
@@ -247,9 +266,11 @@ TEST_CASE("the check's report as JSON") {
   CHECK(json.at("level") == "top");
   CHECK(json.at("directions") == 5);
   CHECK(json.at("exact_directions") == true);
-  CHECK(json.at("steps_taken").at("relative_error").get<double>() == report.steps_taken.relative_error);
+  CHECK(json.at("steps_taken").at("relative_error").get<double>() ==
+        report.steps_taken.relative_error);
   CHECK(json.at("steps_taken").at("uncertainty").get<double>() == report.steps_taken.uncertainty);
-  CHECK(json.at("resolved").at("worst").at("parameter").get<std::string>() == report.resolved->worst->parameter);
+  CHECK(json.at("resolved").at("worst").at("parameter").get<std::string>() ==
+        report.resolved->worst->parameter);
   CHECK(json.at("solved").size() == 2);
   CHECK(json.at("solved")[1].at("missing").get<double>() == report.solved[1].missing);
   CHECK(json.at("own_steps") == report.own_steps);
@@ -261,8 +282,12 @@ namespace {
 // A stream that can be put back so many times.
 struct Stream final : BatchSource {
   explicit Stream(int loads) : loads(loads) {}
-  Batch next() override { return Batch{at::full({1}, static_cast<double>(++handed_out), at::kDouble)}; }
-  void save(State& state, const std::string& prefix) const override { state.set(prefix + "n", handed_out); }
+  Batch next() override {
+    return Batch{at::full({1}, static_cast<double>(++handed_out), at::kDouble)};
+  }
+  void save(State& state, const std::string& prefix) const override {
+    state.set(prefix + "n", handed_out);
+  }
   void load(const State& state, const std::string& prefix) override {
     if (loads-- <= 0) throw CheckpointError("a stream cannot go back");
     handed_out = state.integer(prefix + "n");
@@ -288,7 +313,8 @@ struct Streamed {
     engine.add("fit", Fit(w, x), {.optimizer = sgd(), .data = std::move(source)});
     engine.add("up", Up(x, w), {.optimizer = sgd()});
   }
-  at::Tensor w = at::zeros({1}, at::kDouble).requires_grad_(), x = at::ones({1}, at::kDouble).requires_grad_();
+  at::Tensor w = at::zeros({1}, at::kDouble).requires_grad_(),
+             x = at::ones({1}, at::kDouble).requires_grad_();
   Engine engine;
   Stream* stream = nullptr;
 };
@@ -297,9 +323,9 @@ struct Streamed {
 
 TEST_CASE("the check refuses a source that cannot go back before it changes anything") {
   Streamed streamed(0);
-  CHECK_THROWS_WITH(
-      check_hypergradient(streamed.engine),
-      Catch::Matchers::StartsWith("a stream cannot go back; check_hypergradient") && Contains("the data of level 'fit'"));
+  CHECK_THROWS_WITH(check_hypergradient(streamed.engine),
+                    Catch::Matchers::StartsWith("a stream cannot go back; check_hypergradient") &&
+                        Contains("the data of level 'fit'"));
   CHECK(streamed.w.item<double>() == 0.0);
   CHECK(streamed.stream->handed_out == 1);  // by build(), for the first step
   streamed.engine.step();
@@ -316,7 +342,8 @@ TEST_CASE("an engine that the check could not put back says so instead of going 
         [&] { streamed.engine.validate(); }, [&] { streamed.engine.hypergradient("up"); },
         [&] { streamed.engine.state(); },    [&] { check_hypergradient(streamed.engine); }};
     for (const auto& call : calls)
-      CHECK_THROWS_WITH(call(), Contains("cannot go on") && Contains("a stream cannot go back") && Contains("make a new one"));
+      CHECK_THROWS_WITH(call(), Contains("cannot go on") && Contains("a stream cannot go back") &&
+                                    Contains("make a new one"));
   }
   // A loss that throws is passed on, and the engine is as it was.
   Streamed healthy(1 << 20);

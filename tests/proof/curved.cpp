@@ -9,7 +9,8 @@ namespace mlo::testing {
 namespace {
 
 Tensors gradient(const at::Tensor& loss, const Tensors& wrt, bool create_graph) {
-  return torch::autograd::grad({loss}, wrt, {}, /*retain_graph=*/true, create_graph, /*allow_unused=*/true);
+  return torch::autograd::grad({loss}, wrt, {}, /*retain_graph=*/true, create_graph,
+                               /*allow_unused=*/true);
 }
 
 // Graph tensors with the values of x; unused parameters are zero.
@@ -20,7 +21,8 @@ std::vector<Tensors> leaves(const Game& game, const Vector& x) {
     const Vector part = game.part(x, k);
     for (const auto& like : game.parameters[k]) {
       at::Tensor values = at::zeros_like(like.detach());
-      if (at + like.numel() <= part.size()) values = to_tensor(part.segment(at, like.numel())).view(like.sizes());
+      if (at + like.numel() <= part.size())
+        values = to_tensor(part.segment(at, like.numel())).view(like.sizes());
       at += like.numel();
       result[k].push_back(values.clone().requires_grad_());
     }
@@ -74,7 +76,8 @@ class Scaled final : public Visit {
 
 class Faulty final : public Method {
  public:
-  Faulty(std::unique_ptr<Method> method, double factor) : method_(std::move(method)), factor_(factor) {}
+  Faulty(std::unique_ptr<Method> method, double factor)
+      : method_(std::move(method)), factor_(factor) {}
   std::string name() const override { return "faulty " + method_->name(); }
   Needs needs() const override { return method_->needs(); }
   void visit(Visit& visit) override {
@@ -98,12 +101,13 @@ std::vector<Tensors> copied(const std::vector<Tensors>& parameters) {
   return result;
 }
 
-Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& start, std::size_t mark,
-                const ReplayOptions& options) {
+Replayed replay(const Game& game, std::size_t u, const std::vector<Tensors>& start,
+                std::size_t mark, const ReplayOptions& options) {
   std::vector<Tensors> values = copied(start);
   std::vector<FunctionalUpdate> updates;
   std::vector<std::size_t> taken(game.levels(), 0);
-  for (std::size_t k = 0; k < game.levels(); ++k) updates.emplace_back(options.optimizers[k], start[k].size());
+  for (std::size_t k = 0; k < game.levels(); ++k)
+    updates.emplace_back(options.optimizers[k], start[k].size());
   const auto step = [&](std::size_t k, const Tensors& g) {
     if (options.schedule) updates[k].rate = options.schedule(taken[k]);
     values[k] = updates[k](values[k], g);
@@ -149,7 +153,8 @@ Matrix bend(const Game& game, std::size_t k, std::size_t i, std::size_t j, const
   for (std::size_t t = 0; t < first.size() && row < game.size(i); ++t)
     for (int64_t entry = 0; entry < theta[i][t].numel(); ++entry, ++row)
       if (first[t].defined() && first[t].requires_grad())
-        result.row(row) = game.flat(j, gradient(first[t].reshape({-1})[entry], theta[j], false)).transpose();
+        result.row(row) =
+            game.flat(j, gradient(first[t].reshape({-1})[entry], theta[j], false)).transpose();
   return result;
 }
 
@@ -159,7 +164,8 @@ Vector settled(const Game& game, std::size_t u, Vector x) {
   for (int iteration = 0; iteration < 100; ++iteration) {
     Vector f(joint.at.back());
     for (std::size_t row = 0; row < joint.levels.size(); ++row)
-      f.segment(joint.at[row], game.size(joint.levels[row])) = slope(game, joint.levels[row], joint.levels[row], x);
+      f.segment(joint.at[row], game.size(joint.levels[row])) =
+          slope(game, joint.levels[row], joint.levels[row], x);
     if (f.norm() < 1e-12 && f.norm() >= 0.5 * last) return x;
     last = f.norm();
     Vector step = joint.jacobian(game, x).fullPivLu().solve(f);
@@ -183,7 +189,9 @@ Vector implicit_derivative(const Game& game, std::size_t u, const Vector& x) {
   return slope(game, u, u, x) - joint.jacobian(game, x).fullPivLu().solve(c).transpose() * a;
 }
 
-double loss_at(const Game& game, std::size_t k, const Vector& x) { return game.loss(k, leaves(game, x)).item<double>(); }
+double loss_at(const Game& game, std::size_t k, const Vector& x) {
+  return game.loss(k, leaves(game, x)).item<double>();
+}
 
 std::unique_ptr<Method> faulty(std::unique_ptr<Method> method, double factor) {
   return std::make_unique<Faulty>(std::move(method), factor);

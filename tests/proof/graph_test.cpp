@@ -1,4 +1,5 @@
-// Many paths at the cost of the levels; nested dependence recognized and refused; random graphs against Eigen.
+// Many paths at the cost of the levels; nested dependence recognized and refused; random graphs
+// against Eigen.
 #include "mlo/error.h"
 #include "mlo/hypergradient/presets.h"
 #include "reference.h"
@@ -12,7 +13,9 @@ using namespace mlo::testing;
 
 namespace {
 
-std::unique_ptr<Method> solved() { return cg({.max_iterations = 50, .tolerance = 1e-14, .warm_start = false}); }
+std::unique_ptr<Method> solved() {
+  return cg({.max_iterations = 50, .tolerance = 1e-14, .warm_start = false});
+}
 
 std::unique_ptr<Engine> engine_of(const std::shared_ptr<Game>& game) {
   auto engine = std::make_unique<Engine>();
@@ -25,18 +28,21 @@ std::unique_ptr<Engine> engine_of(const std::shared_ptr<Game>& game) {
   return engine;
 }
 
-// Layers of two, each level reading both of the layer below; the lowest layer reads the top, the top the highest layer.
+// Layers of two, each level reading both of the layer below; the lowest layer reads the top, the
+// top the highest layer.
 Shape layers(std::size_t count) {
   Shape result{std::to_string(count) + " layers of two", {}, {2 * count}};
   for (std::size_t layer = 0; layer < count; ++layer)
     for (const auto* side : {"left", "right"})
       result.levels.push_back(
-          {side + std::to_string(layer), layer == 0 ? Indices{2 * count} : Indices{2 * layer - 2, 2 * layer - 1}});
+          {side + std::to_string(layer),
+           layer == 0 ? Indices{2 * count} : Indices{2 * layer - 2, 2 * layer - 1}});
   result.levels.push_back({"top", {2 * count - 2, 2 * count - 1}});
   return result;
 }
 
-// Levels that read those before them in a hidden order; all are reached from the top, and most reach it.
+// Levels that read those before them in a hidden order; all are reached from the top, and most
+// reach it.
 Shape random_pipeline(std::size_t below, std::mt19937_64& random) {
   std::bernoulli_distribution half(0.5);
   Indices order(below);
@@ -151,7 +157,8 @@ TEST_CASE("a nested dependence is refused exactly where levels below read each o
   for (int trial = 0; trial < 2000; ++trial) {
     const Shape shape = random_reads(2 + static_cast<std::size_t>(trial) % 4, random);
     Graph graph;
-    for (const auto& level : shape.levels) graph.nodes.push_back({level.name, level.reads, {}, level.top});
+    for (const auto& level : shape.levels)
+      graph.nodes.push_back({level.name, level.reads, {}, level.top});
     for (std::size_t u = 0; u < shape.levels.size(); ++u) {
       if (is_nested(shape, u)) {
         CHECK_THROWS_AS(graph.responding(u), UnsupportedError);
@@ -160,7 +167,8 @@ TEST_CASE("a nested dependence is refused exactly where levels below read each o
       }
       Indices order = graph.responding(u);
       const auto expected = responds(shape, u);
-      CHECK(order.size() == static_cast<std::size_t>(std::count(expected.begin(), expected.end(), 1)));
+      CHECK(order.size() ==
+            static_cast<std::size_t>(std::count(expected.begin(), expected.end(), 1)));
       for (std::size_t i = 0; i < order.size(); ++i) {
         CHECK(expected[order[i]]);
         for (std::size_t later = i + 1; later < order.size(); ++later) {
@@ -178,15 +186,17 @@ TEST_CASE("a nested dependence is refused exactly where levels below read each o
 
 TEST_CASE("a nested dependence is refused by name; constants are the way out") {
   // "low" and "mid" read each other, "by" does not.
-  const Shape circle{"circle", {{"low", {1}}, {"by", {3}}, {"mid", {0, 3}}, {"top", {0, 1, 2}}}, {3}};
+  const Shape circle{
+      "circle", {{"low", {1}}, {"by", {3}}, {"mid", {0, 3}}, {"top", {0, 1, 2}}}, {3}};
   Shape nested = circle;
   nested.levels[0].reads = {2};
   const std::string message = refusal(nested);
-  CHECK_THAT(message, Contains("nested dependence") && Contains("'low'") && Contains("'mid'") && Contains("'top'") &&
-                          Contains("constant"));
+  CHECK_THAT(message, Contains("nested dependence") && Contains("'low'") && Contains("'mid'") &&
+                          Contains("'top'") && Contains("constant"));
   CHECK_THAT(message, !Contains("'by'"));
 
-  // Either read declared constant: the answer is Eigen's with that term left out, and differs from the other's.
+  // Either read declared constant: the answer is Eigen's with that term left out, and differs from
+  // the other's.
   Shape first = nested, second = nested;
   first.levels[0].reads = {};
   first.levels[0].constant = {2};
@@ -200,18 +210,21 @@ TEST_CASE("a nested dependence is refused by name; constants are the way out") {
 }
 
 TEST_CASE("the plain sweep would be wrong on a nested dependence") {
-  // The dense sweep, both orders, against the middle level's own condition: its total gradient vanishes.
+  // The dense sweep, both orders, against the middle level's own condition: its total gradient
+  // vanishes.
   const Shape nested{"nested", {{"low", {1, 2}}, {"mid", {0, 2}}, {"top", {0, 1}}}, {2}};
   const Game game(nested);
   const Vector x = game.stacked();
   const auto b = [&](std::size_t k, std::size_t i, std::size_t j) { return game.block(k, i, j); };
-  // dθ_low = −H⁻¹(∂₀₁L₀ dθ_mid + ∂₀₂L₀ dθ_top); mid's total gradient ∂₁L₁ + Rᵀ∂₀L₁ with R = −H⁻¹∂₀₁L₀ is linear too.
+  // dθ_low = −H⁻¹(∂₀₁L₀ dθ_mid + ∂₀₂L₀ dθ_top); mid's total gradient ∂₁L₁ + Rᵀ∂₀L₁ with R =
+  // −H⁻¹∂₀₁L₀ is linear too.
   const Matrix h = b(0, 0, 0).inverse(), r = -h * b(0, 0, 1), r_top = -h * b(0, 0, 2);
   const Matrix by_mid = b(1, 1, 1) + b(1, 1, 0) * r + r.transpose() * (b(1, 0, 1) + b(1, 0, 0) * r);
-  const Matrix by_top = b(1, 1, 2) + b(1, 1, 0) * r_top + r.transpose() * (b(1, 0, 2) + b(1, 0, 0) * r_top);
+  const Matrix by_top =
+      b(1, 1, 2) + b(1, 1, 0) * r_top + r.transpose() * (b(1, 0, 2) + b(1, 0, 0) * r_top);
   const Matrix mid = -by_mid.inverse() * by_top, low = r * mid + r_top;
-  const Vector exact =
-      game.gradient(2, 2, x) + mid.transpose() * game.gradient(2, 1, x) + low.transpose() * game.gradient(2, 0, x);
+  const Vector exact = game.gradient(2, 2, x) + mid.transpose() * game.gradient(2, 1, x) +
+                       low.transpose() * game.gradient(2, 0, x);
   const std::vector<Matrix> s = {h, b(1, 1, 1).inverse(), Matrix()};
   for (const Indices& order : {Indices{0, 1}, Indices{1, 0}})
     CHECK(relative_error(dense_sweep(game, 2, x, s, order), exact) > 1e-2);

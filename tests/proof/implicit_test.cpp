@@ -1,5 +1,6 @@
-// Implicit methods on curved games: against the implicit function theorem and differences of re-solved lower levels, and
-// the orders in which the errors of differences, of the Neumann series and of unsolved lower levels vanish.
+// Implicit methods on curved games: against the implicit function theorem and differences of
+// re-solved lower levels, and the orders in which the errors of differences, of the Neumann series
+// and of unsolved lower levels vanish.
 #include "curved.h"
 #include "mlo/hypergradient/presets.h"
 
@@ -16,7 +17,8 @@ using MakeMethod = std::function<std::unique_ptr<Method>()>;
 
 const Setup kStill{"standing still", Kind::sgd, {{.lr = 0.0}}};
 const MakeMethod kSolved = [] {
-  return cg({.max_iterations = 100, .tolerance = 1e-14, .warm_start = false}, {.keep_graph = false});
+  return cg({.max_iterations = 100, .tolerance = 1e-14, .warm_start = false},
+            {.keep_graph = false});
 };
 
 // dL_u/dθ_u by an engine whose lower levels stand where the game's parameters put them.
@@ -64,14 +66,19 @@ class Estimate final : public Method {
   std::string name() const override { return "estimate"; }
   Needs needs() const override { return {.second_order = true}; }
   void visit(Visit& visit) override {
-    const FiniteDifferenceOptions options{.constant = constant_, .radius = FiniteDifferenceOptions::Radius::norm};
+    const FiniteDifferenceOptions options{.constant = constant_,
+                                          .radius = FiniteDifferenceOptions::Radius::norm};
     const Tensors v = clone(visit.adjoint());
     const auto probe = visit.probe(visit.steps() - 1, EvaluationPoint::before_step);
     const double estimate = finite_difference_error(*probe, visit.targets(), v, options);
-    Tensors gap = finite_difference_oracle(options)->linearize(*probe, visit.targets())->product(v, Linearization::Wrt::targets);
+    Tensors gap = finite_difference_oracle(options)
+                      ->linearize(*probe, visit.targets())
+                      ->product(v, Linearization::Wrt::targets);
     probe->shift(0.0, v);
     add_scaled(gap,
-               exact_oracle({.keep_graph = false})->linearize(*probe, visit.targets())->product(v, Linearization::Wrt::targets),
+               exact_oracle({.keep_graph = false})
+                   ->linearize(*probe, visit.targets())
+                   ->product(v, Linearization::Wrt::targets),
                -1.0);
     ratio_ = estimate / norm(gap);
   }
@@ -83,7 +90,9 @@ class Estimate final : public Method {
 
 }  // namespace
 
-TEST_CASE("conjugate gradient at solved lower levels is the implicit function theorem, and the differences of re-solved levels") {
+TEST_CASE(
+    "conjugate gradient at solved lower levels is the implicit function theorem, and the "
+    "differences of re-solved levels") {
   double worst = 0.0, worst_differences = 0.0;
   for (const Shape& form : shapes()) {
     if (!solvable(form)) continue;
@@ -104,12 +113,14 @@ TEST_CASE("conjugate gradient at solved lower levels is the implicit function th
     };
     const double h = 1e-3;
     for (Eigen::Index i = 0; i < differences.size(); ++i)
-      differences[i] = (8.0 * (moved(i, h) - moved(i, -h)) - (moved(i, 2 * h) - moved(i, -2 * h))) / (12.0 * h);
+      differences[i] =
+          (8.0 * (moved(i, h) - moved(i, -h)) - (moved(i, 2 * h) - moved(i, -2 * h))) / (12.0 * h);
     CHECK(relative_error(engine, differences) <= 1e-8);
     worst_differences = std::max(worst_differences, relative_error(engine, differences));
 
     // Both notice half a response, and the derivative with the levels below held.
-    const Vector wrong = standing(game, u, [] { return faulty(kSolved(), 0.5); }), held = slope(*game, u, u, x);
+    const Vector wrong = standing(game, u, [] { return faulty(kSolved(), 0.5); }),
+                 held = slope(*game, u, u, x);
     for (const Vector& other : {wrong, held}) {
       CHECK(relative_error(other, theorem) > 1e-3);
       CHECK(relative_error(other, differences) > 1e-3);
@@ -119,7 +130,9 @@ TEST_CASE("conjugate gradient at solved lower levels is the implicit function th
   note("cg against differences of re-solved levels", worst_differences);
 }
 
-TEST_CASE("the error of an implicit hypergradient falls linearly with the distance of the lower levels from their optima") {
+TEST_CASE(
+    "the error of an implicit hypergradient falls linearly with the distance of the lower levels "
+    "from their optima") {
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {
     const std::size_t u = shape(name).uppers[0];
     const auto game = std::make_shared<Game>(shape(name), GameOptions{.curved = true});
@@ -150,14 +163,19 @@ TEST_CASE("the error of differences falls with the square of the radius") {
         const std::size_t u = shape(name).uppers[0];
         const auto game = std::make_shared<Game>(shape(name), GameOptions{.curved = true});
         const auto method = [&](std::unique_ptr<Oracle> oracle) {
-          return implicit(std::move(oracle), iterate ? neumann_solver({.iterations = 3, .step = 0.2})
-                                                     : identity_solver({.scale = IdentityOptions::Scale::one}));
+          return implicit(std::move(oracle),
+                          iterate ? neumann_solver({.iterations = 3, .step = 0.2})
+                                  : identity_solver({.scale = IdentityOptions::Scale::one}));
         };
         const Vector exact = standing(game, u, [&] { return method(exact_oracle()); });
         std::vector<double> errors;
         for (const double c : radii)
           errors.push_back(relative_error(
-              standing(game, u, [&] { return method(finite_difference_oracle({.constant = c, .radius = radius})); }), exact));
+              standing(game, u,
+                       [&] {
+                         return method(finite_difference_oracle({.constant = c, .radius = radius}));
+                       }),
+              exact));
         INFO(name << ", radius " << static_cast<int>(radius) << ", iterated " << iterate);
         CHECK(order(radii, errors) == Approx(2.0).margin(0.2));
         CHECK(errors.front() > 1e-6);
@@ -165,13 +183,15 @@ TEST_CASE("the error of differences falls with the square of the radius") {
       }
 }
 
-TEST_CASE("the default radius leaves an error near rounding, and the estimate of the error is near the error") {
+TEST_CASE(
+    "the default radius leaves an error near rounding, and the estimate of the error is near the "
+    "error") {
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {
     const std::size_t u = shape(name).uppers[0];
     const auto game = std::make_shared<Game>(shape(name), GameOptions{.curved = true});
     const IdentityOptions one{.scale = IdentityOptions::Scale::one};
-    const double error =
-        relative_error(standing(game, u, [&] { return darts({}, one); }), standing(game, u, [&] { return one_step({}, one); }));
+    const double error = relative_error(standing(game, u, [&] { return darts({}, one); }),
+                                        standing(game, u, [&] { return one_step({}, one); }));
     CHECK(error <= 1e-8);
     note("differences with the default radius", error);
   }
@@ -187,10 +207,13 @@ TEST_CASE("the default radius leaves an error near rounding, and the estimate of
 TEST_CASE("the error of the Neumann series falls by 1 − αλ a term, λ the smallest eigenvalue") {
   for (const double condition : {4.0, 8.0})
     for (const double alpha : {1.0, 0.5}) {
-      const auto game = std::make_shared<Game>(shape("two levels"), GameOptions{.condition = condition});
+      const auto game =
+          std::make_shared<Game>(shape("two levels"), GameOptions{.condition = condition});
       const Vector exact = total_derivative(*game, 1, game->stacked());
       const auto error = [&](int64_t terms) {
-        return relative_error(standing(game, 1, [&] { return neumann({.iterations = terms, .step = alpha}); }), exact);
+        return relative_error(
+            standing(game, 1, [&] { return neumann({.iterations = terms, .step = alpha}); }),
+            exact);
       };
       const double rate = std::pow(error(60) / error(30), 1.0 / 30.0);
       INFO("condition " << condition << ", step " << alpha);

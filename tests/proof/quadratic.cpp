@@ -58,14 +58,17 @@ double relative_error(const Vector& a, const Vector& b) {
   return (a - b).norm() / (size > 0.0 ? size : 1.0);
 }
 
-Game::Game(Shape the_shape, GameOptions the_options) : shape(std::move(the_shape)), options(the_options) {
+Game::Game(Shape the_shape, GameOptions the_options)
+    : shape(std::move(the_shape)), options(the_options) {
   std::mt19937_64 random(options.seed);
   offsets_.push_back(0);
-  for (const LevelShape& level : shape.levels) offsets_.push_back(offsets_.back() + kMain + (has_linear(level) ? kLinear : 0));
+  for (const LevelShape& level : shape.levels)
+    offsets_.push_back(offsets_.back() + kMain + (has_linear(level) ? kLinear : 0));
   for (const LevelShape& level : shape.levels) {
     Tensors& theta = parameters.emplace_back();
     const auto leaf = [&](Eigen::Index rows, at::IntArrayRef sizes) {
-      theta.push_back(to_tensor(0.7 * random_matrix(rows, 1, random)).view(sizes).clone().requires_grad_());
+      theta.push_back(
+          to_tensor(0.7 * random_matrix(rows, 1, random)).view(sizes).clone().requires_grad_());
     };
     leaf(2, {2});
     leaf(kMain - 2, {kMain - 2, 1});
@@ -129,7 +132,9 @@ Matrix Game::block(std::size_t k, std::size_t i, std::size_t j) const {
   return q_[k].block(offset(i), offset(j), size(i), size(j));
 }
 
-Vector Game::gradient(std::size_t k, std::size_t j, const Vector& x) const { return part(q_[k] * x + b_[k], j); }
+Vector Game::gradient(std::size_t k, std::size_t j, const Vector& x) const {
+  return part(q_[k] * x + b_[k], j);
+}
 
 Vector Game::flat(std::size_t k, const Tensors& list) const {
   const LevelShape& level = shape.levels[k];
@@ -171,7 +176,8 @@ at::Tensor Game::loss(std::size_t k, const std::vector<Tensors>& theta, const Ba
   const Pieces& pieces = pieces_[k];
   Tensors lines;
   for (const std::size_t j : pieces.others)
-    for (const auto& tensor : used(shape.levels[j], theta[j])) lines.push_back(tensor.reshape({-1}));
+    for (const auto& tensor : used(shape.levels[j], theta[j]))
+      lines.push_back(tensor.reshape({-1}));
   const at::Tensor y = lines.empty() ? at::Tensor() : at::cat(lines);
   at::Tensor x = y;
   if (level.direct) {
@@ -188,9 +194,11 @@ at::Tensor Game::loss(std::size_t k, const std::vector<Tensors>& theta, const Ba
   }
   if (options.curved) {
     const at::Tensor bend = pieces.c.mv(x);
-    value = value + (batch.size() == 0 ? at::softplus(bend).sum() : at::softplus(bend + batch[0]).sum(1).mean());
+    value = value + (batch.size() == 0 ? at::softplus(bend).sum()
+                                       : at::softplus(bend + batch[0]).sum(1).mean());
     value = value + 0.25 * pieces.d.mv(x).pow(4).sum();
-    // Terms for which autograd saves the parameters themselves, so that what a kept graph needs of them is proven, too.
+    // Terms for which autograd saves the parameters themselves, so that what a kept graph needs of
+    // them is proven, too.
     for (const std::size_t j : pieces.others) {
       value = value + 0.02 * theta[j][0].pow(4).sum();
       if (level.direct) value = value + 0.1 * (theta[k][1] * theta[j][1]).square().sum();
@@ -204,8 +212,10 @@ QuadraticProblem::QuadraticProblem(std::shared_ptr<Game> game, std::size_t level
     : Problem([&] {
         Trains trained;
         std::size_t i = 0;
-        for (const auto& tensor : game->parameters[level]) trained.add("theta" + std::to_string(i++), tensor);
-        if (const auto& frozen = game->pieces_[level].frozen; frozen.defined()) trained.add("frozen", frozen);
+        for (const auto& tensor : game->parameters[level])
+          trained.add("theta" + std::to_string(i++), tensor);
+        if (const auto& frozen = game->pieces_[level].frozen; frozen.defined())
+          trained.add("frozen", frozen);
         return trained;
       }()),
       game_(std::move(game)),
@@ -220,43 +230,51 @@ void QuadraticProblem::on_gradient(Tensors& gradient) {
 }
 
 // A vector for each level, cut to the tensors of `wrt`.
-Tensors AnalyticQuadraticProblem::spread(const std::function<Vector(std::size_t)>& of_level, const Tensors& wrt) const {
+Tensors AnalyticQuadraticProblem::spread(const std::function<Vector(std::size_t)>& of_level,
+                                         const Tensors& wrt) const {
   Tensors result(wrt.size());
   for (std::size_t t = 0; t < wrt.size(); ++t)
     for (std::size_t j = 0; j < game_->levels(); ++j) {
       int64_t at = 0;
       const Tensors live = used(game_->shape.levels[j], game_->parameters[j]);
       for (const auto& tensor : live) {
-        if (tensor.is_same(wrt[t])) result[t] = to_tensor(of_level(j).segment(at, tensor.numel())).view(tensor.sizes());
+        if (tensor.is_same(wrt[t]))
+          result[t] = to_tensor(of_level(j).segment(at, tensor.numel())).view(tensor.sizes());
         at += tensor.numel();
       }
     }
   return result;
 }
 
-Tensors AnalyticQuadraticProblem::product(const Batch& /*batch*/, const Tensors& v, const Tensors& wrt) {
+Tensors AnalyticQuadraticProblem::product(const Batch& /*batch*/, const Tensors& v,
+                                          const Tensors& wrt) {
   Tensors direction = v;
   if (game_->shape.levels[level_].unused) direction.back() = at::Tensor();
   const Vector line = game_->flat(level_, direction);
-  return spread([&](std::size_t j) -> Vector { return factor * (game_->block(level_, j, level_) * line); }, wrt);
+  return spread(
+      [&](std::size_t j) -> Vector { return factor * (game_->block(level_, j, level_) * line); },
+      wrt);
 }
 
-std::optional<Evaluation> AnalyticQuadraticProblem::gradient(const Batch& batch, const Tensors& wrt, Tensors& gradient) {
+std::optional<Evaluation> AnalyticQuadraticProblem::gradient(const Batch& batch, const Tensors& wrt,
+                                                             Tensors& gradient) {
   const at::NoGradGuard no_grad;
   const Vector x = game_->stacked();
   gradient = spread([&](std::size_t j) { return game_->gradient(level_, j, x); }, wrt);
   return loss(batch);
 }
 
-void add_levels(Engine& engine, const std::shared_ptr<Game>& game, const std::function<LevelOptions(std::size_t)>& options,
-                bool analytic) {
+void add_levels(Engine& engine, const std::shared_ptr<Game>& game,
+                const std::function<LevelOptions(std::size_t)>& options, bool analytic) {
   for (std::size_t k = 0; k < game->levels(); ++k) {
     const LevelShape& level = game->shape.levels[k];
     LevelOptions chosen = options(k);
     chosen.top = level.top;
-    for (const std::size_t j : level.constant) chosen.constant.push_back(game->shape.levels[j].name);
+    for (const std::size_t j : level.constant)
+      chosen.constant.push_back(game->shape.levels[j].name);
     if (analytic) {
-      engine.add(level.name, std::make_shared<AnalyticQuadraticProblem>(game, k), std::move(chosen));
+      engine.add(level.name, std::make_shared<AnalyticQuadraticProblem>(game, k),
+                 std::move(chosen));
     } else {
       engine.add(level.name, std::make_shared<QuadraticProblem>(game, k), std::move(chosen));
     }

@@ -1,6 +1,6 @@
-// Random multilevel problems whose hypergradients are known: quadratic levels on any graph of reads, by request bent with
-// softplus and quartic terms. One description serves the engine (QuadraticProblem), the closed forms (reference.h) and the
-// replay on graph tensors (replay.h).
+// Random multilevel problems whose hypergradients are known: quadratic levels on any graph of
+// reads, by request bent with softplus and quartic terms. One description serves the engine
+// (QuadraticProblem), the closed forms (reference.h) and the replay on graph tensors (replay.h).
 #pragma once
 
 #include "mlo/engine.h"
@@ -21,7 +21,8 @@ using Vector = Eigen::VectorXd;
 using Indices = std::vector<std::size_t>;
 
 struct LevelShape {
-  /// A parameter that enters the level's own loss linearly: its gradient depends on what the level reads, or on nothing.
+  /// A parameter that enters the level's own loss linearly: its gradient depends on what the level
+  /// reads, or on nothing.
   enum class Linear { none, coupled, constant };
 
   std::string name;
@@ -34,25 +35,30 @@ struct LevelShape {
   bool top = false;
 };
 
-/// A graph of reads, levels in the order of registration, and the levels whose total derivative is asked for.
+/// A graph of reads, levels in the order of registration, and the levels whose total derivative is
+/// asked for.
 struct Shape {
   std::string name;
   std::vector<LevelShape> levels;
   Indices uppers;
 };
-/// Chains, diamonds, two below, two on top, and all the rest of the graphs that a sweep must get right.
+/// Chains, diamonds, two below, two on top, and all the rest of the graphs that a sweep must get
+/// right.
 std::vector<Shape> shapes();
 const Shape& shape(const std::string& name);
 
 struct GameOptions {
   bool curved = false;
-  double condition = 4.0;  ///< of each level's own Hessian (of the quadratic part); its largest eigenvalue is 1
+  double condition =
+      4.0;  ///< of each level's own Hessian (of the quadratic part); its largest eigenvalue is 1
   double coupling = 0.35;  ///< size of the other second derivatives
   uint64_t seed = 1;
 };
 
-/// The numbers of one problem and its live parameters. With x all levels' used parameters, one after the other,
-///     L_k = ½ xᵀQ_k x + b_kᵀx   (curved: + Σ softplus(C_k x + r) + ¼ Σ (D_k x)⁴ + …, mean over the batch's rows r).
+/// The numbers of one problem and its live parameters. With x all levels' used parameters, one
+/// after the other,
+///     L_k = ½ xᵀQ_k x + b_kᵀx   (curved: + Σ softplus(C_k x + r) + ¼ Σ (D_k x)⁴ + …, mean over the
+///     batch's rows r).
 class Game {
  public:
   explicit Game(Shape shape, GameOptions options = {});
@@ -74,14 +80,16 @@ class Game {
 
   /// All levels' parameters as they are.
   Vector stacked() const;
-  /// One tensor a parameter, to one vector. Throws unless the unused parameter's is zero or undefined.
+  /// One tensor a parameter, to one vector. Throws unless the unused parameter's is zero or
+  /// undefined.
   Vector flat(std::size_t k, const Tensors& list) const;
   /// Writes the live parameters of a level.
   void set(std::size_t k, const Vector& values);
   /// L_k as a function of any tensors in the parameters' places.
   at::Tensor loss(std::size_t k, const std::vector<Tensors>& theta, const Batch& batch = {}) const;
 
-  /// What the levels did: each own step with the values before it and the gradient that the optimizer was given.
+  /// What the levels did: each own step with the values before it and the gradient that the
+  /// optimizer was given.
   struct Step {
     std::size_t level;
     Vector theta, gradient;
@@ -109,7 +117,9 @@ class Game {
 class QuadraticProblem : public Problem {
  public:
   QuadraticProblem(std::shared_ptr<Game> game, std::size_t level);
-  Evaluation loss(const Batch& batch) override { return game_->loss(level_, game_->parameters, batch); }
+  Evaluation loss(const Batch& batch) override {
+    return game_->loss(level_, game_->parameters, batch);
+  }
   void on_gradient(Tensors& gradient) override;
 
  protected:
@@ -122,7 +132,8 @@ class AnalyticQuadraticProblem final : public QuadraticProblem, public AnalyticD
  public:
   using QuadraticProblem::QuadraticProblem;
   Tensors product(const Batch& batch, const Tensors& v, const Tensors& wrt) override;
-  std::optional<Evaluation> gradient(const Batch& batch, const Tensors& wrt, Tensors& gradient) override;
+  std::optional<Evaluation> gradient(const Batch& batch, const Tensors& wrt,
+                                     Tensors& gradient) override;
   double factor = 1.0;  ///< on the products: 1 is right
 
  private:
@@ -130,8 +141,8 @@ class AnalyticQuadraticProblem final : public QuadraticProblem, public AnalyticD
 };
 
 /// Adds all levels of a game; `options` by level, to which names of constants and tops are added.
-void add_levels(Engine& engine, const std::shared_ptr<Game>& game, const std::function<LevelOptions(std::size_t)>& options,
-                bool analytic = false);
+void add_levels(Engine& engine, const std::shared_ptr<Game>& game,
+                const std::function<LevelOptions(std::size_t)>& options, bool analytic = false);
 
 Vector to_vector(const at::Tensor& tensor);
 at::Tensor to_tensor(const Matrix& matrix);

@@ -5,9 +5,13 @@
 namespace mlo::testing {
 namespace {
 
-bool contains(const Indices& list, std::size_t item) { return std::find(list.begin(), list.end(), item) != list.end(); }
+bool contains(const Indices& list, std::size_t item) {
+  return std::find(list.begin(), list.end(), item) != list.end();
+}
 
-bool is_below(const Shape& shape, std::size_t k, std::size_t u) { return k < u && !shape.levels[k].top; }
+bool is_below(const Shape& shape, std::size_t k, std::size_t u) {
+  return k < u && !shape.levels[k].top;
+}
 
 // Warshall's closure of reads among the levels below u and u itself.
 std::vector<std::vector<char>> closure(const Shape& shape, std::size_t u) {
@@ -15,7 +19,8 @@ std::vector<std::vector<char>> closure(const Shape& shape, std::size_t u) {
   std::vector<std::vector<char>> reaches(n, std::vector<char>(n, 0));
   const auto takes_part = [&](std::size_t k) { return k == u || is_below(shape, k, u); };
   for (std::size_t k = 0; k < n; ++k)
-    for (const std::size_t j : shape.levels[k].reads) reaches[k][j] = takes_part(k) && takes_part(j);
+    for (const std::size_t j : shape.levels[k].reads)
+      reaches[k][j] = takes_part(k) && takes_part(j);
   for (std::size_t via = 0; via < n; ++via)
     for (std::size_t from = 0; from < n; ++from)
       for (std::size_t to = 0; to < n; ++to)
@@ -28,7 +33,8 @@ std::vector<std::vector<char>> closure(const Shape& shape, std::size_t u) {
 std::vector<char> responds(const Shape& shape, std::size_t u) {
   const auto reaches = closure(shape, u);
   std::vector<char> result(shape.levels.size(), 0);
-  for (std::size_t k = 0; k < result.size(); ++k) result[k] = k != u && reaches[u][k] && reaches[k][u];
+  for (std::size_t k = 0; k < result.size(); ++k)
+    result[k] = k != u && reaches[u][k] && reaches[k][u];
   return result;
 }
 
@@ -55,12 +61,15 @@ Vector total_derivative(const Game& game, std::size_t u, const Vector& x) {
   // J dθ = −C dθ_u, rows: ∂_k L_k = 0. What a level takes as a constant has no column.
   Matrix j = Matrix::Zero(at.back(), at.back()), c = Matrix::Zero(at.back(), game.size(u));
   Vector a = Vector::Zero(at.back());
-  const auto depends = [&](std::size_t k, std::size_t on) { return k == on || contains(game.shape.levels[k].reads, on); };
+  const auto depends = [&](std::size_t k, std::size_t on) {
+    return k == on || contains(game.shape.levels[k].reads, on);
+  };
   for (std::size_t row = 0; row < below.size(); ++row) {
     const std::size_t k = below[row];
     for (std::size_t column = 0; column < below.size(); ++column)
       if (depends(k, below[column]))
-        j.block(at[row], at[column], game.size(k), game.size(below[column])) = game.block(k, k, below[column]);
+        j.block(at[row], at[column], game.size(k), game.size(below[column])) =
+            game.block(k, k, below[column]);
     if (depends(k, u)) c.middleRows(at[row], game.size(k)) = game.block(k, k, u);
     if (depends(u, k)) a.segment(at[row], game.size(k)) = game.gradient(u, k, x);
   }
@@ -69,22 +78,26 @@ Vector total_derivative(const Game& game, std::size_t u, const Vector& x) {
   return g;
 }
 
-Vector path_sum(const Game& game, std::size_t u, const Vector& x, const std::vector<Matrix>& s, Fault fault) {
-  return path_sum(
-      game.shape, u,
-      {[&](std::size_t j) { return game.gradient(u, j, x); }, [&](std::size_t k, std::size_t j) { return game.block(k, j, k); }},
-      s, fault);
+Vector path_sum(const Game& game, std::size_t u, const Vector& x, const std::vector<Matrix>& s,
+                Fault fault) {
+  return path_sum(game.shape, u,
+                  {[&](std::size_t j) { return game.gradient(u, j, x); },
+                   [&](std::size_t k, std::size_t j) { return game.block(k, j, k); }},
+                  s, fault);
 }
 
-Vector path_sum(const Shape& shape, std::size_t u, const Derivatives& derivatives, const std::vector<Matrix>& s, Fault fault) {
+Vector path_sum(const Shape& shape, std::size_t u, const Derivatives& derivatives,
+                const std::vector<Matrix>& s, Fault fault) {
   const auto responding = responds(shape, u);
   Vector g = derivatives.slope(u);
   bool lost = fault != Fault::lost_path;
-  const std::function<void(std::size_t, const Vector&)> walk = [&](std::size_t k, const Vector& adjoint) {
+  const std::function<void(std::size_t, const Vector&)> walk = [&](std::size_t k,
+                                                                   const Vector& adjoint) {
     const Vector z = s[k].transpose() * adjoint;
     for (const std::size_t j : shape.levels[k].reads) {
       if (j != u && !responding[j]) continue;
-      const Vector next = derivatives.mixed(k, j) * z * (j == u && fault == Fault::sign ? 1.0 : -1.0);
+      const Vector next =
+          derivatives.mixed(k, j) * z * (j == u && fault == Fault::sign ? 1.0 : -1.0);
       if (j == u && !lost) {
         lost = true;
       } else if (j == u) {
@@ -99,10 +112,12 @@ Vector path_sum(const Shape& shape, std::size_t u, const Derivatives& derivative
   return g;
 }
 
-Vector dense_sweep(const Game& game, std::size_t u, const Vector& x, const std::vector<Matrix>& s, const Indices& order) {
+Vector dense_sweep(const Game& game, std::size_t u, const Vector& x, const std::vector<Matrix>& s,
+                   const Indices& order) {
   std::vector<Vector> adjoints(game.levels());
   for (std::size_t k = 0; k < game.levels(); ++k)
-    adjoints[k] = k == u || contains(game.shape.levels[u].reads, k) ? game.gradient(u, k, x) : Vector::Zero(game.size(k));
+    adjoints[k] = k == u || contains(game.shape.levels[u].reads, k) ? game.gradient(u, k, x)
+                                                                    : Vector::Zero(game.size(k));
   for (const std::size_t k : order) {
     const Vector z = s[k].transpose() * adjoints[k];
     for (const std::size_t j : game.shape.levels[k].reads) adjoints[j] -= game.block(k, j, k) * z;
@@ -119,7 +134,8 @@ Matrix neumann_matrix(const Matrix& h, double alpha, int64_t iterations) {
   return alpha * sum;
 }
 
-Matrix step_response(const Setup& setup, const Matrix& h, const std::vector<Game::Step>& steps, std::size_t last) {
+Matrix step_response(const Setup& setup, const Matrix& h, const std::vector<Game::Step>& steps,
+                     std::size_t last) {
   const Group& o = setup.groups.at(0);
   const Eigen::Index n = h.rows();
   const Matrix one = Matrix::Identity(n, n);
@@ -149,7 +165,8 @@ Matrix step_response(const Setup& setup, const Matrix& h, const std::vector<Game
     const Vector s = (v / c2).cwiseSqrt();
     const Matrix s_x = (2.0 * c2 * s).cwiseInverse().asDiagonal() * v_x;
     const Vector root = (s.array() + o.eps).inverse();
-    const Matrix update_x = root.asDiagonal() * m_x / c1 - Matrix((m / c1).cwiseProduct(root.cwiseAbs2()).asDiagonal() * s_x);
+    const Matrix update_x = root.asDiagonal() * m_x / c1 -
+                            Matrix((m / c1).cwiseProduct(root.cwiseAbs2()).asDiagonal() * s_x);
     x = (decoupled ? 1.0 - o.lr * o.weight_decay : 1.0) * x - o.lr * update_x;
   }
   return -x;

@@ -1,5 +1,5 @@
-// Reverse over forward against the exact oracle: the operations it knows, a transformer whose targets weigh the loss, and what it
-// refuses.
+// Reverse over forward against the exact oracle: the operations it knows, a transformer whose
+// targets weigh the loss, and what it refuses.
 #include "engine/support.h"
 
 #include <mlo/check.h>
@@ -9,7 +9,9 @@ using mlo::UnsupportedError;
 
 namespace {
 
-std::unique_ptr<mlo::Method> by_duals() { return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()); }
+std::unique_ptr<mlo::Method> by_duals() {
+  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
+}
 
 /// min over w of L(w, t); min over t of ½‖w*‖². `loss` may do what it likes with both.
 struct Pair {
@@ -17,8 +19,10 @@ struct Pair {
   std::function<at::Tensor(const Tensors& w, const Tensors& t)> loss;
 };
 
-std::vector<double> hypergradient(const std::function<Pair()>& make, std::unique_ptr<mlo::Method> method,
-                                  mlo::Counters* counters = nullptr, mlo::OptimizerFactory optimizer = mlo::sgd({.lr = 0.1})) {
+std::vector<double> hypergradient(const std::function<Pair()>& make,
+                                  std::unique_ptr<mlo::Method> method,
+                                  mlo::Counters* counters = nullptr,
+                                  mlo::OptimizerFactory optimizer = mlo::sgd({.lr = 0.1})) {
   const Pair pair = make();
   Engine engine;
   mlo::Trains low, up;
@@ -60,7 +64,8 @@ at::Tensor parameter(at::IntArrayRef shape, uint64_t seed) {
 
 using Operation = std::function<at::Tensor(const at::Tensor&)>;
 
-// The operation is applied to a mixture of w and t, so that its tangent and its graph to t are both needed.
+// The operation is applied to a mixture of w and t, so that its tangent and its graph to t are both
+// needed.
 std::function<Pair()> mixture(const Operation& operation, bool positive) {
   return [=] {
     Pair pair{{parameter({3, 4}, 1)}, {parameter({3, 4}, 2)}, {}};
@@ -76,9 +81,11 @@ std::function<Pair()> mixture(const Operation& operation, bool positive) {
 }  // namespace
 
 TEST_CASE("The operations that reverse over forward knows are right", "[proof][forward]") {
-  const at::Tensor m = torch::linspace(-1, 1, 20, at::kDouble).view({4, 5}), index = torch::tensor({2, 0, 1, 1});
+  const at::Tensor m = torch::linspace(-1, 1, 20, at::kDouble).view({4, 5}),
+                   index = torch::tensor({2, 0, 1, 1});
   const std::tuple<const char*, Operation, bool> table[] = {
-      {"add, sub, rsub, neg", [](const at::Tensor& x) { return 1.0 - (x + 2.0 * x) - (-x); }, false},
+      {"add, sub, rsub, neg", [](const at::Tensor& x) { return 1.0 - (x + 2.0 * x) - (-x); },
+       false},
       {"div", [](const at::Tensor& x) { return (x + 1.0) / x; }, true},
       {"reciprocal", [](const at::Tensor& x) { return x.reciprocal(); }, true},
       {"pow", [](const at::Tensor& x) { return x.pow(1.5); }, true},
@@ -92,11 +99,17 @@ TEST_CASE("The operations that reverse over forward knows are right", "[proof][f
       {"relu", [](const at::Tensor& x) { return x.relu(); }, false},
       {"softplus", [](const at::Tensor& x) { return at::softplus(x); }, false},
       {"clamp", [](const at::Tensor& x) { return x.clamp(-0.5, 1.0) + x.clamp_min(0.1); }, false},
-      {"masked_fill, where", [](const at::Tensor& x) { return at::where(x > 0.3, x, 2.0 * x).masked_fill(x > 1.0, 0.5); }, false},
+      {"masked_fill, where",
+       [](const at::Tensor& x) { return at::where(x > 0.3, x, 2.0 * x).masked_fill(x > 1.0, 0.5); },
+       false},
       {"mm, t", [=](const at::Tensor& x) { return x.mm(m).t(); }, false},
       {"addmm", [=](const at::Tensor& x) { return at::addmm(x.mean() * m.sum(0), x, m); }, false},
-      {"mv, dot", [=](const at::Tensor& x) { return x.mv(m.select(1, 0)).dot(x.select(1, 1)).view({1}); }, false},
-      {"bmm", [](const at::Tensor& x) { return x.unsqueeze(0).bmm(x.unsqueeze(0).transpose(1, 2)); }, false},
+      {"mv, dot",
+       [=](const at::Tensor& x) { return x.mv(m.select(1, 0)).dot(x.select(1, 1)).view({1}); },
+       false},
+      {"bmm",
+       [](const at::Tensor& x) { return x.unsqueeze(0).bmm(x.unsqueeze(0).transpose(1, 2)); },
+       false},
       {"matmul, linear",
        [=](const at::Tensor& x) {
          return at::linear(x.view({1, 3, 4}), m.t()).matmul(m.t());
@@ -110,7 +123,8 @@ TEST_CASE("The operations that reverse over forward knows are right", "[proof][f
        false},
       {"select, slice, cat, stack",
        [](const at::Tensor& x) {
-         return at::cat({x.select(0, 1), x.slice(1, 1, 3).flatten(), at::stack({x[0], x[2]}).flatten()});
+         return at::cat(
+             {x.select(0, 1), x.slice(1, 1, 3).flatten(), at::stack({x[0], x[2]}).flatten()});
        },
        false},
       {"index_select, gather",
@@ -118,20 +132,24 @@ TEST_CASE("The operations that reverse over forward knows are right", "[proof][f
          return x.index_select(0, index) * x.gather(0, index.view({1, 4}));
        },
        false},
-      {"to, clone", [](const at::Tensor& x) { return x.to(at::kFloat).to(at::kDouble).clone(); }, false},
+      {"to, clone", [](const at::Tensor& x) { return x.to(at::kFloat).to(at::kDouble).clone(); },
+       false},
   };
   for (const auto& [name, operation, positive] : table) {
     INFO(name);
     const auto exact = hypergradient(mixture(operation, positive), mlo::one_step());
     const auto duals = hypergradient(mixture(operation, positive), by_duals());
     CHECK(difference(duals, exact) < (std::string(name) == "to, clone" ? 1e-5 : 1e-10));
-    // The other method of the family is right, too: the mixture has second derivatives to be wrong about.
+    // The other method of the family is right, too: the mixture has second derivatives to be wrong
+    // about.
     CHECK(difference(hypergradient(mixture(operation, positive), mlo::darts()), exact) <
           (std::string(name) == "to, clone" ? 1e-2 : 1e-4));
   }
 }
 
-TEST_CASE("What LibTorch does not differentiate right after a forward derivative is refused by name", "[proof][forward]") {
+TEST_CASE(
+    "What LibTorch does not differentiate right after a forward derivative is refused by name",
+    "[proof][forward]") {
   const std::tuple<const char*, Operation> table[] = {
       {"LayerNorm", [](const at::Tensor& x) { return at::layer_norm(x, {4}); }},
       {"max", [](const at::Tensor& x) { return x.softmax(1); }},
@@ -149,8 +167,9 @@ TEST_CASE("What LibTorch does not differentiate right after a forward derivative
   };
   for (const auto& [name, operation] : table) {
     INFO(name);
-    check_refused<UnsupportedError>([&] { hypergradient(mixture(operation, false), by_duals()); },
-                                    {"level 'low'", "reverse-over-forward", name, "mlo::one_step()", "mlo::darts()"});
+    check_refused<UnsupportedError>(
+        [&] { hypergradient(mixture(operation, false), by_duals()); },
+        {"level 'low'", "reverse-over-forward", name, "mlo::one_step()", "mlo::darts()"});
     CHECK_NOTHROW(hypergradient(mixture(operation, false), mlo::one_step()));
   }
   // A Hessian product goes through the level's own parameters, here through a layer norm.
@@ -160,7 +179,8 @@ TEST_CASE("What LibTorch does not differentiate right after a forward derivative
             [] {
               Pair pair{{parameter({3, 4}, 1)}, {parameter({3}, 2)}, {}};
               pair.loss = [](const Tensors& w, const Tensors& t) {
-                return (at::layer_norm(w[0], {4}).square().sum(1) * t[0]).sum() + w[0].square().sum();
+                return (at::layer_norm(w[0], {4}).square().sum(1) * t[0]).sum() +
+                       w[0].square().sum();
               };
               return pair;
             },
@@ -171,25 +191,35 @@ TEST_CASE("What LibTorch does not differentiate right after a forward derivative
 
 namespace {
 
-/// A block of attention, layer norm, GELU and dropout; t weighs the errors of its tokens, as a masking network's probabilities
-/// do.
+/// A block of attention, layer norm, GELU and dropout; t weighs the errors of its tokens, as a
+/// masking network's probabilities do.
 std::function<Pair()> transformer(double dropout) {
   return [=] {
-    Pair pair{{parameter({8, 24}, 1), parameter({8, 8}, 2), parameter({8}, 3), parameter({8, 16}, 4), parameter({16, 8}, 5)},
+    Pair pair{{parameter({8, 24}, 1), parameter({8, 8}, 2), parameter({8}, 3),
+               parameter({8, 16}, 4), parameter({16, 8}, 5)},
               {parameter({5, 6}, 6), parameter({6}, 7)},
               {}};
     torch::manual_seed(8);
-    const at::Tensor x = torch::randn({2, 6, 8}, at::kDouble), y = torch::randn({2, 6, 8}, at::kDouble),
+    const at::Tensor x = torch::randn({2, 6, 8}, at::kDouble),
+                     y = torch::randn({2, 6, 8}, at::kDouble),
                      z = torch::randn({2, 5}, at::kDouble);
     pair.loss = [=](const Tensors& w, const Tensors& t) {
-      const auto parts = at::layer_norm(x, {8}, w[2]).matmul(w[0]).view({2, 6, 3, 2, 4}).permute({2, 0, 3, 1, 4}).unbind(0);
-      const at::Tensor attended =
-          at::scaled_dot_product_attention(parts[0], parts[1], parts[2]).transpose(1, 2).reshape({2, 6, 8});
+      const auto parts = at::layer_norm(x, {8}, w[2])
+                             .matmul(w[0])
+                             .view({2, 6, 3, 2, 4})
+                             .permute({2, 0, 3, 1, 4})
+                             .unbind(0);
+      const at::Tensor attended = at::scaled_dot_product_attention(parts[0], parts[1], parts[2])
+                                      .transpose(1, 2)
+                                      .reshape({2, 6, 8});
       const at::Tensor h = x + at::dropout(attended.matmul(w[1]), dropout, true);
-      const at::Tensor out = h + at::dropout(at::gelu(at::layer_norm(h, {8}).matmul(w[3])).matmul(w[4]), dropout, true);
+      const at::Tensor out =
+          h +
+          at::dropout(at::gelu(at::layer_norm(h, {8}).matmul(w[3])).matmul(w[4]), dropout, true);
       const at::Tensor probability = at::linear(z, t[0].t(), t[1]).sigmoid();
-      const at::Tensor masked =
-          mlo::replayed([&] { return (probability + torch::rand_like(probability)) > 0.8; }).to(at::kDouble);
+      const at::Tensor masked = mlo::replayed([&] {
+                                  return (probability + torch::rand_like(probability)) > 0.8;
+                                }).to(at::kDouble);
       return ((out - y).square().mean(-1) * probability * masked).sum() / masked.sum();
     };
     return pair;
@@ -198,10 +228,13 @@ std::function<Pair()> transformer(double dropout) {
 
 }  // namespace
 
-TEST_CASE("Where the targets weigh the loss of a transformer, reverse over forward is exact and passes once",
-          "[proof][forward]") {
+TEST_CASE(
+    "Where the targets weigh the loss of a transformer, reverse over forward is exact and passes "
+    "once",
+    "[proof][forward]") {
   for (const double dropout : {0.0, 0.3}) {
-    for (const auto& optimizer : {mlo::sgd({.lr = 0.1}), mlo::adamw({.lr = 0.01, .weight_decay = 0.1})}) {
+    for (const auto& optimizer :
+         {mlo::sgd({.lr = 0.1}), mlo::adamw({.lr = 0.01, .weight_decay = 0.1})}) {
       INFO("dropout " << dropout);
       mlo::Counters by_kept, counters;
       const auto exact = hypergradient(transformer(dropout), mlo::one_step(), &by_kept, optimizer);
@@ -223,11 +256,14 @@ TEST_CASE("Dual numbers are left behind by nobody", "[proof][forward]") {
   engine.add("low",
              Lambda(mlo::trains(w),
                     [&, w, t](const Batch&) {
-                      if (++calls == 4) throw std::runtime_error("in the middle");  // build: reads, trial; the step; the product
+                      if (++calls == 4)
+                        throw std::runtime_error(
+                            "in the middle");  // build: reads, trial; the step; the product
                       return (w.square() * t.exp()).sum();
                     }),
              {.optimizer = mlo::sgd({.lr = 0.1}), .best_response = by_duals()});
-  engine.add("up", Lambda(mlo::trains(t), [w](const Batch&) { return w.square().sum(); }), {.optimizer = mlo::sgd({.lr = 0.1})});
+  engine.add("up", Lambda(mlo::trains(t), [w](const Batch&) { return w.square().sum(); }),
+             {.optimizer = mlo::sgd({.lr = 0.1})});
   bool threw = false;
   for (int i = 0; i < 6 && !threw; ++i) {
     try {

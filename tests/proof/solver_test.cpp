@@ -27,7 +27,9 @@ class Dense final : public Linearization {
 
 struct Problem6 {
   explicit Problem6(Matrix matrix) : h(std::move(matrix)), linearization(h) {}
-  Vector solve(Solver& solver) { return to_vector(solver.solve(system, {to_tensor(a).view({-1})}, summary)[0]); }
+  Vector solve(Solver& solver) {
+    return to_vector(solver.solve(system, {to_tensor(a).view({-1})}, summary)[0]);
+  }
 
   Matrix h;
   Vector a = Vector::LinSpaced(6, -1.0, 2.0);
@@ -56,7 +58,8 @@ Matrix indefinite() {
 TEST_CASE("conjugate gradient says why it stopped") {
   Problem6 problem(definite());
   const Vector exact = problem.h.inverse() * problem.a;
-  const auto solver = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-12, .warm_start = false});
+  const auto solver =
+      conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-12, .warm_start = false});
   CHECK(relative_error(problem.solve(*solver), exact) < 1e-11);
   CHECK(problem.summary.reason == Reason::converged);
   CHECK(problem.summary.iterations <= 7);
@@ -74,7 +77,9 @@ TEST_CASE("conjugate gradient says why it stopped") {
   CHECK(problem.summary.reason == Reason::converged);
 }
 
-TEST_CASE("conjugate gradient with a warm start gives the same at each of ten calls where H is not definite") {
+TEST_CASE(
+    "conjugate gradient with a warm start gives the same at each of ten calls where H is not "
+    "definite") {
   Problem6 problem(indefinite());
   const auto warm = conjugate_gradient_solver({});
   const auto cold = conjugate_gradient_solver({.warm_start = false});
@@ -82,7 +87,8 @@ TEST_CASE("conjugate gradient with a warm start gives the same at each of ten ca
   for (int call = 0; call < 10; ++call) {
     CHECK(relative_error(problem.solve(*warm), first) < 1e-12);
     CHECK(problem.summary.reason == Reason::negative_curvature);
-    CHECK(problem.summary.residual == Approx((problem.h * first - problem.a).norm() / problem.a.norm()));
+    CHECK(problem.summary.residual ==
+          Approx((problem.h * first - problem.a).norm() / problem.a.norm()));
     CHECK(problem.summary.residual < 1.0);
     CHECK(problem.summary.warning.find("curvature") != std::string::npos);
   }
@@ -91,17 +97,21 @@ TEST_CASE("conjugate gradient with a warm start gives the same at each of ten ca
 TEST_CASE("conjugate gradient takes a stored solution only if it is better than none") {
   Problem6 problem(definite(100.0));
   const auto solver = conjugate_gradient_solver({.max_iterations = 3, .tolerance = 1e-12});
-  const auto cold = conjugate_gradient_solver({.max_iterations = 3, .tolerance = 1e-12, .warm_start = false});
+  const auto cold =
+      conjugate_gradient_solver({.max_iterations = 3, .tolerance = 1e-12, .warm_start = false});
   problem.solve(*solver);
   problem.a = -problem.a;  // the stored one points the wrong way
   const Vector expected = problem.solve(*cold);
   CHECK(relative_error(problem.solve(*solver), expected) < 1e-12);
-  const auto energy = [&](const Vector& z) { return 0.5 * z.dot(problem.h * z) - z.dot(problem.a); };
+  const auto energy = [&](const Vector& z) {
+    return 0.5 * z.dot(problem.h * z) - z.dot(problem.a);
+  };
   CHECK(energy(problem.solve(*solver)) < energy(expected));  // now it points the right way
 }
 
 TEST_CASE("conjugate gradient returns no iterate that is worse than nothing") {
-  // One direction whose curvature is next to nothing: the step along it is a thousand times too long.
+  // One direction whose curvature is next to nothing: the step along it is a thousand times too
+  // long.
   Matrix h = Vector::LinSpaced(6, 0.5, 1.0).asDiagonal();
   h(0, 0) = -0.5;
   for (const double shift : {0.0, 1e-3, 1e-6, 1e-12, -1e-6}) {
@@ -110,13 +120,16 @@ TEST_CASE("conjugate gradient returns no iterate that is worse than nothing") {
     problem.a[0] = std::sqrt(8.0 - 2.0 * shift);  // aᵀHa = shift
     const auto solver = conjugate_gradient_solver({.max_iterations = 1, .warm_start = false});
     const Vector z = problem.solve(*solver);
-    INFO("shift " << shift << ", aHa " << problem.a.dot(problem.h * problem.a) << ", residual " << problem.summary.residual);
+    INFO("shift " << shift << ", aHa " << problem.a.dot(problem.h * problem.a) << ", residual "
+                  << problem.summary.residual);
     CHECK(z.norm() > 0.0);
     CHECK(z.norm() < 10.0);
     CHECK(problem.summary.residual <= (problem.summary.iterations > 0 ? 1.0 : 2.0));
-    CHECK(problem.summary.residual == Approx((problem.h * z - problem.a).norm() / problem.a.norm()));
+    CHECK(problem.summary.residual ==
+          Approx((problem.h * z - problem.a).norm() / problem.a.norm()));
   }
-  // All curvatures positive and the residual above one, as of an ill-conditioned level: a shorter step, and a warning.
+  // All curvatures positive and the residual above one, as of an ill-conditioned level: a shorter
+  // step, and a warning.
   Problem6 ill(Vector{{1.0, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6}}.asDiagonal());
   ill.a = Vector::Ones(6);
   const auto solver = conjugate_gradient_solver({.max_iterations = 2});
@@ -130,21 +143,24 @@ TEST_CASE("conjugate gradient returns no iterate that is worse than nothing") {
 
 TEST_CASE("conjugate gradient with damping solves the damped system") {
   Problem6 problem(definite(1e4));
-  const auto solver = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-13, .damping = 0.3});
+  const auto solver =
+      conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-13, .damping = 0.3});
   const Matrix damped = problem.h + 0.3 * Matrix::Identity(6, 6);
   CHECK(relative_error(problem.solve(*solver), damped.inverse() * problem.a) < 1e-12);
 }
 
 TEST_CASE("conjugate gradient stops at negative curvature with what it has") {
   Problem6 problem(indefinite());
-  const auto solver = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-12, .warm_start = false});
+  const auto solver =
+      conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-12, .warm_start = false});
   const Vector z = problem.solve(*solver);
   CHECK(problem.summary.reason == Reason::negative_curvature);
   CHECK(z.allFinite());
   CHECK(z.dot(problem.a) > 0.0);  // still a direction of ascent
 
   Problem6 concave(-definite());
-  CHECK(relative_error(concave.solve(*solver), concave.a.norm() / (concave.h * concave.a).norm() * concave.a) < 1e-12);
+  CHECK(relative_error(concave.solve(*solver),
+                       concave.a.norm() / (concave.h * concave.a).norm() * concave.a) < 1e-12);
   CHECK(concave.summary.reason == Reason::negative_curvature);
   CHECK(concave.summary.iterations == 0);
 }
@@ -165,7 +181,8 @@ TEST_CASE("conjugate gradient begins with the last solution, also after save and
   loaded->load(state, "low/");
   CHECK(relative_error(problem.solve(*loaded), z) < 1e-9);
   CHECK(problem.summary.iterations <= 1);
-  const auto cold = conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-10, .warm_start = false});
+  const auto cold =
+      conjugate_gradient_solver({.max_iterations = 50, .tolerance = 1e-10, .warm_start = false});
   problem.solve(*cold);
   problem.solve(*cold);
   CHECK(problem.summary.iterations == first);
@@ -197,7 +214,9 @@ TEST_CASE("a Neumann series finds its step") {
   CHECK(flat.solve(*solver).allFinite());
 }
 
-TEST_CASE("a Neumann series with an estimated step does not overshoot where the adjoint has next to nothing") {
+TEST_CASE(
+    "a Neumann series with an estimated step does not overshoot where the adjoint has next to "
+    "nothing") {
   for (const double small : {1e-6, 1e-12, 0.0}) {
     Problem6 problem(Vector{{1.0, 0.8, 3.0, 1.0, 0.9, 0.7}}.asDiagonal());
     problem.a = Vector{{1.0, 1.0, small, 1.0, 1.0, 1.0}};
@@ -218,11 +237,15 @@ TEST_CASE("a Neumann series with an estimated step does not overshoot where the 
   CHECK(relative_error(steep.solve(*rough), steep.h.inverse() * steep.a) < 1e-6);
 }
 
-TEST_CASE("a given Neumann step that is too long is told from negative curvature, with a bound that holds") {
+TEST_CASE(
+    "a given Neumann step that is too long is told from negative curvature, with a bound that "
+    "holds") {
   Problem6 problem(Vector{{0.01, 0.02, 3.0, 0.01, 0.01, 0.01}}.asDiagonal());
-  problem.a = Vector{{1.0, 1.0, 1e-2, 1.0, 1.0, 1.0}};  // the first term to grow does not change its sign yet
+  problem.a = Vector{
+      {1.0, 1.0, 1e-2, 1.0, 1.0, 1.0}};  // the first term to grow does not change its sign yet
   const auto solver = neumann_solver({.iterations = 50, .step = 0.9});
-  CHECK_THROWS_WITH(problem.solve(*solver), Contains("diverges") && Contains("step 0.9") && Contains("is at least 3"));
+  CHECK_THROWS_WITH(problem.solve(*solver),
+                    Contains("diverges") && Contains("step 0.9") && Contains("is at least 3"));
   Problem6 negative(Vector{{1.0, 0.02, -5.0, 0.01, 0.01, 0.01}}.asDiagonal());
   negative.solve(*solver);
   CHECK(negative.summary.reason == Reason::negative_curvature);

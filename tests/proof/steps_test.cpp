@@ -1,4 +1,5 @@
-// One-step and unrolled against autograd through the steps really taken, on curved games of every shape.
+// One-step and unrolled against autograd through the steps really taken, on curved games of every
+// shape.
 #include "curved.h"
 #include "mlo/hypergradient/presets.h"
 
@@ -14,7 +15,9 @@ namespace {
 struct Case {
   std::string shape = "two levels";
   Setup optimizer = {"SGD", Kind::sgd, {{}}};
-  std::function<std::unique_ptr<Method>(std::size_t level)> method = [](std::size_t) { return one_step(); };
+  std::function<std::unique_ptr<Method>(std::size_t level)> method = [](std::size_t) {
+    return one_step();
+  };
   int64_t unroll = 1;  // of levels that stand on no responding level; the others take one step
   int steps = 0;       // of the top level before
   double clip_norm = 0.0;
@@ -56,10 +59,12 @@ Outcome run(const Case& c, std::size_t u) {
   const Tensors result = engine.hypergradient(form.levels[u].name);
   ReplayOptions options{.optimizers = std::vector<Setup>(game->levels(), c.optimizer)};
   if (c.clip_norm > 0.0) options.clip_norms.assign(game->levels(), c.clip_norm);
-  if (c.schedule) options.schedule = [&](std::size_t step) { return c.schedule(static_cast<int64_t>(step)); };
+  if (c.schedule)
+    options.schedule = [&](std::size_t step) { return c.schedule(static_cast<int64_t>(step)); };
   Outcome outcome{game->flat(u, result), replay(*game, u, start, mark, options)};
   for (std::size_t i = mark; i < game->log.size(); ++i)
-    outcome.clipped &= c.clip_norm > 0.0 && std::abs(game->log[i].gradient.norm() - c.clip_norm) < 1e-12;
+    outcome.clipped &=
+        c.clip_norm > 0.0 && std::abs(game->log[i].gradient.norm() - c.clip_norm) < 1e-12;
   return outcome;
 }
 
@@ -70,7 +75,8 @@ std::vector<Setup> one_group() {
   return result;
 }
 
-using Methods = std::vector<std::pair<std::string, std::function<std::unique_ptr<Method>(std::size_t)>>>;
+using Methods =
+    std::vector<std::pair<std::string, std::function<std::unique_ptr<Method>(std::size_t)>>>;
 
 void note(const char* what, double worst) {
   if (std::getenv("MLO_PROOF_WORST")) std::cout << worst << "  " << what << "\n";
@@ -90,8 +96,10 @@ TEST_CASE("one step is autograd through the step, at every shape, optimizer and 
       for (const auto& [name, method] : methods)
         for (const std::size_t u : form.uppers)
           for (const int steps : {0, 2}) {
-            const Outcome outcome = run({.shape = form.name, .optimizer = setup, .method = method, .steps = steps}, u);
-            INFO(form.name << ", level " << form.levels[u].name << ", " << setup.name << ", " << name << ", after " << steps);
+            const Outcome outcome =
+                run({.shape = form.name, .optimizer = setup, .method = method, .steps = steps}, u);
+            INFO(form.name << ", level " << form.levels[u].name << ", " << setup.name << ", "
+                           << name << ", after " << steps);
             REQUIRE(outcome.truth.drift < 1e-13);
             CHECK(outcome.error() <= 1e-12);
             worst = std::max(worst, outcome.error());
@@ -106,11 +114,13 @@ TEST_CASE("one step and unrolled through clipping, schedules and parameter group
       for (const int64_t unroll : {1, 3})
         for (const double clip : {0.0, 0.3})
           for (const bool scheduled : {false, true}) {
-            Case c{.shape = name, .optimizer = setup, .unroll = unroll, .steps = 2, .clip_norm = clip};
+            Case c{
+                .shape = name, .optimizer = setup, .unroll = unroll, .steps = 2, .clip_norm = clip};
             if (unroll > 1) c.method = [](std::size_t) { return unrolled(); };
             if (scheduled) c.schedule = step_decay({.every = 1, .factor = 0.8});
             const Outcome outcome = run(c, shape(name).uppers[0]);
-            INFO(name << ", " << setup.name << ", unroll " << unroll << ", clip " << clip << ", schedule " << scheduled);
+            INFO(name << ", " << setup.name << ", unroll " << unroll << ", clip " << clip
+                      << ", schedule " << scheduled);
             REQUIRE(outcome.truth.drift < 1e-13);
             if (clip > 0.0) REQUIRE(outcome.clipped);
             CHECK(outcome.error() <= 1e-12);
@@ -131,19 +141,25 @@ TEST_CASE("unrolled is autograd through all steps, at every shape and with every
       for (const auto& [name, method] : methods)
         for (const int64_t unroll : {3, 5}) {
           if (unroll > 3 && name != "fresh graph") continue;
-          const Outcome outcome =
-              run({.shape = form.name, .optimizer = setup, .method = method, .unroll = unroll, .steps = 1}, form.uppers.back());
+          const Outcome outcome = run({.shape = form.name,
+                                       .optimizer = setup,
+                                       .method = method,
+                                       .unroll = unroll,
+                                       .steps = 1},
+                                      form.uppers.back());
           INFO(form.name << ", " << setup.name << ", " << name << ", " << unroll << " steps");
           REQUIRE(outcome.truth.drift < 1e-13);
           const bool differences = name == "differences";
           CHECK(outcome.error() <= (differences ? 1e-6 : 1e-11));
-          (differences ? worst_differences : worst) = std::max(differences ? worst_differences : worst, outcome.error());
+          (differences ? worst_differences : worst) =
+              std::max(differences ? worst_differences : worst, outcome.error());
         }
   note("unrolled against autograd", worst);
   note("unrolled by differences against autograd", worst_differences);
 }
 
-TEST_CASE("an engine's step takes the gradient that autograd gives, at every level that has one below") {
+TEST_CASE(
+    "an engine's step takes the gradient that autograd gives, at every level that has one below") {
   const Setup adam{"Adam", Kind::adam, {{}}};
   double worst = 0.0;
   for (const Shape& form : shapes())
@@ -161,7 +177,8 @@ TEST_CASE("an engine's step takes the gradient that autograd gives, at every lev
       const std::size_t mark = game->log.size();
       engine.step();
       for (const std::size_t u : form.uppers) {
-        const Replayed truth = replay(*game, u, start, mark, {.optimizers = std::vector<Setup>(game->levels(), adam)});
+        const Replayed truth =
+            replay(*game, u, start, mark, {.optimizers = std::vector<Setup>(game->levels(), adam)});
         INFO(form.name << ", level " << form.levels[u].name << ", kept " << kept);
         REQUIRE(truth.drift < 1e-13);
         const double error = relative_error(steps_of(*game, u).back().gradient, truth.derivative);
@@ -172,7 +189,8 @@ TEST_CASE("an engine's step takes the gradient that autograd gives, at every lev
   note("a step's own gradient", worst);
 }
 
-TEST_CASE("products are taken where each level stood before its last step, whatever has moved since") {
+TEST_CASE(
+    "products are taken where each level stood before its last step, whatever has moved since") {
   const Setup sgd{"SGD", Kind::sgd, {{.lr = 0.1}}};
   double worst = 0.0;
   int elsewhere = 0;
@@ -186,20 +204,26 @@ TEST_CASE("products are taken where each level stood before its last step, whate
             LevelOptions options;
             options.optimizer = factory(sgd);
             options.unroll = 1 + static_cast<int64_t>((k + pattern) % 3);
-            options.best_response = one_step({.keep_graph = kept}, {.scale = IdentityOptions::Scale::one});
+            options.best_response =
+                one_step({.keep_graph = kept}, {.scale = IdentityOptions::Scale::one});
             return options;
           });
-          const Vector ours = game->flat(u, engine.hypergradient(form.levels[u].name)), now = game->stacked();
+          const Vector ours = game->flat(u, engine.hypergradient(form.levels[u].name)),
+                       now = game->stacked();
           std::vector<Matrix> s;
-          for (std::size_t k = 0; k < game->levels(); ++k) s.push_back(Matrix::Identity(game->size(k), game->size(k)));
+          for (std::size_t k = 0; k < game->levels(); ++k)
+            s.push_back(Matrix::Identity(game->size(k), game->size(k)));
           const auto formula = [&](bool before) {
-            return path_sum(
-                form, u,
-                {[&](std::size_t j) { return slope(*game, u, j, now); },
-                 [&](std::size_t k, std::size_t j) { return bend(*game, k, j, k, before ? steps_of(*game, k).back().x : now); }},
-                s);
+            return path_sum(form, u,
+                            {[&](std::size_t j) { return slope(*game, u, j, now); },
+                             [&](std::size_t k, std::size_t j) {
+                               return bend(*game, k, j, k,
+                                           before ? steps_of(*game, k).back().x : now);
+                             }},
+                            s);
           };
-          INFO(form.name << ", level " << form.levels[u].name << ", kept " << kept << ", pattern " << pattern);
+          INFO(form.name << ", level " << form.levels[u].name << ", kept " << kept << ", pattern "
+                         << pattern);
           const double error = relative_error(ours, formula(true));
           CHECK(error <= 1e-12);
           worst = std::max(worst, error);
@@ -222,11 +246,13 @@ TEST_CASE("parameters may be written between steps") {
     });
     engine.build();
     for (int time = 0; time < 3; ++time) {
-      for (std::size_t k = 0; k < game->levels(); ++k) game->set(k, 0.5 * game->part(game->stacked(), k));
+      for (std::size_t k = 0; k < game->levels(); ++k)
+        game->set(k, 0.5 * game->part(game->stacked(), k));
       game->log.clear();
       const auto start = copied(game->parameters);
       const Vector ours = game->flat(u, engine.hypergradient("top"));
-      const Replayed truth = replay(*game, u, start, 0, {.optimizers = std::vector<Setup>(game->levels(), sgd)});
+      const Replayed truth =
+          replay(*game, u, start, 0, {.optimizers = std::vector<Setup>(game->levels(), sgd)});
       INFO(name << ", time " << time);
       REQUIRE(truth.drift < 1e-13);
       CHECK(relative_error(ours, truth.derivative) <= 1e-12);
@@ -236,15 +262,22 @@ TEST_CASE("parameters may be written between steps") {
 }
 
 TEST_CASE("the replay notices every fault") {
-  const Setup sgd{"SGD", Kind::sgd, {{.lr = 0.3}}}, adamw{"AdamW", Kind::adamw, {{.weight_decay = 0.2}}};
+  const Setup sgd{"SGD", Kind::sgd, {{.lr = 0.3}}},
+      adamw{"AdamW", Kind::adamw, {{.weight_decay = 0.2}}};
   const auto error = [](const Case& c) { return run(c, shape(c.shape).uppers.back()).error(); };
-  const auto level0 = [](double factor) { return [factor](std::size_t k) { return faulty(one_step(), k == 0 ? factor : 1.0); }; };
-  const auto after = [](std::size_t) {
-    return implicit(exact_oracle({.keep_graph = false}), identity_solver(), EvaluationPoint::after_step);
+  const auto level0 = [](double factor) {
+    return [factor](std::size_t k) { return faulty(one_step(), k == 0 ? factor : 1.0); };
   };
-  const auto rate = [](std::size_t) { return one_step({}, {.scale = IdentityOptions::Scale::learning_rate}); };
-  for (const auto& name : {"two levels, no direct dependence", "chain of three, no direct dependence",
-                           "four levels, no direct dependence", "diamond, no direct dependence"}) {
+  const auto after = [](std::size_t) {
+    return implicit(exact_oracle({.keep_graph = false}), identity_solver(),
+                    EvaluationPoint::after_step);
+  };
+  const auto rate = [](std::size_t) {
+    return one_step({}, {.scale = IdentityOptions::Scale::learning_rate});
+  };
+  for (const auto& name :
+       {"two levels, no direct dependence", "chain of three, no direct dependence",
+        "four levels, no direct dependence", "diamond, no direct dependence"}) {
     INFO(name);
     for (const Setup& setup : {sgd, adamw}) {
       CHECK(error({.shape = name, .optimizer = setup, .steps = 2}) <= 1e-12);
@@ -256,7 +289,8 @@ TEST_CASE("the replay notices every fault") {
     // The learning rate in the place of A: right for plain SGD only.
     CHECK(error({.shape = name, .optimizer = sgd, .method = rate, .steps = 2}) <= 1e-12);
     CHECK(error({.shape = name, .optimizer = adamw, .method = rate, .steps = 2}) > 1e-3);
-    CHECK(error({.shape = name, .optimizer = sgd, .method = rate, .steps = 2, .clip_norm = 0.3}) > 1e-3);
+    CHECK(error({.shape = name, .optimizer = sgd, .method = rate, .steps = 2, .clip_norm = 0.3}) >
+          1e-3);
     // The last step for three.
     CHECK(error({.shape = name, .optimizer = sgd, .unroll = 3, .steps = 2}) > 1e-3);
   }

@@ -1,11 +1,11 @@
-// Lower losses with dropout, batch normalization and discrete choices: every oracle differentiates the very draw of the
-// step, and evaluating leaves no trace.
+// Lower losses with dropout, batch normalization and discrete choices: every oracle differentiates
+// the very draw of the step, and evaluating leaves no trace.
 #include "mlo/hypergradient/presets.h"
 #include "mlo/replayed.h"
 #include "quadratic.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <torch/autograd.h>
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/batchnorm.h>
@@ -72,8 +72,8 @@ struct Lower final : Problem {
   Tensors step_values, step_buffers;
 };
 
-/// Fits targets of its own with the same net in the mode it stands in, without dropout or running statistics: its two
-/// outer layers alone.
+/// Fits targets of its own with the same net in the mode it stands in, without dropout or running
+/// statistics: its two outer layers alone.
 struct Upper final : Problem {
   Upper(at::Tensor weights, torch::nn::Sequential net) : Problem(trains(weights)), net(net) {}
   Evaluation loss(const Batch&) override {
@@ -92,16 +92,21 @@ struct Game2 {
   }
   Vector hypergradient(std::unique_ptr<Method> method, int steps = 2) {
     Engine engine;
-    engine.add("lower", lower, {.optimizer = sgd({.lr = 0.05}), .best_response = std::move(method)});
+    engine.add("lower", lower,
+               {.optimizer = sgd({.lr = 0.05}), .best_response = std::move(method)});
     engine.add("upper", Upper(weights, net), {.optimizer = sgd({.lr = 0.05})});
     for (int i = 0; i < steps; ++i) engine.step();
     return to_vector(engine.hypergradient("upper")[0]);
   }
-  // ∇_λ and ∇_θ of the lower loss at θ of before the last step (+ shift·v), under the draw that `generator` gives.
-  std::pair<at::Tensor, Tensors> gradient(const at::Tensor& generator, double shift, const Tensors& v) {
+  // ∇_λ and ∇_θ of the lower loss at θ of before the last step (+ shift·v), under the draw that
+  // `generator` gives.
+  std::pair<at::Tensor, Tensors> gradient(const at::Tensor& generator, double shift,
+                                          const Tensors& v) {
     const at::NoGradGuard no_grad;
-    const Tensors now = clone(net->parameters()), buffers = clone(net->buffers()), live = net->parameters();
-    for (std::size_t i = 0; i < live.size(); ++i) live[i].copy_(lower->step_values[i] + shift * v[i]);
+    const Tensors now = clone(net->parameters()), buffers = clone(net->buffers()),
+                  live = net->parameters();
+    for (std::size_t i = 0; i < live.size(); ++i)
+      live[i].copy_(lower->step_values[i] + shift * v[i]);
     at::Generator random = at::detail::getDefaultCPUGenerator();
     random.set_state(generator);
     std::pair<at::Tensor, Tensors> result;
@@ -111,7 +116,8 @@ struct Game2 {
       const Tensors first = torch::autograd::grad({loss}, live, {}, true, true);
       at::Tensor inner = at::zeros({}, kDouble);
       for (std::size_t i = 0; i < live.size(); ++i) inner = inner + (first[i] * v[i]).sum();
-      result = {torch::autograd::grad({loss}, {weights}, {}, true)[0], torch::autograd::grad({inner}, {weights})};
+      result = {torch::autograd::grad({loss}, {weights}, {}, true)[0],
+                torch::autograd::grad({inner}, {weights})};
     }
     for (std::size_t i = 0; i < live.size(); ++i) live[i].copy_(now[i]);
     for (std::size_t i = 0; i < buffers.size(); ++i) net->buffers()[i].copy_(buffers[i]);
@@ -120,10 +126,13 @@ struct Game2 {
   // −∂²L/∂λ∂θ v with v = ∂L_u/∂θ after the step: scale one.
   Tensors direction() const {
     Tensors v;
-    for (const auto& parameter : net->parameters()) v.push_back(4.0 * (parameter.detach() + 0.3).pow(3));
+    for (const auto& parameter : net->parameters())
+      v.push_back(4.0 * (parameter.detach() + 0.3).pow(3));
     return v;
   }
-  Vector exact(const at::Tensor& generator) { return -to_vector(gradient(generator, 0.0, direction()).second[0]); }
+  Vector exact(const at::Tensor& generator) {
+    return -to_vector(gradient(generator, 0.0, direction()).second[0]);
+  }
 
   torch::nn::Sequential net;
   at::Tensor x = at::randn({kRows, 4}, kDouble), y = at::randn({kRows}, kDouble),
@@ -145,7 +154,10 @@ std::vector<std::pair<std::string, MakeOracle>> oracles(double wide) {
       {"exact, fresh graph", [] { return exact_oracle({.keep_graph = false}); }},
       {"finite difference", [] { return finite_difference_oracle(); }},
       {"finite difference, wide",
-       [wide] { return finite_difference_oracle({.constant = wide, .radius = FiniteDifferenceOptions::Radius::norm}); }},
+       [wide] {
+         return finite_difference_oracle(
+             {.constant = wide, .radius = FiniteDifferenceOptions::Radius::norm});
+       }},
   };
 }
 
@@ -158,7 +170,8 @@ std::unique_ptr<Method> with(const MakeOracle& oracle) {
 TEST_CASE("with dropout in the lower net every oracle differentiates the step's own draw") {
   for (const auto& [name, oracle] : oracles(1e-2)) {
     Game2 game(Kind::dropout);
-    const Vector ours = game.hypergradient(with(oracle)), exact = game.exact(game.lower->step_generator);
+    const Vector ours = game.hypergradient(with(oracle)),
+                 exact = game.exact(game.lower->step_generator);
     INFO(name << ": cosine " << cosine(ours, exact));
     CHECK(cosine(ours, exact) >= 0.9999);
     if (name.find("exact") == 0) CHECK(relative_error(ours, exact) <= 1e-12);
@@ -177,7 +190,8 @@ TEST_CASE("with dropout in the lower net every oracle differentiates the step's 
     }
     CHECK(highest < 0.9);
     if (std::getenv("MLO_PROOF_WORST"))
-      std::cout << 1.0 - cosine(ours, exact) << " (redrawn: " << highest << ")  dropout, " << name << "\n";
+      std::cout << 1.0 - cosine(ours, exact) << " (redrawn: " << highest << ")  dropout, " << name
+                << "\n";
   }
 }
 
@@ -185,7 +199,8 @@ TEST_CASE("batch normalization: products in train mode, running statistics untou
   for (const auto& [name, oracle] : oracles(1e-3)) {
     Game2 game(Kind::batch_norm);
     const Tensors before = clone(game.net->buffers());
-    const Vector ours = game.hypergradient(with(oracle)), exact = game.exact(game.lower->step_generator);
+    const Vector ours = game.hypergradient(with(oracle)),
+                 exact = game.exact(game.lower->step_generator);
     INFO(name << ": cosine " << cosine(ours, exact));
     CHECK(cosine(ours, exact) >= 0.9999);
     const Tensors after = game.net->buffers();

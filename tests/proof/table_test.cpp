@@ -1,5 +1,6 @@
-// Every method × every oracle × every shape on quadratics. Methods that reach the total derivative are held against the
-// implicit function theorem on all levels together; every method is held against its own formula, summed over paths.
+// Every method × every oracle × every shape on quadratics. Methods that reach the total derivative
+// are held against the implicit function theorem on all levels together; every method is held
+// against its own formula, summed over paths.
 #include "mlo/hypergradient/presets.h"
 #include "reference.h"
 
@@ -38,8 +39,10 @@ struct MethodRow {
   std::string name;
   Setup optimizer;  // of the levels below
   std::function<std::unique_ptr<Method>(std::unique_ptr<Oracle>)> make;
-  /// S of a level, from its Hessian, its steps and the number of them since the upper level's last one.
-  std::function<Matrix(const Matrix& h, const std::vector<Game::Step>& steps, std::size_t fresh)> response;
+  /// S of a level, from its Hessian, its steps and the number of them since the upper level's last
+  /// one.
+  std::function<Matrix(const Matrix& h, const std::vector<Game::Step>& steps, std::size_t fresh)>
+      response;
   bool total = false;      // reaches the total derivative
   int64_t trajectory = 0;  // goes through so many steps
   bool of_age = false;     // depends on the optimizer's state
@@ -47,20 +50,25 @@ struct MethodRow {
 
 Matrix inverse(const Matrix& h) { return h.inverse(); }
 
-MethodRow solver_row(std::string name, std::function<std::unique_ptr<Solver>()> solver, std::function<Matrix(const Matrix&)> s,
-                     bool total = false) {
-  return {std::move(name),
-          {"", Kind::sgd, {{.lr = 0.3}}},
-          [solver](std::unique_ptr<Oracle> oracle) { return implicit(std::move(oracle), solver()); },
-          [s](const Matrix& h, const auto&, std::size_t) { return s(h); },
-          total};
+MethodRow solver_row(std::string name, std::function<std::unique_ptr<Solver>()> solver,
+                     std::function<Matrix(const Matrix&)> s, bool total = false) {
+  return {
+      std::move(name),
+      {"", Kind::sgd, {{.lr = 0.3}}},
+      [solver](std::unique_ptr<Oracle> oracle) { return implicit(std::move(oracle), solver()); },
+      [s](const Matrix& h, const auto&, std::size_t) { return s(h); },
+      total};
 }
 
 std::vector<Setup> optimizers() {
   return {
       {"SGD", Kind::sgd, {{.lr = 0.3}}},
-      {"momentum", Kind::sgd, {{.lr = 0.2, .momentum = 0.8, .dampening = 0.3, .weight_decay = 0.1}}},
-      {"Nesterov", Kind::sgd, {{.lr = 0.2, .momentum = 0.7, .weight_decay = 0.1, .nesterov = true}}},
+      {"momentum",
+       Kind::sgd,
+       {{.lr = 0.2, .momentum = 0.8, .dampening = 0.3, .weight_decay = 0.1}}},
+      {"Nesterov",
+       Kind::sgd,
+       {{.lr = 0.2, .momentum = 0.7, .weight_decay = 0.1, .nesterov = true}}},
       {"Adam", Kind::adam, {{.lr = 0.2, .weight_decay = 0.1, .eps = 0.1}}},
       {"AdamW", Kind::adamw, {{.lr = 0.2, .weight_decay = 0.2, .eps = 0.1}}},
   };
@@ -71,50 +79,67 @@ std::vector<MethodRow> methods() {
   std::vector<MethodRow> rows = {
       solver_row(
           "conjugate gradient to the end",
-          [] { return conjugate_gradient_solver({.max_iterations = 20, .tolerance = 1e-14, .warm_start = false}); }, inverse,
-          true),
-      solver_row(
-          "conjugate gradient, warm", [] { return conjugate_gradient_solver({.max_iterations = 20, .tolerance = 1e-14}); },
+          [] {
+            return conjugate_gradient_solver(
+                {.max_iterations = 20, .tolerance = 1e-14, .warm_start = false});
+          },
           inverse, true),
       solver_row(
-          "conjugate gradient, damped", [] { return conjugate_gradient_solver({.tolerance = 1e-14, .damping = 0.5}); },
-          [](const Matrix& h) -> Matrix { return (h + 0.5 * Matrix::Identity(h.rows(), h.cols())).inverse(); }),
+          "conjugate gradient, warm",
+          [] { return conjugate_gradient_solver({.max_iterations = 20, .tolerance = 1e-14}); },
+          inverse, true),
       solver_row(
-          "Neumann, 140 terms", [] { return neumann_solver({.iterations = 140, .step = 1.0}); }, inverse, true),
+          "conjugate gradient, damped",
+          [] { return conjugate_gradient_solver({.tolerance = 1e-14, .damping = 0.5}); },
+          [](const Matrix& h) -> Matrix {
+            return (h + 0.5 * Matrix::Identity(h.rows(), h.cols())).inverse();
+          }),
+      solver_row(
+          "Neumann, 140 terms", [] { return neumann_solver({.iterations = 140, .step = 1.0}); },
+          inverse, true),
       solver_row(
           "Neumann, 3 terms", [] { return neumann_solver({.iterations = 3, .step = 0.4}); },
           [](const Matrix& h) { return neumann_matrix(h, 0.4, 3); }),
       solver_row(
-          "Neumann, 3 terms, step estimated", [] { return neumann_solver({.iterations = 3, .power_iterations = 100}); },
+          "Neumann, 3 terms, step estimated",
+          [] { return neumann_solver({.iterations = 3, .power_iterations = 100}); },
           [](const Matrix& h) { return neumann_matrix(h, 1.0 / (1.05 * h.operatorNorm()), 3); }),
       solver_row(
           "identity, scale one", [] { return identity_solver({.scale = Scale::one}); },
           [](const Matrix& h) { return Matrix::Identity(h.rows(), h.cols()); }),
       solver_row(
-          "identity, a number", [] { return identity_solver({.scale = Scale::value, .value = 0.7}); },
+          "identity, a number",
+          [] { return identity_solver({.scale = Scale::value, .value = 0.7}); },
           [](const Matrix& h) -> Matrix { return 0.7 * Matrix::Identity(h.rows(), h.cols()); }),
   };
   for (const Setup& setup : optimizers()) {
     rows.push_back({"identity, scale learning rate, " + setup.name, setup,
-                    [](auto oracle) { return implicit(std::move(oracle), identity_solver({.scale = Scale::learning_rate})); },
+                    [](auto oracle) {
+                      return implicit(std::move(oracle),
+                                      identity_solver({.scale = Scale::learning_rate}));
+                    },
                     [lr = setup.groups[0].lr](const Matrix& h, const auto&, std::size_t) -> Matrix {
                       return lr * Matrix::Identity(h.rows(), h.cols());
                     }});
     rows.push_back({"identity, scale of the step, " + setup.name, setup,
                     [](auto oracle) { return implicit(std::move(oracle), identity_solver()); },
-                    [setup](const Matrix& h, const auto& steps, std::size_t) { return step_response(setup, h, steps, 1); }, false,
-                    0, true});
+                    [setup](const Matrix& h, const auto& steps, std::size_t) {
+                      return step_response(setup, h, steps, 1);
+                    },
+                    false, 0, true});
     for (const int64_t steps_back : {1, 2, 5})
-      rows.push_back(
-          {"unrolled through " + std::to_string(steps_back) + ", " + setup.name, setup,
-           [](auto oracle) { return unrolled(std::move(oracle)); },
-           [setup](const Matrix& h, const auto& steps, std::size_t fresh) { return step_response(setup, h, steps, fresh); },
-           false, steps_back, true});
+      rows.push_back({"unrolled through " + std::to_string(steps_back) + ", " + setup.name, setup,
+                      [](auto oracle) { return unrolled(std::move(oracle)); },
+                      [setup](const Matrix& h, const auto& steps, std::size_t fresh) {
+                        return step_response(setup, h, steps, fresh);
+                      },
+                      false, steps_back, true});
   }
   return rows;
 }
 
-// Levels that no other responding level reads from below: only those may take several steps under an unrolled method.
+// Levels that no other responding level reads from below: only those may take several steps under
+// an unrolled method.
 bool stands_on_responding(const Shape& shape, std::size_t k) {
   for (const std::size_t u : shape.uppers) {
     const auto responding = responds(shape, u);
@@ -129,8 +154,8 @@ struct Answers {
 };
 
 /// One engine on fresh numbers: `steps` steps, then the total derivative of level u three ways.
-Answers answer(const Shape& shape, std::size_t u, const MethodRow& method, const OracleRow& oracle, int steps,
-               Fault fault = Fault::none) {
+Answers answer(const Shape& shape, std::size_t u, const MethodRow& method, const OracleRow& oracle,
+               int steps, Fault fault = Fault::none) {
   const auto game = std::make_shared<Game>(shape);
   Engine engine;
   add_levels(
@@ -139,7 +164,9 @@ Answers answer(const Shape& shape, std::size_t u, const MethodRow& method, const
         LevelOptions options;
         options.optimizer = factory(method.optimizer);
         const bool lone = method.trajectory == 0 || !stands_on_responding(shape, k);
-        options.unroll = method.trajectory == 0 ? 1 + static_cast<int64_t>(k % 2) : lone ? method.trajectory : 1;
+        options.unroll = method.trajectory == 0 ? 1 + static_cast<int64_t>(k % 2)
+                         : lone                 ? method.trajectory
+                                                : 1;
         options.best_response = method.make(oracle.make());
         return options;
       },
@@ -151,12 +178,14 @@ Answers answer(const Shape& shape, std::size_t u, const MethodRow& method, const
   std::vector<Matrix> s;
   for (std::size_t k = 0; k < game->levels(); ++k) {
     std::size_t fresh = 0;
-    for (std::size_t i = before; i < game->log.size(); ++i) fresh += game->log[i].level == k ? 1 : 0;
+    for (std::size_t i = before; i < game->log.size(); ++i)
+      fresh += game->log[i].level == k ? 1 : 0;
     s.push_back(fresh == 0 ? Matrix::Zero(game->size(k), game->size(k))
                            : method.response(game->block(k, k, k), steps_of(*game, k), fresh));
   }
   const Vector x = game->stacked();
-  return {game->flat(u, result), path_sum(*game, u, x, s, fault), method.total ? total_derivative(*game, u, x) : Vector()};
+  return {game->flat(u, result), path_sum(*game, u, x, s, fault),
+          method.total ? total_derivative(*game, u, x) : Vector()};
 }
 
 bool has_linear(const Shape& shape) {
@@ -176,8 +205,8 @@ TEST_CASE("every method with every oracle on every shape gives its own formula")
         for (const std::size_t u : shape.uppers)
           for (const int steps : {0, 3}) {
             if (steps == 0 && (!method.of_age || oracle.name != "exact, fresh")) continue;
-            INFO(shape.name << ", level " << shape.levels[u].name << ": " << method.name << " × " << oracle.name << ", after "
-                            << steps << " steps");
+            INFO(shape.name << ", level " << shape.levels[u].name << ": " << method.name << " × "
+                            << oracle.name << ", after " << steps << " steps");
             const Answers a = answer(shape, u, method, oracle, steps);
             REQUIRE(a.formula.norm() > 1e-6);
             const double error = relative_error(a.engine, a.formula);
@@ -218,32 +247,40 @@ TEST_CASE("the table notices the wrong order of visits") {
     const Vector x = game.stacked(), exact = total_derivative(game, u, x);
 
     Graph graph;
-    for (const auto& level : shape.levels) graph.nodes.push_back({level.name, level.reads, {}, level.top});
+    for (const auto& level : shape.levels)
+      graph.nodes.push_back({level.name, level.reads, {}, level.top});
     Indices order = graph.responding(u);
     INFO(shape.name);
     CHECK(relative_error(dense_sweep(game, u, x, s, order), exact) < 1e-12);
     std::reverse(order.begin(), order.end());
-    if (!stands_on_responding(shape, order.front()) && !stands_on_responding(shape, order.back())) continue;  // no order
+    if (!stands_on_responding(shape, order.front()) && !stands_on_responding(shape, order.back()))
+      continue;  // no order
     CHECK(relative_error(dense_sweep(game, u, x, s, order), exact) > 1e-3);
     ++wrong;
   }
   CHECK(wrong >= 10);
 }
 
-TEST_CASE("the table notices the learning rate in the place of A under AdamW, and A without its history") {
+TEST_CASE(
+    "the table notices the learning rate in the place of A under AdamW, and A without its "
+    "history") {
   const auto all = methods();
-  const auto& rate =
-      *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale learning rate, AdamW"; });
-  MethodRow mixed =
-      *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale of the step, AdamW"; });
+  const auto& rate = *std::find_if(all.begin(), all.end(), [](const auto& row) {
+    return row.name == "identity, scale learning rate, AdamW";
+  });
+  MethodRow mixed = *std::find_if(all.begin(), all.end(), [](const auto& row) {
+    return row.name == "identity, scale of the step, AdamW";
+  });
   mixed.make = rate.make;
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {
     const Answers a = answer(shape(name), shape(name).uppers[0], mixed, oracles()[1], 3);
     CHECK(relative_error(a.engine, a.formula) > 1e-3);
   }
-  MethodRow forgetful =
-      *std::find_if(all.begin(), all.end(), [](const auto& row) { return row.name == "identity, scale of the step, AdamW"; });
-  forgetful.response = [setup = forgetful.optimizer](const Matrix& h, const auto& steps, std::size_t) {
+  MethodRow forgetful = *std::find_if(all.begin(), all.end(), [](const auto& row) {
+    return row.name == "identity, scale of the step, AdamW";
+  });
+  forgetful.response = [setup = forgetful.optimizer](const Matrix& h, const auto& steps,
+                                                     std::size_t) {
     return step_response(setup, h, {steps.back()}, 1);
   };
   for (const auto& name : {"two levels", "chain of three", "diamond"}) {

@@ -1,4 +1,5 @@
-// What unrolled refuses: a lower level that moves between the steps it goes through, or between those that read it.
+// What unrolled refuses: a lower level that moves between the steps it goes through, or between
+// those that read it.
 #include "curved.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/presets.h"
@@ -51,14 +52,17 @@ double error(const Plan& plan, int steps) {
   const std::size_t u = game->shape.uppers.back(), mark = game->log.size();
   const Vector ours = game->flat(u, engine->hypergradient(game->shape.levels[u].name));
   return relative_error(
-      ours, replay(*game, u, start, mark, {.optimizers = std::vector<Setup>(game->levels(), {"", Kind::sgd, {{.lr = 0.3}}})})
-                .derivative);
+      ours,
+      replay(*game, u, start, mark,
+             {.optimizers = std::vector<Setup>(game->levels(), {"", Kind::sgd, {{.lr = 0.3}}})})
+          .derivative);
 }
 
 }  // namespace
 
 TEST_CASE("unrolled over a level that moves between its steps is refused by name") {
-  CHECK_THAT(refusal({"chain of three", {1, 2}, {}, {1, 1}}), Contains("'mid'") && Contains("'low'") && Contains("unroll = 1"));
+  CHECK_THAT(refusal({"chain of three", {1, 2}, {}, {1, 1}}),
+             Contains("'mid'") && Contains("'low'") && Contains("unroll = 1"));
   CHECK(refusal({"chain of three", {2, 1}, {}, {1, 1}}).empty());
   CHECK(error({"chain of three", {2, 1}, {}, {1, 1}}, 2) <= 1e-12);
   // One step for several is another approximation, and no reason to refuse.
@@ -68,15 +72,18 @@ TEST_CASE("unrolled over a level that moves between its steps is refused by name
 
 TEST_CASE("unrolled below levels that read it at different ages is refused by name") {
   // right's second step moves base on; left has read it before.
-  CHECK_THAT(refusal({"diamond", {1, 1, 2}, {}, {1, 0, 0}}), Contains("'base'") && Contains("'left'"));
-  CHECK_THAT(refusal({"diamond", {2, 1, 2}, {}, {1, 0, 0}}), Contains("'base'") && Contains("'left'"));
+  CHECK_THAT(refusal({"diamond", {1, 1, 2}, {}, {1, 0, 0}}),
+             Contains("'base'") && Contains("'left'"));
+  CHECK_THAT(refusal({"diamond", {2, 1, 2}, {}, {1, 0, 0}}),
+             Contains("'base'") && Contains("'left'"));
   // left takes its two steps first: both then read the last state.
   CHECK(refusal({"diamond", {1, 2, 1}, {}, {1, 0, 0}}).empty());
   CHECK(refusal({"diamond", {3, 1, 1}, {}, {1, 1, 1}}).empty());
   CHECK(error({"diamond", {3, 1, 1}, {}, {1, 1, 1}}, 2) <= 1e-12);
 }
 
-TEST_CASE("unrolled through warm-up steps is exact, or refused where a lower level moves in between") {
+TEST_CASE(
+    "unrolled through warm-up steps is exact, or refused where a lower level moves in between") {
   CHECK(refusal({"two levels", {2}, {7}, {1}}).empty());
   CHECK(error({"two levels", {2}, {7}, {1}}, 0) <= 1e-12);
   CHECK(error({"two levels", {2}, {7}, {1}}, 1) <= 1e-12);

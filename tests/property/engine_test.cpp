@@ -1,4 +1,5 @@
-// The engine against the same training written by hand, on random specifications. MLO_PROPERTY_SEED=n replays one of them.
+// The engine against the same training written by hand, on random specifications.
+// MLO_PROPERTY_SEED=n replays one of them.
 #include "property/problems.h"
 
 #include "catch.h"
@@ -29,7 +30,7 @@ std::vector<std::size_t> tops(const Spec& spec) {
 
 struct Outcome {
   double trajectory = 0.0, hypergradient = 0.0;  // relative errors
-  double response = 0.0;                         // part of the hypergradient that goes through the levels below
+  double response = 0.0;  // part of the hypergradient that goes through the levels below
 };
 
 // After some steps of the tops, the hypergradient of one of them.
@@ -44,7 +45,8 @@ Outcome run(const Spec& spec, double factor = 1.0) {
   Outcome outcome;
   for (int i = 0; i < steps; ++i) by_hand.cycle();
   for (std::size_t k = 0; k < spec.levels.size(); ++k)
-    outcome.trajectory = std::max(outcome.trajectory, relative_error(world->parameters[k], by_hand.values[k]));
+    outcome.trajectory =
+        std::max(outcome.trajectory, relative_error(world->parameters[k], by_hand.values[k]));
   const Tensors ours = engine->hypergradient(world->name(u));
   const ByHand::Derivative truth = by_hand.hypergradient(u);
   outcome.hypergradient = relative_error(ours, truth.total);
@@ -69,7 +71,8 @@ TEST_CASE("hypergradients of random engines are autograd through the steps writt
   }
   if (all.size() > 1) CHECK(responding > 300);
   if (std::getenv("MLO_PROOF_WORST"))
-    std::cout << worst << "  hypergradients of random engines, " << responding << " with a response\n";
+    std::cout << worst << "  hypergradients of random engines, " << responding
+              << " with a response\n";
 }
 
 TEST_CASE("random engines end where the training written by hand ends") {
@@ -95,7 +98,8 @@ TEST_CASE("the comparison refuses a method that is wrong by a hundredth") {
     const Outcome right = run(spec), wrong = run(spec, 1.01);
     if (right.response < 1e-6) continue;
     ++responding;
-    noticed += wrong.hypergradient > 10.0 * kTolerance || wrong.trajectory > 10.0 * kTolerance ? 1 : 0;
+    noticed +=
+        wrong.hypergradient > 10.0 * kTolerance || wrong.trajectory > 10.0 * kTolerance ? 1 : 0;
   }
   CHECK(noticed == responding);
   if (!std::getenv("MLO_PROPERTY_SEED")) CHECK(responding > 40);

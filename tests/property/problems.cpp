@@ -25,9 +25,15 @@ void set_generator_state(const at::Tensor& state) {
 class Chance {
  public:
   explicit Chance(uint64_t seed) : random_(seed) {}
-  bool of(double probability) { return std::uniform_real_distribution<>(0.0, 1.0)(random_) < probability; }
-  int64_t between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_); }
-  double number(double low, double high) { return std::uniform_real_distribution<>(low, high)(random_); }
+  bool of(double probability) {
+    return std::uniform_real_distribution<>(0.0, 1.0)(random_) < probability;
+  }
+  int64_t between(int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random_);
+  }
+  double number(double low, double high) {
+    return std::uniform_real_distribution<>(low, high)(random_);
+  }
   template <class Item>
   Item one_of(std::initializer_list<Item> items) {
     return items.begin()[between(0, static_cast<int64_t>(items.size()) - 1)];
@@ -62,7 +68,8 @@ struct SpecProblem final : Problem {
       : Problem(trained(*the_world, k)), world(std::move(the_world)), level(k) {}
   static Trains trained(const World& world, std::size_t k) {
     Trains result;
-    for (std::size_t i = 0; i < world.parameters[k].size(); ++i) result.add("theta" + std::to_string(i), world.parameters[k][i]);
+    for (std::size_t i = 0; i < world.parameters[k].size(); ++i)
+      result.add("theta" + std::to_string(i), world.parameters[k][i]);
     return result;
   }
   Evaluation loss(const Batch& batch) override {
@@ -74,7 +81,8 @@ struct SpecProblem final : Problem {
   // Before its own evaluations the list has those of probes.
   void on_gradient(Tensors&) override {
     auto& recent = world->recent[level];
-    world->steps[level].emplace_back(recent.end() - world->spec.levels[level].accumulate, recent.end());
+    world->steps[level].emplace_back(recent.end() - world->spec.levels[level].accumulate,
+                                     recent.end());
     recent.clear();
   }
   void on_step() override { seen += world->parameters[level][0].sum().item<double>(); }
@@ -87,11 +95,18 @@ struct SpecProblem final : Problem {
 
 OptimizerFactory optimizer_of(const LevelSpec& level) {
   const Group& g = level.optimizer.groups[0];
-  if (!level.fused) return [setup = level.optimizer](const Tensors& parameters) { return make_optimizer(setup, parameters); };
+  if (!level.fused)
+    return [setup = level.optimizer](const Tensors& parameters) {
+      return make_optimizer(setup, parameters);
+    };
   if (level.optimizer.kind == Kind::sgd)
-    return sgd(
-        {.lr = g.lr, .momentum = g.momentum, .dampening = g.dampening, .weight_decay = g.weight_decay, .nesterov = g.nesterov});
-  const AdamOptions options{.lr = g.lr, .beta1 = g.beta1, .beta2 = g.beta2, .eps = g.eps, .weight_decay = g.weight_decay};
+    return sgd({.lr = g.lr,
+                .momentum = g.momentum,
+                .dampening = g.dampening,
+                .weight_decay = g.weight_decay,
+                .nesterov = g.nesterov});
+  const AdamOptions options{
+      .lr = g.lr, .beta1 = g.beta1, .beta2 = g.beta2, .eps = g.eps, .weight_decay = g.weight_decay};
   return level.optimizer.kind == Kind::adam ? adam(options) : adamw(options);
 }
 
@@ -106,7 +121,8 @@ std::unique_ptr<Method> method_of(const LevelSpec& level) {
 }
 
 Tensors gradient(const at::Tensor& loss, const Tensors& wrt, bool create_graph) {
-  return torch::autograd::grad({loss}, wrt, {}, /*retain_graph=*/true, create_graph, /*allow_unused=*/true);
+  return torch::autograd::grad({loss}, wrt, {}, /*retain_graph=*/true, create_graph,
+                               /*allow_unused=*/true);
 }
 
 }  // namespace
@@ -153,7 +169,8 @@ Spec random_spec(uint64_t seed) {
       // The level is reached by another way, or it would not step.
       const auto& last = spec.levels.back().reads;
       const auto at = std::find(reads.begin(), reads.end(), j);
-      if (at != reads.end() && std::find(last.begin(), last.end(), j) != last.end() && chance.of(0.25)) {
+      if (at != reads.end() && std::find(last.begin(), last.end(), j) != last.end() &&
+          chance.of(0.25)) {
         reads.erase(at);
         spec.levels[k].constant.push_back(j);
       }
@@ -162,18 +179,23 @@ Spec random_spec(uint64_t seed) {
     LevelSpec& level = spec.levels[k];
     level.unused = chance.of(0.25);
     level.dropout = chance.of(0.35) ? chance.number(0.1, 0.5) : 0.0;
-    level.choice = chance.one_of({LevelSpec::Choice::none, LevelSpec::Choice::largest, LevelSpec::Choice::random});
+    level.choice = chance.one_of(
+        {LevelSpec::Choice::none, LevelSpec::Choice::largest, LevelSpec::Choice::random});
     level.optimizer = random_optimizer(chance, level.unused ? 3 : 2);
     level.fused = level.optimizer.groups.size() == 1 && chance.of(0.5);
     level.accumulate = chance.between(1, 3);
     level.clip_norm = chance.of(0.35) ? chance.number(0.05, 0.8) : 0.0;
     using Rate = LevelSpec::Rate;
-    level.schedule = chance.one_of({Rate::constant, Rate::constant, Rate::warmup, Rate::decay, Rate::cosine});
+    level.schedule =
+        chance.one_of({Rate::constant, Rate::constant, Rate::warmup, Rate::decay, Rate::cosine});
     using How = LevelSpec::How;
-    level.method = chance.one_of({How::one_step_kept, How::one_step_fresh, How::unrolled, How::unrolled_kept});
-    // Several steps of what stands on no other moving level: the others' derivative would not be that of the steps.
+    level.method =
+        chance.one_of({How::one_step_kept, How::one_step_fresh, How::unrolled, How::unrolled_kept});
+    // Several steps of what stands on no other moving level: the others' derivative would not be
+    // that of the steps.
     const bool alone =
-        level.constant.empty() && std::all_of(level.reads.begin(), level.reads.end(), [&](std::size_t j) { return j >= lower; });
+        level.constant.empty() && std::all_of(level.reads.begin(), level.reads.end(),
+                                              [&](std::size_t j) { return j >= lower; });
     if (k < lower && (alone || (game && k == 0))) level.unroll = chance.between(1, 3);
   }
   return spec;
@@ -192,16 +214,20 @@ std::string Spec::to_string() const {
          << (level.optimizer.kind == Kind::sgd    ? "SGD"
              : level.optimizer.kind == Kind::adam ? "Adam"
                                                   : "AdamW")
-         << " lr " << g.lr << " momentum " << g.momentum << " dampening " << g.dampening << (g.nesterov ? " nesterov" : "")
-         << " decay " << g.weight_decay << ", " << level.optimizer.groups.size() << " groups" << (level.fused ? ", fused" : "")
-         << "; unroll " << level.unroll << ", accumulate " << level.accumulate << ", clip " << level.clip_norm << ", dropout "
-         << level.dropout << ", choice " << static_cast<int>(level.choice) << ", schedule " << static_cast<int>(level.schedule)
-         << ", method " << static_cast<int>(level.method) << (level.unused ? ", unused parameter" : "") << "\n";
+         << " lr " << g.lr << " momentum " << g.momentum << " dampening " << g.dampening
+         << (g.nesterov ? " nesterov" : "") << " decay " << g.weight_decay << ", "
+         << level.optimizer.groups.size() << " groups" << (level.fused ? ", fused" : "")
+         << "; unroll " << level.unroll << ", accumulate " << level.accumulate << ", clip "
+         << level.clip_norm << ", dropout " << level.dropout << ", choice "
+         << static_cast<int>(level.choice) << ", schedule " << static_cast<int>(level.schedule)
+         << ", method " << static_cast<int>(level.method)
+         << (level.unused ? ", unused parameter" : "") << "\n";
   }
   return text.str();
 }
 
-World::World(Spec the_spec) : spec(std::move(the_spec)), recent(spec.levels.size()), steps(spec.levels.size()) {
+World::World(Spec the_spec)
+    : spec(std::move(the_spec)), recent(spec.levels.size()), steps(spec.levels.size()) {
   torch::manual_seed(spec.seed);
   for (std::size_t k = 0; k < spec.levels.size(); ++k) {
     const LevelSpec& level = spec.levels[k];
@@ -231,10 +257,12 @@ Schedule World::schedule(std::size_t k) const {
   return {};
 }
 
-at::Tensor World::loss(std::size_t k, const std::vector<Tensors>& theta, const at::Tensor& rows, Drawn& drawn) const {
+at::Tensor World::loss(std::size_t k, const std::vector<Tensors>& theta, const at::Tensor& rows,
+                       Drawn& drawn) const {
   const LevelSpec& level = spec.levels[k];
   Tensors lines = {theta[k][0], theta[k][1].reshape({-1})};
-  for (const std::size_t j : level.reads) lines.insert(lines.end(), {theta[j][0], theta[j][1].reshape({-1})});
+  for (const std::size_t j : level.reads)
+    lines.insert(lines.end(), {theta[j][0], theta[j][1].reshape({-1})});
   for (const std::size_t j : level.constant)
     lines.insert(lines.end(), {theta[j][0].detach(), theta[j][1].detach().reshape({-1})});
   const at::Tensor x = at::cat(lines);
@@ -242,14 +270,15 @@ at::Tensor World::loss(std::size_t k, const std::vector<Tensors>& theta, const a
   if (level.choice != LevelSpec::Choice::none) {
     if (!drawn.choice.defined())
       drawn.choice = replayed([&] {
-        const at::Tensor scores = level.choice == LevelSpec::Choice::largest ? features.abs() : at::rand_like(features);
+        const at::Tensor scores =
+            level.choice == LevelSpec::Choice::largest ? features.abs() : at::rand_like(features);
         return at::zeros_like(features).index_fill(0, std::get<1>(scores.topk(3)), 1.0);
       });
     features = features * drawn.choice;
   }
   if (level.dropout > 0.0) features = at::dropout(features, level.dropout, /*train=*/true);
-  return at::softplus(rows.mv(features) + rows.sum(1)).mean() + 0.15 * x.dot(x) + 0.2 * x.dot(turn_[k].mv(x)) +
-         0.02 * x.pow(4).sum();
+  return at::softplus(rows.mv(features) + rows.sum(1)).mean() + 0.15 * x.dot(x) +
+         0.2 * x.dot(turn_[k].mv(x)) + 0.02 * x.pow(4).sum();
 }
 
 std::unique_ptr<Engine> engine_of(const std::shared_ptr<World>& world, double factor) {
@@ -296,7 +325,8 @@ void ByHand::cycle() {
   for (std::size_t u = 0; u < values.size(); ++u) {
     if (!world_.spec.levels[u].top && u + 1 < values.size()) continue;
     advance(u);
-    const Tensors total = gradient(loss(u, values, world_.steps[u][static_cast<std::size_t>(taken_[u])]), values[u], false);
+    const Tensors total = gradient(
+        loss(u, values, world_.steps[u][static_cast<std::size_t>(taken_[u])]), values[u], false);
     update(u, total);
     for (auto& tensor : values[u]) tensor = tensor.detach();
   }
@@ -334,7 +364,8 @@ void ByHand::advance(std::size_t u) {
     if (stepped_[k]) continue;
     stepped_[k] = 1;
     for (int64_t i = 0; i < world_.spec.levels[k].unroll; ++i) {
-      if (i > 0 && !world_.spec.levels[k].is_unrolled()) {  // one step is the derivative of the last
+      if (i > 0 &&
+          !world_.spec.levels[k].is_unrolled()) {  // one step is the derivative of the last
         for (auto& tensor : values[k]) tensor = tensor.detach().requires_grad_();
         updates_[k].detach();
       }
@@ -344,7 +375,8 @@ void ByHand::advance(std::size_t u) {
 }
 
 void ByHand::own_step(std::size_t k) {
-  update(k, gradient(loss(k, values, world_.steps[k].at(static_cast<std::size_t>(taken_[k]))), values[k], true));
+  update(k, gradient(loss(k, values, world_.steps[k].at(static_cast<std::size_t>(taken_[k]))),
+                     values[k], true));
 }
 
 void ByHand::update(std::size_t k, const Tensors& g) {
@@ -353,7 +385,8 @@ void ByHand::update(std::size_t k, const Tensors& g) {
   ++taken_[k];
 }
 
-at::Tensor ByHand::loss(std::size_t k, const std::vector<Tensors>& theta, const std::vector<World::Drawn>& drawn) {
+at::Tensor ByHand::loss(std::size_t k, const std::vector<Tensors>& theta,
+                        const std::vector<World::Drawn>& drawn) {
   const int64_t parts = world_.spec.levels[k].accumulate;
   at::Tensor sum = at::zeros({}, kDouble);
   for (int64_t m = 0; m < parts; ++m) {

@@ -1,5 +1,5 @@
-// Random specifications of engines, and the same training written by hand on graph tensors: every hypergradient is autograd
-// through the steps, every step a function (optim/functional_update.h).
+// Random specifications of engines, and the same training written by hand on graph tensors: every
+// hypergradient is autograd through the steps, every step a function (optim/functional_update.h).
 #pragma once
 
 #include "mlo/mlo.h"
@@ -11,8 +11,8 @@
 
 namespace mlo::testing {
 
-/// One level of a specification. Levels below the tops read lower levels and tops, so none is nested;
-/// sometimes the lowest two are a game of their own.
+/// One level of a specification. Levels below the tops read lower levels and tops, so none is
+/// nested; sometimes the lowest two are a game of their own.
 struct LevelSpec {
   std::vector<std::size_t> reads;     ///< with derivatives
   std::vector<std::size_t> constant;  ///< values only
@@ -24,7 +24,12 @@ struct LevelSpec {
   int64_t unroll = 1, accumulate = 1;
   double clip_norm = 0.0;
   enum class Rate { constant, warmup, decay, cosine } schedule = Rate::constant;
-  enum class How { one_step_kept, one_step_fresh, unrolled, unrolled_kept } method = How::one_step_kept;
+  enum class How {
+    one_step_kept,
+    one_step_fresh,
+    unrolled,
+    unrolled_kept
+  } method = How::one_step_kept;
 
   bool is_unrolled() const { return method == How::unrolled || method == How::unrolled_kept; }
 };
@@ -47,15 +52,19 @@ class World {
   struct Drawn {
     at::Tensor generator, choice;
   };
-  std::vector<std::vector<Drawn>> recent;              // by level: since its last step
-  std::vector<std::vector<std::vector<Drawn>>> steps;  // by level and own step: one for each micro-batch
+  std::vector<std::vector<Drawn>> recent;  // by level: since its last step
+  std::vector<std::vector<std::vector<Drawn>>>
+      steps;  // by level and own step: one for each micro-batch
 
-  std::string name(std::size_t k) const { return (spec.levels[k].top ? "top" : "low") + std::to_string(k); }
+  std::string name(std::size_t k) const {
+    return (spec.levels[k].top ? "top" : "low") + std::to_string(k);
+  }
   /// The i-th batch of a level; micro-batches have different numbers of rows.
   at::Tensor rows(std::size_t k, int64_t i) const;
   Schedule schedule(std::size_t k) const;
   /// L_k. `drawn.choice` is used if it is there, else made.
-  at::Tensor loss(std::size_t k, const std::vector<Tensors>& theta, const at::Tensor& rows, Drawn& drawn) const;
+  at::Tensor loss(std::size_t k, const std::vector<Tensors>& theta, const at::Tensor& rows,
+                  Drawn& drawn) const;
 
  private:
   Tensors mix_, turn_, data_;
@@ -83,7 +92,8 @@ class ByHand {
   void advance(std::size_t u);
   void own_step(std::size_t k);
   void update(std::size_t k, const Tensors& gradient);
-  at::Tensor loss(std::size_t k, const std::vector<Tensors>& theta, const std::vector<World::Drawn>& drawn);
+  at::Tensor loss(std::size_t k, const std::vector<Tensors>& theta,
+                  const std::vector<World::Drawn>& drawn);
 
   const World& world_;
   std::vector<FunctionalUpdate> updates_;

@@ -16,13 +16,17 @@ namespace {
 
 constexpr int64_t kLarge = 100'003;  // several ranges, and a rest
 
-/// Layouts that take different ways through the code: short, long, dense but transposed, with gaps, empty, one number.
+/// Layouts that take different ways through the code: short, long, dense but transposed, with gaps,
+/// empty, one number.
 Tensors layouts(at::ScalarType dtype) {
-  Tensors result{at::randn({20}),         at::randn({kLarge}),  at::randn({5, 7}).t(),
-                 at::randn({6, 8}).slice(1, 0, 8, 2), at::randn({0, 3}), at::randn({})};
+  Tensors result{at::randn({20}),       at::randn({kLarge}),
+                 at::randn({5, 7}).t(), at::randn({6, 8}).slice(1, 0, 8, 2),
+                 at::randn({0, 3}),     at::randn({})};
   for (auto& t : result) {
     const auto converted = t.to(dtype);
-    t = converted.strides() == t.strides() ? converted : at::empty_strided(t.sizes(), t.strides(), dtype).copy_(t);
+    t = converted.strides() == t.strides()
+            ? converted
+            : at::empty_strided(t.sizes(), t.strides(), dtype).copy_(t);
   }
   return result;
 }
@@ -66,7 +70,10 @@ TEST_CASE("lists of tensors add, scale and copy whatever the dtype and layout", 
     for (const auto& t : y) {
       z.push_back(t.dim() == 2 ? t.t().contiguous().t() : t);
     }
-    const double tolerance = dtype == at::kDouble ? 1e-15 : dtype == at::kFloat ? 1e-7 : dtype == at::kHalf ? 1e-3 : 1e-2;
+    const double tolerance = dtype == at::kDouble  ? 1e-15
+                             : dtype == at::kFloat ? 1e-7
+                             : dtype == at::kHalf  ? 1e-3
+                                                   : 1e-2;
 
     for (const auto& other : {y, z}) {
       CHECK(dot(x, other) == Approx(exact_dot(x, other)).epsilon(1e-12));
@@ -95,7 +102,8 @@ TEST_CASE("lists of tensors add, scale and copy whatever the dtype and layout", 
   }
 }
 
-TEST_CASE("sums are accumulated in double and do not depend on the number of threads", "[tensors]") {
+TEST_CASE("sums are accumulated in double and do not depend on the number of threads",
+          "[tensors]") {
   // In float32, 2²⁴ + 1 is 2²⁴.
   auto big = at::ones({kLarge});
   big[0] = 16777216.0;
@@ -127,7 +135,8 @@ TEST_CASE("lists may mix dtypes", "[tensors]") {
 }
 
 TEST_CASE("an undefined entry stands for zeros", "[tensors]") {
-  const Tensors a{at::ones({2}), at::Tensor(), at::full({3}, 2.0)}, full{at::ones({2}), at::ones({5}), at::ones({3})};
+  const Tensors a{at::ones({2}), at::Tensor(), at::full({3}, 2.0)},
+      full{at::ones({2}), at::ones({5}), at::ones({3})};
   CHECK(dot(a, full) == 8.0);
   CHECK(dot(full, a) == 8.0);
   CHECK(norm(a) == Approx(std::sqrt(14.0)));
@@ -168,8 +177,9 @@ TEST_CASE("zeros and widened values are float32 or wider and off the graph", "[t
 
 TEST_CASE("one element that is not finite is found wherever it is", "[tensors]") {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16}) {
-    for (const double bad : {std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(),
-                             std::numeric_limits<double>::quiet_NaN()}) {
+    for (const double bad :
+         {std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(),
+          std::numeric_limits<double>::quiet_NaN()}) {
       torch::manual_seed(4);
       const auto tensors = requiring_grad(layouts(dtype));
       REQUIRE(all_finite(tensors));
@@ -180,7 +190,9 @@ TEST_CASE("one element that is not finite is found wherever it is", "[tensors]")
           }
           const at::NoGradGuard no_grad;
           INFO(toString(dtype) << ' ' << bad << " at " << at << " of " << t.sizes());
-          auto element = t.dim() == 2 ? t[at / t.size(1)][at % t.size(1)] : t.dim() == 1 ? t[at] : t;
+          auto element = t.dim() == 2   ? t[at / t.size(1)][at % t.size(1)]
+                         : t.dim() == 1 ? t[at]
+                                        : t;
           const auto before = element.clone();
           element.fill_(bad);
           CHECK_FALSE(all_finite(tensors));
@@ -189,7 +201,8 @@ TEST_CASE("one element that is not finite is found wherever it is", "[tensors]")
       }
     }
   }
-  CHECK(all_finite({at::full({4}, std::numeric_limits<float>::max()), at::full({4}, std::numeric_limits<float>::denorm_min())}));
+  CHECK(all_finite({at::full({4}, std::numeric_limits<float>::max()),
+                    at::full({4}, std::numeric_limits<float>::denorm_min())}));
 }
 
 TEST_CASE("copying values moves no version counter", "[tensors]") {
@@ -215,11 +228,16 @@ TEST_CASE("copying values moves no version counter", "[tensors]") {
 TEST_CASE("lists that do not match are refused before memory is touched", "[tensors][error]") {
   Tensors a{at::ones({2}), at::ones({3})};
   const Tensors shorter{at::ones({2})}, other{at::ones({2}), at::ones({1})};
-  CHECK(complaint([&] { dot(a, shorter); }) == "mlo::dot: lists of 2 and 1 tensors; they must be of one length");
-  CHECK(complaint([&] { add_scaled(a, shorter); }) == "mlo::add_scaled: lists of 2 and 1 tensors; they must be of one length");
-  CHECK(complaint([&] { copy_values(a, shorter); }) == "mlo::copy_values: lists of 2 and 1 tensors; they must be of one length");
-  CHECK(complaint([&] { widened(a, shorter); }) == "mlo::widened: lists of 2 and 1 tensors; they must be of one length");
-  CHECK(complaint([&] { dot(a, other); }) == "mlo::dot: tensors 1 of the lists have shapes [3] and [1]; they must be the same");
+  CHECK(complaint([&] { dot(a, shorter); }) ==
+        "mlo::dot: lists of 2 and 1 tensors; they must be of one length");
+  CHECK(complaint([&] { add_scaled(a, shorter); }) ==
+        "mlo::add_scaled: lists of 2 and 1 tensors; they must be of one length");
+  CHECK(complaint([&] { copy_values(a, shorter); }) ==
+        "mlo::copy_values: lists of 2 and 1 tensors; they must be of one length");
+  CHECK(complaint([&] { widened(a, shorter); }) ==
+        "mlo::widened: lists of 2 and 1 tensors; they must be of one length");
+  CHECK(complaint([&] { dot(a, other); }) ==
+        "mlo::dot: tensors 1 of the lists have shapes [3] and [1]; they must be the same");
   CHECK(complaint([&] { add_scaled(a, other); }) ==
         "mlo::add_scaled: tensors 1 of the lists have shapes [3] and [1]; they must be the same");
   CHECK(complaint([&] { copy_values(a, other); }) ==

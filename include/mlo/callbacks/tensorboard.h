@@ -8,7 +8,8 @@
 
 namespace mlo {
 
-/// Losses ("loss/level"), their metrics and validations ("level/metric") by step of the top level, every `every` steps.
+/// Losses ("loss/level"), their metrics and validations ("level/metric") by step of the top level,
+/// every `every` steps.
 std::unique_ptr<Callback> tensorboard(std::filesystem::path folder, int64_t every = 1);
 
 }  // namespace mlo

@@ -21,33 +21,36 @@ class BatchSource {
   virtual Batch next() = 0;
   /// Times all of the data has been handed out; 0 where that has no meaning.
   virtual int64_t epoch() const { return 0; }
-  /// Called once, before the first batch, with the key of the stream this source draws from. A source with a seed of its
-  /// own ignores it.
+  /// Called once, before the first batch, with the key of the stream this source draws from. A
+  /// source with a seed of its own ignores it.
   virtual void seed(uint64_t /*key*/) {}
-  /// A text, for people too, that differs where the stream would: rows, shapes, types, batches, order and a checksum of what is
-  /// handed out, or of a part of it. A resumed run is compared by it (`LoadOptions`), and it is asked for at each save. Empty: the
-  /// class is all that is compared.
+  /// A text, for people too, that differs where the stream would: rows, shapes, types, batches,
+  /// order and a checksum of what is handed out, or of a part of it. A resumed run is compared by
+  /// it (`LoadOptions`), and it is asked for at each save. Empty: the class is all that is
+  /// compared.
   virtual std::string fingerprint() const { return {}; }
   /// Under keys that begin with `prefix` ("level/head/data/").
   virtual void save(State& state, const std::string& prefix) const = 0;
-  /// Throws CheckpointError, with the source as before, for the state of a source of other rows, batches or order.
+  /// Throws CheckpointError, with the source as before, for the state of a source of other rows,
+  /// batches or order.
   virtual void load(const State& state, const std::string& prefix) = 0;
 };
 
-/// What a level takes for `.data`: nothing (empty batches), a source, several sources (`zip`), a batch (the same at every
-/// step), or a function of the number of batches the level was given before. It is called with a random stream of that
-/// number's own, so that at::randint and the like are replayable and resumable in it.
+/// What a level takes for `.data`: nothing (empty batches), a source, several sources (`zip`), a
+/// batch (the same at every step), or a function of the number of batches the level was given
+/// before. It is called with a random stream of that number's own, so that at::randint and the like
+/// are replayable and resumable in it.
 class Data {
  public:
   Data() = default;
-  Data(std::unique_ptr<BatchSource> source);                        // NOLINT(google-explicit-constructor)
-  template <std::derived_from<BatchSource> Source>                  // a source of the user's own class
-  Data(std::unique_ptr<Source> source)                              // NOLINT(google-explicit-constructor)
+  Data(std::unique_ptr<BatchSource> source);        // NOLINT(google-explicit-constructor)
+  template <std::derived_from<BatchSource> Source>  // a source of the user's own class
+  Data(std::unique_ptr<Source> source)              // NOLINT(google-explicit-constructor)
       : Data(std::unique_ptr<BatchSource>(std::move(source))) {}
-  Data(Batch full);                                                 // NOLINT(google-explicit-constructor)
+  Data(Batch full);  // NOLINT(google-explicit-constructor)
   template <std::invocable<int64_t> Function>
-    requires std::convertible_to<std::invoke_result_t<Function, int64_t>, Batch>
-  Data(Function batch) : function_(std::move(batch)) {}  // NOLINT(google-explicit-constructor)
+  requires std::convertible_to<std::invoke_result_t<Function, int64_t>, Batch> Data(Function batch)
+      : function_(std::move(batch)) {}  // NOLINT(google-explicit-constructor)
 
   bool empty() const { return !source_ && !function_; }
   BatchSource* source() const { return source_.get(); }
@@ -67,11 +70,13 @@ struct TensorSourceOptions {
 
   void validate() const;
 };
-/// Rows of tensors that have the same first dimension, in batches; full batches and unshuffled ones are not copied.
-/// Throws ConfigError when there are no rows, or fewer than one batch.
-std::unique_ptr<BatchSource> tensor_source(std::vector<at::Tensor> tensors, TensorSourceOptions options = {});
+/// Rows of tensors that have the same first dimension, in batches; full batches and unshuffled ones
+/// are not copied. Throws ConfigError when there are no rows, or fewer than one batch.
+std::unique_ptr<BatchSource> tensor_source(std::vector<at::Tensor> tensors,
+                                           TensorSourceOptions options = {});
 
-/// Batches of several sources side by side: the tensors of the first, then those of the second, … Epochs are the first's.
+/// Batches of several sources side by side: the tensors of the first, then those of the second, …
+/// Epochs are the first's.
 std::unique_ptr<BatchSource> zip(std::vector<std::unique_ptr<BatchSource>> sources);
 template <std::same_as<std::unique_ptr<BatchSource>>... Sources>
 std::unique_ptr<BatchSource> zip(Sources... sources) {

@@ -10,8 +10,8 @@
 
 namespace mlo {
 
-/// What a method sees when the sweep visits its level k: the adjoint a_k = ∂L_u/∂θ_k, the steps the level took, and the
-/// levels that want their share.
+/// What a method sees when the sweep visits its level k: the adjoint a_k = ∂L_u/∂θ_k, the steps the
+/// level took, and the levels that want their share.
 class Visit {
  public:
   virtual ~Visit() = default;
@@ -26,23 +26,24 @@ class Visit {
   /// The adjoint of the targets: a_t ← a_t − products[t]. Undefined entries are zero.
   virtual void subtract(const Tensors& products) = 0;
 
-  /// Recorded steps since the upper level's last step, oldest first; only the last one unless the method needs the
-  /// trajectory.
+  /// Recorded steps since the upper level's last step, oldest first; only the last one unless the
+  /// method needs the trajectory.
   virtual std::size_t steps() const = 0;
   virtual const StepRecord& step(std::size_t i) const = 0;
-  /// Opens the transaction in which the level's loss at that step can be evaluated: so that it can be differentiated twice, if
-  /// the method's `needs` says so.
+  /// Opens the transaction in which the level's loss at that step can be evaluated: so that it can
+  /// be differentiated twice, if the method's `needs` says so.
   virtual std::unique_ptr<Probe> probe(std::size_t i, EvaluationPoint point) = 0;
 };
 
-/// How the levels above differentiate through a level's optimization: its best response. Derive from it for a method of
-/// your own; neither `Problem` nor `Engine` knows any method by name.
+/// How the levels above differentiate through a level's optimization: its best response. Derive
+/// from it for a method of your own; neither `Problem` nor `Engine` knows any method by name.
 class Method {
  public:
   virtual ~Method() = default;
   virtual std::string name() const = 0;
   virtual Needs needs() const = 0;
-  /// Takes visit.adjoint() through the level: subtracts from the targets' adjoints what the level's response contributes.
+  /// Takes visit.adjoint() through the level: subtracts from the targets' adjoints what the level's
+  /// response contributes.
   virtual void visit(Visit& visit) = 0;
   /// Of the last visit.
   virtual SolveSummary summary() const { return {}; }

@@ -7,8 +7,8 @@
 
 namespace mlo {
 
-/// Where the bytes of a file being written go. `path` is replaced only by `commit`, atomically; a sink destroyed before
-/// leaves what was there untouched.
+/// Where the bytes of a file being written go. `path` is replaced only by `commit`, atomically; a
+/// sink destroyed before leaves what was there untouched.
 class FileSink {
  public:
   virtual ~FileSink() = default;
@@ -18,8 +18,9 @@ class FileSink {
 };
 using SinkFactory = std::function<std::unique_ptr<FileSink>(const std::filesystem::path& path)>;
 
-/// A temporary file beside `path` (its name and ".tmp"), flushed to the disk (fsync of file and folder) and renamed over
-/// it. What a killed run leaves there is taken over by the next save; two savers of one file at a time: CheckpointError.
+/// A temporary file beside `path` (its name and ".tmp"), flushed to the disk (fsync of file and
+/// folder) and renamed over it. What a killed run leaves there is taken over by the next save; two
+/// savers of one file at a time: CheckpointError.
 std::unique_ptr<FileSink> atomic_file(const std::filesystem::path& path);
 
 }  // namespace mlo

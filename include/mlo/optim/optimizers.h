@@ -12,17 +12,20 @@ class Optimizer;
 namespace mlo {
 
 /// Makes the optimizer of a level from the parameters it trains.
-using OptimizerFactory = std::function<std::shared_ptr<torch::optim::Optimizer>(const Tensors& parameters)>;
+using OptimizerFactory =
+    std::function<std::shared_ptr<torch::optim::Optimizer>(const Tensors& parameters)>;
 
 struct SgdOptions {
   double lr = 0.1;
   double momentum = 0.0;
   double dampening = 0.0;
   double weight_decay = 0.0;
-  bool decay_vectors = true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
+  bool decay_vectors =
+      true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
   bool nesterov = false;
 };
-/// torch::optim::SGD, by ATen's fused kernels: the same class and state, the same steps to rounding.
+/// torch::optim::SGD, by ATen's fused kernels: the same class and state, the same steps to
+/// rounding.
 OptimizerFactory sgd(SgdOptions options = {});
 
 struct AdamOptions {
@@ -31,16 +34,17 @@ struct AdamOptions {
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0.0;
-  bool decay_vectors = true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
+  bool decay_vectors =
+      true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
 };
-/// torch::optim::Adam (weight decay added to the gradient), by ATen's fused kernels: the same class and state, the same steps
-/// to rounding.
+/// torch::optim::Adam (weight decay added to the gradient), by ATen's fused kernels: the same class
+/// and state, the same steps to rounding.
 OptimizerFactory adam(AdamOptions options = {});
 /// torch::optim::AdamW (decoupled weight decay), by ATen's fused kernels likewise.
 OptimizerFactory adamw(AdamOptions options = {});
 
-/// An optimizer of the user's own, parameter groups and all, over exactly the parameters of the level. Any
-/// torch::optim::Optimizer whose step needs no closure.
+/// An optimizer of the user's own, parameter groups and all, over exactly the parameters of the
+/// level. Any torch::optim::Optimizer whose step needs no closure.
 OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer);
 
 }  // namespace mlo

@@ -5,8 +5,8 @@
 
 namespace mlo {
 
-/// A learning-rate schedule: the factor on each parameter group's initial learning rate at the level's own step (from
-/// 0). A function of the step alone, so there is nothing to save.
+/// A learning-rate schedule: the factor on each parameter group's initial learning rate at the
+/// level's own step (from 0). A function of the step alone, so there is nothing to save.
 using Schedule = std::function<double(int64_t step)>;
 
 struct CosineOptions {

@@ -7,8 +7,8 @@
 
 namespace mlomae {
 
-/// Whether a setting decides what a run trains: not those that say where the images are, who reads them ahead, how often
-/// something is written, and how the run is judged afterwards.
+/// Whether a setting decides what a run trains: not those that say where the images are, who reads
+/// them ahead, how often something is written, and how the run is judged afterwards.
 bool decides_training(const std::string& key);
 /// One of the two ways to say how long a run is, which only together are a number of steps.
 bool says_length(const std::string& key);

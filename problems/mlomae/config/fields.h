@@ -10,13 +10,15 @@ namespace mlomae {
 
 /// A setting as the outside knows it.
 struct Field {
-  std::string key;                                             ///< "section.name"
-  std::variant<bool*, int64_t*, double*, std::string*> value;  ///< into the Settings it was listed for
-  std::string about;                                           ///< one line for people
-  std::vector<std::string> choices = {};                       ///< of a text; empty: any
+  std::string key;  ///< "section.name"
+  std::variant<bool*, int64_t*, double*, std::string*>
+      value;                              ///< into the Settings it was listed for
+  std::string about;                      ///< one line for people
+  std::vector<std::string> choices = {};  ///< of a text; empty: any
 };
 
-/// Every field of the settings, section by section. The pointers are good as long as `settings` stays where it is.
+/// Every field of the settings, section by section. The pointers are good as long as `settings`
+/// stays where it is.
 std::vector<Field> fields(Settings& settings);
 
 /// A number for a message: the fewest digits that are read back as the same one.

@@ -31,30 +31,36 @@ std::string listed(const std::vector<std::string>& words) {
 
 void assign(const Field& field, const Json& json, const std::string& origin) {
   const auto refuse = [&](const std::string& expected) {
-    throw mlo::ConfigError(origin + field.key + " = " + json_text(json) + ": expected " + expected + " (" + field.about + ")");
+    throw mlo::ConfigError(origin + field.key + " = " + json_text(json) + ": expected " + expected +
+                           " (" + field.about + ")");
   };
   if (auto* flag = std::get_if<bool*>(&field.value)) {
     if (!json.is_boolean()) refuse("true or false");
     **flag = json.get<bool>();
   } else if (auto* integer = std::get_if<int64_t*>(&field.value)) {
     const bool whole =
-        (json.is_number_integer() && !(json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) ||
-        (json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() && std::abs(json.get<double>()) < 1e15);
+        (json.is_number_integer() &&
+         !(json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) ||
+        (json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() &&
+         std::abs(json.get<double>()) < 1e15);
     if (!whole) refuse("a whole number");
     **integer = json.get<int64_t>();
   } else if (auto* real = std::get_if<double*>(&field.value)) {
     if (!json.is_number() || !std::isfinite(json.get<double>())) refuse("a number");
     **real = json.get<double>();
   } else {
-    if (!json.is_string()) refuse(field.choices.empty() ? "text" : "one of " + listed(field.choices));
+    if (!json.is_string())
+      refuse(field.choices.empty() ? "text" : "one of " + listed(field.choices));
     const auto text = json.get<std::string>();
-    if (!field.choices.empty() && std::find(field.choices.begin(), field.choices.end(), text) == field.choices.end())
+    if (!field.choices.empty() &&
+        std::find(field.choices.begin(), field.choices.end(), text) == field.choices.end())
       refuse("one of " + listed(field.choices));
     *std::get<std::string*>(field.value) = text;
   }
 }
 
-void assign(const std::vector<Field>& all, const std::string& key, const Json& json, const std::string& origin) {
+void assign(const std::vector<Field>& all, const std::string& key, const Json& json,
+            const std::string& origin) {
   for (const Field& field : all)
     if (field.key == key) return assign(field, json, origin);
   check_key(key, origin);
@@ -69,8 +75,8 @@ void check_key(const std::string& key, const std::string& origin) {
     if (field.key == key) return;
     known.push_back(field.key);
   }
-  throw mlo::ConfigError(origin + "there is no setting '" + key + "'; the nearest is '" + nearest_key(key, known) +
-                         "' (all of them: mlomae config)");
+  throw mlo::ConfigError(origin + "there is no setting '" + key + "'; the nearest is '" +
+                         nearest_key(key, known) + "' (all of them: mlomae config)");
 }
 
 Json to_json(const Settings& settings, bool explained) {
@@ -93,7 +99,8 @@ Json to_json(const Settings& settings, bool explained) {
 void apply_json(Settings& settings, const Json& json, const std::string& origin) {
   const std::string prefix = origin.empty() ? "" : origin + ": ";
   if (!json.is_object())
-    throw mlo::ConfigError(prefix + "expected an object of sections, {\"model\": {\"patch\": 4}}, not " +
+    throw mlo::ConfigError(prefix +
+                           "expected an object of sections, {\"model\": {\"patch\": 4}}, not " +
                            json_text(json).substr(0, 60));
   Settings changed = settings;
   const std::vector<Field> all = fields(changed);
@@ -102,22 +109,26 @@ void apply_json(Settings& settings, const Json& json, const std::string& origin)
       throw mlo::ConfigError(prefix + "'" + section + "' is " + json_text(values).substr(0, 60) +
                              ": expected an object, as in {\"model\": {\"patch\": 4}}");
     for (const auto& [name, value] : values.items())
-      assign(all, section + "." + name, value.is_object() && value.contains("value") ? value["value"] : value, prefix);
+      assign(all, section + "." + name,
+             value.is_object() && value.contains("value") ? value["value"] : value, prefix);
   }
   settings = changed;
 }
 
 void apply_file(Settings& settings, const std::filesystem::path& file) {
-  apply_json(settings, read_json(file, "give a JSON file of settings (mlomae config prints one)"), file.string());
+  apply_json(settings, read_json(file, "give a JSON file of settings (mlomae config prints one)"),
+             file.string());
 }
 
 void apply_assignment(Settings& settings, const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
-    throw mlo::ConfigError("--set " + assignment + ": expected section.name=value, for example --set model.patch=2");
+    throw mlo::ConfigError("--set " + assignment +
+                           ": expected section.name=value, for example --set model.patch=2");
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
   const std::vector<Field> all = fields(settings);
-  const auto field = std::find_if(all.begin(), all.end(), [&](const Field& f) { return f.key == key; });
+  const auto field =
+      std::find_if(all.begin(), all.end(), [&](const Field& f) { return f.key == key; });
   const bool is_text = field != all.end() && std::holds_alternative<std::string*>(field->value);
   Json value = text;
   if (!is_text && Json::accept(text)) value = parse_json(text, "--set " + key);

@@ -7,14 +7,16 @@
 
 namespace mlomae {
 
-/// Settings and records are small and shallow. Throws mlo::ConfigError, which begins with `origin`, for text that is no JSON,
-/// that nests deeper than 64 levels, or that has more than 10,000 names.
+/// Settings and records are small and shallow. Throws mlo::ConfigError, which begins with `origin`,
+/// for text that is no JSON, that nests deeper than 64 levels, or that has more than 10,000 names.
 nlohmann::ordered_json parse_json(const std::string& text, const std::string& origin);
 
-/// The same of a file, of up to 16 MiB. Throws mlo::ConfigError also for one that cannot be read; `cure` says what to do then.
+/// The same of a file, of up to 16 MiB. Throws mlo::ConfigError also for one that cannot be read;
+/// `cure` says what to do then.
 nlohmann::ordered_json read_json(const std::filesystem::path& file, const std::string& cure);
 
-/// On one line (`indent` −1) or indented. Bytes that are not UTF-8, which names of files may have, become U+FFFD.
+/// On one line (`indent` −1) or indented. Bytes that are not UTF-8, which names of files may have,
+/// become U+FFFD.
 std::string json_text(const nlohmann::ordered_json& json, int indent = -1);
 
 }  // namespace mlomae

@@ -25,9 +25,10 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
 
 std::string nearest(const std::string& word, const std::vector<std::string>& known) {
   const std::string asked = word.substr(0, 200);  // the time is that of both lengths
-  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
-    return edit_distance(asked, a) < edit_distance(asked, b);
-  });
+  return *std::min_element(known.begin(), known.end(),
+                           [&](const std::string& a, const std::string& b) {
+                             return edit_distance(asked, a) < edit_distance(asked, b);
+                           });
 }
 
 }  // namespace mlomae

@@ -5,8 +5,9 @@
 namespace mlomae {
 namespace {
 
-// What the paper's CIFAR and ImageNet settings have in common, with our derivatives: exact where that is cheap, and T's
-// eps below the size of its gradients (design: products times learning rates are 1e-10 to 1e-9 a coordinate).
+// What the paper's CIFAR and ImageNet settings have in common, with our derivatives: exact where
+// that is cheap, and T's eps below the size of its gradients (design: products times learning rates
+// are 1e-10 to 1e-9 a coordinate).
 Settings paper() {
   Settings s;
   s.model.size = "base";

@@ -38,9 +38,11 @@ class Checks {
   // A run's settings are kept as JSON, which has neither.
   void can_be_kept() const {
     for (const Field& field : fields_) {
-      if (auto* real = std::get_if<double*>(&field.value); real && !std::isfinite(**real)) refuse(field.key, "a finite number");
+      if (auto* real = std::get_if<double*>(&field.value); real && !std::isfinite(**real))
+        refuse(field.key, "a finite number");
       if (auto* text = std::get_if<std::string*>(&field.value); text && !is_utf8(**text))
-        refuse(field.key, "'" + **text + "'", "UTF-8; rename it, or give a link to it that has such a name");
+        refuse(field.key, "'" + **text + "'",
+               "UTF-8; rename it, or give a link to it that has such a name");
     }
   }
   // So that products of these and of numbers of images are integers.
@@ -73,7 +75,8 @@ class Checks {
     if (!(value >= least && value < bound))
       refuse(key, "at least " + written(key, least) + " and less than " + written(key, bound));
   }
-  [[noreturn]] static void refuse(const std::string& key, const std::string& given, const std::string& expected) {
+  [[noreturn]] static void refuse(const std::string& key, const std::string& given,
+                                  const std::string& expected) {
     throw mlo::ConfigError(key + " = " + given + ": expected " + expected);
   }
 
@@ -90,7 +93,8 @@ class Checks {
   }
   // A bound, as a number of the setting's kind.
   std::string written(const std::string& key, double bound) const {
-    return std::holds_alternative<int64_t*>(field(key).value) ? number(static_cast<int64_t>(bound)) : number(bound);
+    return std::holds_alternative<int64_t*>(field(key).value) ? number(static_cast<int64_t>(bound))
+                                                              : number(bound);
   }
   [[noreturn]] void refuse(const std::string& key, const std::string& expected) const {
     const auto& value = field(key).value;
@@ -107,8 +111,10 @@ class Checks {
 void Settings::make_absolute() {
   for (std::string* folder : {&data.path, &data.unlabelled}) {
     std::error_code error;  // where the working folder is gone, the path stays as it is
-    const std::filesystem::path whole = std::filesystem::absolute(*folder, error).lexically_normal();
-    if (!folder->empty() && !error) *folder = whole.has_filename() ? whole.string() : whole.parent_path().string();
+    const std::filesystem::path whole =
+        std::filesystem::absolute(*folder, error).lexically_normal();
+    if (!folder->empty() && !error)
+      *folder = whole.has_filename() ? whole.string() : whole.parent_path().string();
   }
 }
 
@@ -120,23 +126,26 @@ void Settings::validate() const {
 
   check.within("data.held_out", 0.0, 1.0);
   check.within("data.test_fraction", 0.0, 1.0);
-  for (const char* key : {"data.limit", "data.workers", "data.split_seed", "augmentation.padding", "model.image_size"})
+  for (const char* key : {"data.limit", "data.workers", "data.split_seed", "augmentation.padding",
+                          "model.image_size"})
     check.at_least(key, 0);
   check.at_least("data.prefetch", 1);
   if (data.channels != 0 && data.channels != 1 && data.channels != 3)
     Checks::refuse("data.channels", number(data.channels), "0, 1 or 3");
   if (!(augmentation.smallest_area > 0.0 && augmentation.smallest_area <= 1.0))
-    Checks::refuse("augmentation.smallest_area", number(augmentation.smallest_area), "more than 0 and at most 1");
+    Checks::refuse("augmentation.smallest_area", number(augmentation.smallest_area),
+                   "more than 0 and at most 1");
 
   check.at_least("model.patch", 1);
-  for (const char* key :
-       {"model.dim", "model.depth", "model.heads", "model.decoder_dim", "model.decoder_depth", "model.decoder_heads"})
+  for (const char* key : {"model.dim", "model.depth", "model.heads", "model.decoder_dim",
+                          "model.decoder_depth", "model.decoder_heads"})
     check.at_least(key, 0);
   check.within("model.dropout", 0.0, 1.0);
   check.within("model.head_dropout", 0.0, 1.0);
   check.at_least("mask.hidden", 1);
   if (!(mask.ratio > 0.0 && mask.ratio < 1.0))
-    Checks::refuse("mask.ratio", number(mask.ratio), "more than 0 (nothing masked) and less than 1 (nothing visible)");
+    Checks::refuse("mask.ratio", number(mask.ratio),
+                   "more than 0 (nothing masked) and less than 1 (nothing visible)");
 
   for (const std::string level : {"pretrain.", "head.", "masker."}) {
     for (const char* key : {"batch", "accumulate"}) check.at_least(level + key, 1);
@@ -146,37 +155,44 @@ void Settings::validate() const {
     check.within(level + "beta1", 0.0, 1.0);
     check.within(level + "beta2", 0.0, 1.0);
     check.within(level + "warmup", 0.0, 1.0);
-    for (const char* key : {"weight_decay", "final_factor", "clip_norm"}) check.at_least(level + key, 0.0);
+    for (const char* key : {"weight_decay", "final_factor", "clip_norm"})
+      check.at_least(level + key, 0.0);
   }
   check.at_least("baselines.uniformity", 0.0);
   check.at_least("baselines.tradeoff", 0.0);
 
-  for (const char* key :
-       {"run.reconstruction_steps", "run.epochs", "run.seed", "run.threads", "run.validate_every", "run.snapshot_every"})
+  for (const char* key : {"run.reconstruction_steps", "run.epochs", "run.seed", "run.threads",
+                          "run.validate_every", "run.snapshot_every"})
     check.at_least(key, 0);
-  for (const char* key : {"run.log_every", "run.checkpoint_every", "run.snapshot_images"}) check.at_least(key, 1);
+  for (const char* key : {"run.log_every", "run.checkpoint_every", "run.snapshot_images"})
+    check.at_least(key, 1);
   if (run.reconstruction_steps == 0 && run.epochs == 0.0)
     Checks::refuse("run.reconstruction_steps", "0", "a number of steps, or run.epochs above 0");
   if (run.reconstruction_steps != 0 && run.epochs != 0.0)
-    Checks::refuse("run.epochs", number(run.epochs),
-                   "0, because run.reconstruction_steps says how long the run is; set one of the two to 0");
+    Checks::refuse(
+        "run.epochs", number(run.epochs),
+        "0, because run.reconstruction_steps says how long the run is; set one of the two to 0");
 
-  for (const char* key : {"evaluation.batch", "evaluation.neighbours", "evaluation.finetune_batch"}) check.at_least(key, 1);
-  for (const char* key :
-       {"evaluation.temperature", "evaluation.finetune_epochs", "evaluation.finetune_lr", "evaluation.finetune_layer_decay"})
+  for (const char* key : {"evaluation.batch", "evaluation.neighbours", "evaluation.finetune_batch"})
+    check.at_least(key, 1);
+  for (const char* key : {"evaluation.temperature", "evaluation.finetune_epochs",
+                          "evaluation.finetune_lr", "evaluation.finetune_layer_decay"})
     check.above(key, 0.0);
   check.at_least("evaluation.seed", 0);
   check.at_least("evaluation.finetune_weight_decay", 0.0);
-  for (const char* key : {"evaluation.finetune_warmup", "evaluation.finetune_label_smoothing", "evaluation.finetune_dropout"})
+  for (const char* key : {"evaluation.finetune_warmup", "evaluation.finetune_label_smoothing",
+                          "evaluation.finetune_dropout"})
     check.within(key, 0.0, 1.0);
 
   const bool learns = run.method == "mlo-mae" || run.method == "blo-mae";
   if (learns && data.held_out == 0.0)
-    Checks::refuse("data.held_out", "0",
-                   "a part of the images for the masking network's level to be trained on, for example 0.2");
+    Checks::refuse(
+        "data.held_out", "0",
+        "a part of the images for the masking network's level to be trained on, for example 0.2");
   if (learns && mask.selection == "uniform")
-    Checks::refuse("mask.selection", "uniform",
-                   "rank or sampled with run.method = " + run.method + "; uniform masks are the method mae");
+    Checks::refuse(
+        "mask.selection", "uniform",
+        "rank or sampled with run.method = " + run.method + "; uniform masks are the method mae");
 }
 
 }  // namespace mlomae

@@ -5,8 +5,8 @@
 
 namespace mlomae {
 
-/// One level: its optimizer, and how the levels above differentiate through it. What each field means is said where it is
-/// registered (fields.cpp), for people and for the program alike.
+/// One level: its optimizer, and how the levels above differentiate through it. What each field
+/// means is said where it is registered (fields.cpp), for people and for the program alike.
 struct LevelSettings {
   int64_t batch = 128;
   int64_t unroll = 1;
@@ -21,10 +21,12 @@ struct LevelSettings {
   double clip_norm = 0.0;
 };
 
-/// The complete settings of a run. Every field has a key, "section.name", under which JSON files, `--set` and messages know it.
+/// The complete settings of a run. Every field has a key, "section.name", under which JSON files,
+/// `--set` and messages know it.
 struct Settings {
   struct Data {
-    std::string path, unlabelled, format = "auto", on_bad_image = "error", normalize = "data", pretrain_on = "train";
+    std::string path, unlabelled, format = "auto", on_bad_image = "error", normalize = "data",
+                                  pretrain_on = "train";
     double held_out = 0.2, test_fraction = 0.1;
     int64_t split_seed = 0, limit = 0, channels = 0, workers = 1, prefetch = 2;
   } data;
@@ -63,7 +65,8 @@ struct Settings {
     double epochs = 0.0;
     int64_t seed = 0, threads = 0;
     std::string device = "cpu";
-    int64_t log_every = 10, validate_every = 0, checkpoint_every = 500, snapshot_every = 0, snapshot_images = 8;
+    int64_t log_every = 10, validate_every = 0, checkpoint_every = 500, snapshot_every = 0,
+            snapshot_images = 8;
   } run;
 
   struct Evaluation {
@@ -71,15 +74,16 @@ struct Settings {
     double temperature = 0.07;
     double finetune_epochs = 20.0;
     int64_t finetune_batch = 64;
-    double finetune_lr = 1e-3, finetune_weight_decay = 0.05, finetune_warmup = 0.05, finetune_layer_decay = 0.75,
-           finetune_label_smoothing = 0.0, finetune_dropout = 0.1;
+    double finetune_lr = 1e-3, finetune_weight_decay = 0.05, finetune_warmup = 0.05,
+           finetune_layer_decay = 0.75, finetune_label_smoothing = 0.0, finetune_dropout = 0.1;
     int64_t seed = 0;
   } evaluation;
 
   /// Folders as seen from the root: they are found again from another working folder.
   void make_absolute();
 
-  /// Throws mlo::ConfigError naming key, value and what would do. What depends on the data is checked when they are opened.
+  /// Throws mlo::ConfigError naming key, value and what would do. What depends on the data is
+  /// checked when they are opened.
   void validate() const;
 };
 

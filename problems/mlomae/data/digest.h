@@ -7,7 +7,8 @@
 
 namespace mlomae {
 
-/// 64 bits of all that was added, in its order: to see that data are no longer the same, not to keep secrets.
+/// 64 bits of all that was added, in its order: to see that data are no longer the same, not to
+/// keep secrets.
 class Digest {
  public:
   void add(uint64_t value) {

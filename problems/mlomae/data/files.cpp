@@ -25,7 +25,8 @@ std::string kind_of(const fs::path& file, bool regular) {
 FolderContent content_of(const fs::path& folder) {
   std::error_code error;
   FolderContent content;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     const fs::path& path = entry->path();
     if (path.filename().string().starts_with(".")) continue;
     std::error_code unknown;  // a link to nowhere, or to itself
@@ -67,7 +68,8 @@ FoundFiles files_beneath(const fs::path& folder) {
 std::string counted(const std::map<std::string, int64_t>& others) {
   constexpr std::size_t kShown = 8;
   std::vector<std::pair<std::string, int64_t>> kinds(others.begin(), others.end());
-  std::stable_sort(kinds.begin(), kinds.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::stable_sort(kinds.begin(), kinds.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
   std::string text;
   for (std::size_t i = 0; i < std::min(kinds.size(), kShown); ++i)
     text += (i == 0 ? "" : ", ") + std::to_string(kinds[i].second) + " " + kinds[i].first;

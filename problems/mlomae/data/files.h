@@ -8,20 +8,25 @@
 
 namespace mlomae {
 
-/// Files by what they are taken for. Names that begin with a dot are not looked at, links are followed.
+/// Files by what they are taken for. Names that begin with a dot are not looked at, links are
+/// followed.
 struct FoundFiles {
-  std::vector<std::filesystem::path> images;  ///< JPEG and PNG by their names, in the order of their paths
-  std::map<std::string, int64_t> others;      ///< number of those that are not read, by extension (".webp")
+  std::vector<std::filesystem::path>
+      images;  ///< JPEG and PNG by their names, in the order of their paths
+  std::map<std::string, int64_t>
+      others;  ///< number of those that are not read, by extension (".webp")
 };
 
-/// A folder's own files, and the folders in it, in the order of their names. Throws mlo::Error naming what cannot be read.
+/// A folder's own files, and the folders in it, in the order of their names. Throws mlo::Error
+/// naming what cannot be read.
 struct FolderContent {
   FoundFiles files;
   std::vector<std::filesystem::path> folders;
 };
 FolderContent content_of(const std::filesystem::path& folder);
 
-/// All files beneath a folder, whatever their depth; each folder once, also where links go in circles.
+/// All files beneath a folder, whatever their depth; each folder once, also where links go in
+/// circles.
 FoundFiles files_beneath(const std::filesystem::path& folder);
 
 /// "12 .webp, 3 .bmp", the most frequent first; empty if there are none.

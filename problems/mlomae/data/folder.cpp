@@ -18,21 +18,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kRead = "JPEG and PNG are read, by the names .jpg, .jpeg, .jpe, .jfif and .png";
+constexpr const char* kRead =
+    "JPEG and PNG are read, by the names .jpg, .jpeg, .jpe, .jfif and .png";
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
 std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
 
-std::string images(std::size_t count) { return std::to_string(count) + (count == 1 ? " image" : " images"); }
+std::string images(std::size_t count) {
+  return std::to_string(count) + (count == 1 ? " image" : " images");
+}
 
 // f(0) … f(count − 1), some at a time: what takes time is waiting for the disk.
 template <class F>
 void for_each_file(std::size_t count, F&& f) {
-  const std::size_t threads = std::min<std::size_t>({8, count / 64 + 1, std::max(1U, std::thread::hardware_concurrency()) * 2U});
+  const std::size_t threads = std::min<std::size_t>(
+      {8, count / 64 + 1, std::max(1U, std::thread::hardware_concurrency()) * 2U});
   std::atomic<std::size_t> next = 0;
   const auto work = [&] {
     for (std::size_t i = next++; i < count; i = next++) f(i);
@@ -51,7 +56,8 @@ struct Listed {
 
 class Reader {
  public:
-  Reader(const FolderOptions& options, std::vector<std::string>& notices) : options_(options), notices_(notices) {}
+  Reader(const FolderOptions& options, std::vector<std::string>& notices)
+      : options_(options), notices_(notices) {}
 
   // One folder a class, or images without. `unused`: folders that are no classes.
   FolderImages part(const fs::path& folder) {
@@ -69,14 +75,16 @@ class Reader {
     say_passed_over(folder, others);
     if (inside == 0 || (!options_.labels_needed && !loose.empty())) {
       if (inside > 0)
-        notices_.push_back(quoted(folder) + ": " + images(loose.size()) + " beside the folders (the first is " +
-                           quoted(loose.front().filename()) + "), so all are taken without labels");
+        notices_.push_back(quoted(folder) + ": " + images(loose.size()) +
+                           " beside the folders (the first is " + quoted(loose.front().filename()) +
+                           "), so all are taken without labels");
       return read(folder, unlabelled(files_beneath(folder).images));
     }
     if (!loose.empty())
-      notices_.push_back(quoted(folder) + ": " + images(loose.size()) +
-                         " beside the class folders, which have no label and are not used; the first is " +
-                         quoted(loose.front().filename()));
+      notices_.push_back(
+          quoted(folder) + ": " + images(loose.size()) +
+          " beside the class folders, which have no label and are not used; the first is " +
+          quoted(loose.front().filename()));
     return read(folder, labelled(folder, content.folders, of_folder));
   }
 
@@ -88,15 +96,19 @@ class Reader {
   }
 
  private:
-  [[noreturn]] static void refuse_empty(const fs::path& folder, const std::map<std::string, int64_t>& others) {
-    throw mlo::ConfigError(
-        quoted(folder) + " holds no image" +
-        (others.empty() ? std::string() : ", but " + counted(others) + " (" + kRead + "; convert them)") +
-        "; expected one folder a class with JPEG or PNG files, or such files alone (methods mae, u-mae, fixed)");
+  [[noreturn]] static void refuse_empty(const fs::path& folder,
+                                        const std::map<std::string, int64_t>& others) {
+    throw mlo::ConfigError(quoted(folder) + " holds no image" +
+                           (others.empty()
+                                ? std::string()
+                                : ", but " + counted(others) + " (" + kRead + "; convert them)") +
+                           "; expected one folder a class with JPEG or PNG files, or such files "
+                           "alone (methods mae, u-mae, fixed)");
   }
 
   void say_passed_over(const fs::path& folder, const std::map<std::string, int64_t>& others) {
-    if (!others.empty()) notices_.push_back(quoted(folder) + ": passed over " + counted(others) + " (" + kRead + ")");
+    if (!others.empty())
+      notices_.push_back(quoted(folder) + ": passed over " + counted(others) + " (" + kRead + ")");
   }
 
   static Listed unlabelled(std::vector<fs::path> files) {
@@ -105,7 +117,8 @@ class Reader {
     return listed;
   }
 
-  Listed labelled(const fs::path& folder, const std::vector<fs::path>& folders, std::vector<FoundFiles>& of_folder) {
+  Listed labelled(const fs::path& folder, const std::vector<fs::path>& folders,
+                  std::vector<FoundFiles>& of_folder) {
     Listed listed;
     std::size_t deeper = 0;
     fs::path first_deeper;
@@ -124,15 +137,19 @@ class Reader {
       listed.classes.push_back(folders[i].filename().string());
     }
     if (deeper > 0)
-      notices_.push_back(quoted(folder) + ": " + std::to_string(deeper) + " of " + images(listed.files.size()) +
-                         " lie in folders inside the class folders and count as of that class; the first is " +
-                         quoted(first_deeper.lexically_relative(folder)));
+      notices_.push_back(
+          quoted(folder) + ": " + std::to_string(deeper) + " of " + images(listed.files.size()) +
+          " lie in folders inside the class folders and count as of that class; the first is " +
+          quoted(first_deeper.lexically_relative(folder)));
     return listed;
   }
 
-  [[noreturn]] static void refuse_class(const fs::path& folder, const std::map<std::string, int64_t>& others) {
-    throw mlo::ConfigError("folder " + quoted(folder) + " is a class without a readable JPEG or PNG image: it is empty" +
-                           (others.empty() ? std::string() : " but for " + counted(others)) + "; put some in, or remove it");
+  [[noreturn]] static void refuse_class(const fs::path& folder,
+                                        const std::map<std::string, int64_t>& others) {
+    throw mlo::ConfigError("folder " + quoted(folder) +
+                           " is a class without a readable JPEG or PNG image: it is empty" +
+                           (others.empty() ? std::string() : " but for " + counted(others)) +
+                           "; put some in, or remove it");
   }
 
   // Looks at each file, and leaves out what is bad.
@@ -173,7 +190,8 @@ class Reader {
       if (of_class[c] == 0)
         throw mlo::ConfigError("class '" + listed.classes[c] + "' in " + quoted(folder) +
                                " has no image that can be read; put some in, or remove it");
-    result.images = mlo::file_images(result.files, std::move(labels), std::move(listed.classes), options_.channels);
+    result.images = mlo::file_images(result.files, std::move(labels), std::move(listed.classes),
+                                     options_.channels);
     return result;
   }
 
@@ -181,10 +199,15 @@ class Reader {
     constexpr std::size_t kShown = 10;
     if (bad.empty()) return;
     if (!options_.skip_bad)
-      throw mlo::Error(bad.front() + (bad.size() == 1 ? "" : " (and so it is with " + std::to_string(bad.size() - 1) + " more)") +
+      throw mlo::Error(bad.front() +
+                       (bad.size() == 1
+                            ? ""
+                            : " (and so it is with " + std::to_string(bad.size() - 1) + " more)") +
                        ", or leave such images out with data.on_bad_image = skip");
-    for (std::size_t i = 0; i < std::min(bad.size(), kShown); ++i) notices_.push_back("left out: " + bad[i]);
-    if (bad.size() > kShown) notices_.push_back("left out: " + std::to_string(bad.size() - kShown) + " more");
+    for (std::size_t i = 0; i < std::min(bad.size(), kShown); ++i)
+      notices_.push_back("left out: " + bad[i]);
+    if (bad.size() > kShown)
+      notices_.push_back("left out: " + std::to_string(bad.size() - kShown) + " more");
   }
 
   const FolderOptions options_;
@@ -192,7 +215,8 @@ class Reader {
 };
 
 // The folders that have one of the names, in the order of the names.
-std::vector<fs::path> called(const std::vector<fs::path>& folders, std::initializer_list<const char*> names) {
+std::vector<fs::path> called(const std::vector<fs::path>& folders,
+                             std::initializer_list<const char*> names) {
   std::vector<fs::path> found;
   for (const char* name : names)
     for (const fs::path& folder : folders)
@@ -202,28 +226,37 @@ std::vector<fs::path> called(const std::vector<fs::path>& folders, std::initiali
 
 bool has_class_folders(const fs::path& folder) {
   const std::vector<fs::path> inside = content_of(folder).folders;
-  return std::any_of(inside.begin(), inside.end(), [](const fs::path& f) { return !files_beneath(f).images.empty(); });
+  return std::any_of(inside.begin(), inside.end(),
+                     [](const fs::path& f) { return !files_beneath(f).images.empty(); });
 }
 
 }  // namespace
 
-FolderParts read_folder(const fs::path& folder, const FolderOptions& options, std::vector<std::string>& notices) {
+FolderParts read_folder(const fs::path& folder, const FolderOptions& options,
+                        std::vector<std::string>& notices) {
   Reader reader(options, notices);
   const FolderContent content = content_of(folder);
   std::vector<fs::path> train = called(content.folders, {"train", "training"}),
-                        tests = called(content.folders, {"test", "testing", "val", "valid", "validation"}), others;
+                        tests = called(content.folders,
+                                       {"test", "testing", "val", "valid", "validation"}),
+                        others;
   for (const fs::path& f : content.folders)
-    if ((train.empty() || f != train.front()) && std::find(tests.begin(), tests.end(), f) == tests.end()) others.push_back(f);
+    if ((train.empty() || f != train.front()) &&
+        std::find(tests.begin(), tests.end(), f) == tests.end())
+      others.push_back(f);
   const auto count = [](const fs::path& f) { return files_beneath(f).images.size(); };
-  // A folder train/ with images and no folders, beside others with images, is a class: of vehicles, perhaps.
+  // A folder train/ with images and no folders, beside others with images, is a class: of vehicles,
+  // perhaps.
   const bool in_parts =
-      !train.empty() && (!content_of(train.front()).folders.empty() ||
-                         std::none_of(others.begin(), others.end(), [&](const fs::path& f) { return count(f) > 0; }));
+      !train.empty() &&
+      (!content_of(train.front()).folders.empty() ||
+       std::none_of(others.begin(), others.end(), [&](const fs::path& f) { return count(f) > 0; }));
   if (!in_parts) return {.train = reader.part(folder), .test = {}};
 
   FolderParts parts{.train = reader.part(train.front()), .test = {}};
   if (!content.files.images.empty())
-    notices.push_back(quoted(folder) + ": " + images(content.files.images.size()) + " beside train/ are not used");
+    notices.push_back(quoted(folder) + ": " + images(content.files.images.size()) +
+                      " beside train/ are not used");
   for (const fs::path& f : others)
     if (const std::size_t unused = count(f); unused > 0)
       notices.push_back(quoted(f) + ": " + images(unused) + " beside train/ are not used");
@@ -232,11 +265,13 @@ FolderParts read_folder(const fs::path& folder, const FolderOptions& options, st
     const std::string name = f.filename().string();
     if (!taken.empty()) {
       if (const std::size_t unused = count(f); unused > 0)
-        notices.push_back(quoted(f) + ": " + images(unused) + " are not used, because " + taken + "/ is the test part");
+        notices.push_back(quoted(f) + ": " + images(unused) + " are not used, because " + taken +
+                          "/ is the test part");
     } else if (parts.train.images->classes().size() > 1 && has_class_folders(f)) {
       parts.test = reader.part(f);
       taken = name;
-      if (!lower(name).starts_with("test")) notices.push_back(quoted(f) + " is the test part, because there is no test/");
+      if (!lower(name).starts_with("test"))
+        notices.push_back(quoted(f) + " is the test part, because there is no test/");
     } else if (const std::size_t unused = count(f); unused > 0) {
       notices.push_back(quoted(f) + ": " + images(unused) + " without class folders are not used");
     }
@@ -244,14 +279,16 @@ FolderParts read_folder(const fs::path& folder, const FolderOptions& options, st
   return parts;
 }
 
-FolderImages read_unlabelled(const fs::path& folder, const FolderOptions& options, std::vector<std::string>& notices) {
+FolderImages read_unlabelled(const fs::path& folder, const FolderOptions& options,
+                             std::vector<std::string>& notices) {
   return Reader(options, notices).unlabelled_part(folder);
 }
 
 std::string some_names(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 5;
   std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) text += (i == 0 ? "'" : ", '") + names[i] + "'";
+  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i)
+    text += (i == 0 ? "'" : ", '") + names[i] + "'";
   if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
   return text;
 }

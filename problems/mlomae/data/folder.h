@@ -15,11 +15,14 @@ namespace mlomae {
 
 struct FolderOptions {
   int64_t channels = 3;
-  bool labels_needed = true;  ///< by the method: folders are classes, and one without images is an error
-  bool skip_bad = false;      ///< read every image now and leave out those that cannot be; else look at the headers of all
+  bool labels_needed =
+      true;  ///< by the method: folders are classes, and one without images is an error
+  bool skip_bad = false;  ///< read every image now and leave out those that cannot be; else look at
+                          ///< the headers of all
 };
 
-/// Images of a folder. Without class folders they have one class, which says nothing: see Dataset::labelled.
+/// Images of a folder. Without class folders they have one class, which says nothing: see
+/// Dataset::labelled.
 struct FolderImages {
   std::shared_ptr<const mlo::ImageSet> images;
   std::vector<std::filesystem::path> files;  ///< of `images`, row by row
@@ -31,11 +34,13 @@ struct FolderParts {
   std::optional<FolderImages> test;
 };
 
-/// train/ and test/ (or training/, testing/, and for test/ also val/, valid/, validation/; in upper or lower case) with one
-/// folder a class in each, one folder a class directly, or images without classes. What is beneath a class folder is of that
-/// class, whatever its depth. `notices` gets a sentence about all that is there and not used. Throws mlo::Error or
-/// mlo::ConfigError naming folder or file.
-FolderParts read_folder(const std::filesystem::path& folder, const FolderOptions& options, std::vector<std::string>& notices);
+/// train/ and test/ (or training/, testing/, and for test/ also val/, valid/, validation/; in upper
+/// or lower case) with one folder a class in each, one folder a class directly, or images without
+/// classes. What is beneath a class folder is of that class, whatever its depth. `notices` gets a
+/// sentence about all that is there and not used. Throws mlo::Error or mlo::ConfigError naming
+/// folder or file.
+FolderParts read_folder(const std::filesystem::path& folder, const FolderOptions& options,
+                        std::vector<std::string>& notices);
 
 /// Every image beneath a folder, without labels.
 FolderImages read_unlabelled(const std::filesystem::path& folder, const FolderOptions& options,

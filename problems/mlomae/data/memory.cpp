@@ -17,7 +17,8 @@ struct Shape {
   explicit Shape(const Settings& s, const Dataset& data) {
     const ModelOptions o = model_options(s, data);
     const auto real = [](int64_t n) { return static_cast<double>(n); };
-    side = real(o.image_size), channels = real(o.channels), patch = real(o.patch), dim = real(o.dim), depth = real(o.depth);
+    side = real(o.image_size), channels = real(o.channels), patch = real(o.patch),
+    dim = real(o.dim), depth = real(o.depth);
     decoder_dim = real(o.decoder_dim), decoder_depth = real(o.decoder_depth);
     patches = (side / patch) * (side / patch);
     visible = std::max(1.0, patches * (1.0 - s.mask.ratio));
@@ -25,29 +26,38 @@ struct Shape {
   }
   double side, channels, patch, dim, depth, decoder_dim, decoder_depth, patches, visible, classes;
   double pixels() const { return channels * side * side; }
-  static double block(double d) { return 12.0 * d * d + 13.0 * d; }  // attention 4 d², MLP 8 d², biases and norms
+  static double block(double d) {
+    return 12.0 * d * d + 13.0 * d;
+  }  // attention 4 d², MLP 8 d², biases and norms
   double autoencoder() const {
-    return depth * block(dim) + decoder_depth * block(decoder_dim) + (patches + patch * patch * channels + decoder_dim) * dim +
+    return depth * block(dim) + decoder_depth * block(decoder_dim) +
+           (patches + patch * patch * channels + decoder_dim) * dim +
            (patches + patch * patch * channels) * decoder_dim;
   }
 };
 
 std::string gib(double bytes) {
   std::array<char, 64> text = {};
-  std::snprintf(text.data(), text.size(), bytes < 1e15 ? "%.1f GiB" : "%.1e GiB", bytes / 1073741824.0);
+  std::snprintf(text.data(), text.size(), bytes < 1e15 ? "%.1f GiB" : "%.1e GiB",
+                bytes / 1073741824.0);
   return text.data();
 }
 
 // Weights, gradients and moments.
-double copies(const LevelSettings& s) { return s.optimizer == "sgd" ? (s.beta1 > 0.0 ? 3.0 : 2.0) : 4.0; }
+double copies(const LevelSettings& s) {
+  return s.optimizer == "sgd" ? (s.beta1 > 0.0 ? 3.0 : 2.0) : 4.0;
+}
 
 }  // namespace
 
 double machine_bytes() {
-  double bytes = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGE_SIZE));
-  for (const char* file : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+  double bytes = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) *
+                 static_cast<double>(::sysconf(_SC_PAGE_SIZE));
+  for (const char* file :
+       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
     std::ifstream in(file);
-    if (double limit = 0.0; in >> limit && limit > 0.0) bytes = std::min(bytes, limit);  // "max": no limit
+    if (double limit = 0.0; in >> limit && limit > 0.0)
+      bytes = std::min(bytes, limit);  // "max": no limit
   }
   return bytes;
 }
@@ -60,13 +70,15 @@ void check_memory(const Settings& s, const Dataset& data, double available) {
     double bytes;
     std::string what;
   };
-  std::vector<Need> needs = {
-      {kFloat * copies(s.pretrain) * shape.autoencoder() + kBlockObject * (shape.depth + shape.decoder_depth),
-       "encoder and decoder with their gradients and optimizer; choose smaller model.size, model.dim, "
-       "model.depth, model.decoder_dim or model.decoder_depth"}};
+  std::vector<Need> needs = {{kFloat * copies(s.pretrain) * shape.autoencoder() +
+                                  kBlockObject * (shape.depth + shape.decoder_depth),
+                              "encoder and decoder with their gradients and optimizer; choose "
+                              "smaller model.size, model.dim, "
+                              "model.depth, model.decoder_dim or model.decoder_depth"}};
   if (s.run.method != "mae" && s.run.method != "u-mae")
     needs.push_back(
-        {kFloat * (learns ? copies(s.masker) : 1.0) * shape.patches * (shape.dim + 1.0) * static_cast<double>(s.mask.hidden),
+        {kFloat * (learns ? copies(s.masker) : 1.0) * shape.patches * (shape.dim + 1.0) *
+             static_cast<double>(s.mask.hidden),
          "the masking network; choose a smaller mask.hidden, or larger patches (model.patch)"});
 
   // A step's images are on the host in any case; what its graph keeps is on the device.
@@ -74,25 +86,30 @@ void check_memory(const Settings& s, const Dataset& data, double available) {
   const auto step = [&](const std::string& name, const LevelSettings& level, double kept) {
     const double batch = static_cast<double>(level.batch);
     const double ahead = s.data.workers > 0 ? static_cast<double>(s.data.prefetch) : 0.0;
-    needs.push_back({kFloat * batch * shape.pixels() * (1.0 + ahead), "images of the level " + name +
-                                                                          " and batches prepared ahead; choose a smaller " +
-                                                                          name + ".batch, model.image_size or data.prefetch"});
+    needs.push_back({kFloat * batch * shape.pixels() * (1.0 + ahead),
+                     "images of the level " + name +
+                         " and batches prepared ahead; choose a smaller " + name +
+                         ".batch, model.image_size or data.prefetch"});
     if (on_host)
       needs.push_back({kFloat * (level.precision == "bfloat16" ? 0.5 : 1.0) * batch * kept,
-                       "what a step of the level " + name + " keeps for its gradient; choose a smaller " + name +
-                           ".batch (and more " + name + ".accumulate), model.image_size, model.dim or model.depth"});
+                       "what a step of the level " + name +
+                           " keeps for its gradient; choose a smaller " + name +
+                           ".batch (and more " + name +
+                           ".accumulate), model.image_size, model.dim or model.depth"});
   };
-  step("pretrain", s.pretrain, shape.visible * shape.dim * shape.depth + shape.patches * shape.decoder_dim * shape.decoder_depth);
+  step("pretrain", s.pretrain,
+       shape.visible * shape.dim * shape.depth +
+           shape.patches * shape.decoder_dim * shape.decoder_depth);
   if (s.run.method == "mlo-mae") step("head", s.head, shape.patches * shape.dim);
   if (learns) step("masker", s.masker, shape.patches * shape.dim);
 
   double all = 0.0;
   for (const Need& need : needs) all += need.bytes;
   if (all <= available) return;
-  const Need& most =
-      *std::max_element(needs.begin(), needs.end(), [](const Need& a, const Need& b) { return a.bytes < b.bytes; });
-  throw mlo::ConfigError("these settings need at least " + gib(all) + " of memory, and there are " + gib(available) + ": " +
-                         gib(most.bytes) + " for " + most.what);
+  const Need& most = *std::max_element(
+      needs.begin(), needs.end(), [](const Need& a, const Need& b) { return a.bytes < b.bytes; });
+  throw mlo::ConfigError("these settings need at least " + gib(all) + " of memory, and there are " +
+                         gib(available) + ": " + gib(most.bytes) + " for " + most.what);
 }
 
 }  // namespace mlomae

@@ -16,23 +16,28 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::vector<std::string> classes_of(const std::filesystem::path& file, const mlo::Safetensors& content, int64_t outputs) {
+std::vector<std::string> classes_of(const std::filesystem::path& file,
+                                    const mlo::Safetensors& content, int64_t outputs) {
   std::vector<std::string> classes;
   if (const auto found = content.metadata.find("classes"); found != content.metadata.end()) {
     const Json list = parse_json(found->second, file.string() + ": metadata 'classes'");
     if (list.is_array())
-      for (const Json& name : list) classes.push_back(name.is_string() ? name.get<std::string>() : json_text(name));
+      for (const Json& name : list)
+        classes.push_back(name.is_string() ? name.get<std::string>() : json_text(name));
   }
   if (static_cast<int64_t>(classes.size()) != outputs)
-    throw mlo::Error(file.string() + ": " + std::to_string(classes.size()) + " names of classes for " + std::to_string(outputs) +
+    throw mlo::Error(file.string() + ": " + std::to_string(classes.size()) +
+                     " names of classes for " + std::to_string(outputs) +
                      " outputs; evaluate again");
   return classes;
 }
 
-void check(const std::filesystem::path& file, const std::string& name, const at::Tensor& tensor, at::IntArrayRef shape) {
-  if (tensor.sizes() != shape || tensor.scalar_type() != at::kFloat || !tensor.isfinite().all().item<bool>())
-    throw mlo::Error(file.string() + ": tensor '" + name + "' is not finite float32 of the shape " + c10::str(shape) +
-                     "; evaluate again");
+void check(const std::filesystem::path& file, const std::string& name, const at::Tensor& tensor,
+           at::IntArrayRef shape) {
+  if (tensor.sizes() != shape || tensor.scalar_type() != at::kFloat ||
+      !tensor.isfinite().all().item<bool>())
+    throw mlo::Error(file.string() + ": tensor '" + name + "' is not finite float32 of the shape " +
+                     c10::str(shape) + "; evaluate again");
 }
 
 }  // namespace
@@ -47,8 +52,9 @@ const LinearProbe& Probes::of(const std::string& feature) const {
 }
 
 void write_probes(const std::filesystem::path& file, const Probes& probes) {
-  mlo::Safetensors content{.tensors = {},
-                           .metadata = {{"classes", json_text(Json(probes.classes))}, {"encoder", probes.encoder}}};
+  mlo::Safetensors content{
+      .tensors = {},
+      .metadata = {{"classes", json_text(Json(probes.classes))}, {"encoder", probes.encoder}}};
   for (const auto& [feature, probe] : probes.of_feature) {
     content.tensors.emplace_back(feature + ".weights", probe.weights);
     content.tensors.emplace_back(feature + ".mean", probe.mean);
@@ -66,7 +72,8 @@ Probes read_probes(const std::filesystem::path& file) {
     probe.mean = content.at(feature + ".mean");
     probe.deviation = content.at(feature + ".deviation");
     if (probe.weights.dim() != 2 || probe.weights.size(0) < 2)
-      throw mlo::Error(file.string() + ": tensor '" + feature + ".weights' is no matrix of a probe; evaluate again");
+      throw mlo::Error(file.string() + ": tensor '" + feature +
+                       ".weights' is no matrix of a probe; evaluate again");
     const int64_t dim = probe.weights.size(0) - 1, outputs = probe.weights.size(1);
     check(file, feature + ".weights", probe.weights, {dim + 1, outputs});
     check(file, feature + ".mean", probe.mean, {dim});
@@ -74,7 +81,8 @@ Probes read_probes(const std::filesystem::path& file) {
     probes.classes = classes_of(file, content, outputs);
     probes.of_feature.emplace_back(feature, std::move(probe));
   }
-  if (const auto found = content.metadata.find("encoder"); found != content.metadata.end()) probes.encoder = found->second;
+  if (const auto found = content.metadata.find("encoder"); found != content.metadata.end())
+    probes.encoder = found->second;
   return probes;
 }
 
@@ -83,7 +91,8 @@ std::string checksum(MaskedAutoencoder mae) {
   uint64_t sum = 0;
   for (const auto& item : mae->named_parameters()) {
     if (item.key().starts_with("decoder") || item.key() == "mask_token") continue;
-    const at::Tensor bits = item.value().detach().cpu().contiguous().view(at::kInt).to(at::kLong).flatten();
+    const at::Tensor bits =
+        item.value().detach().cpu().contiguous().view(at::kInt).to(at::kLong).flatten();
     const at::Tensor place = torch::arange(1, bits.numel() + 1, at::kLong);
     sum = sum * 1'000'003U + static_cast<uint64_t>((bits * place).sum().item<int64_t>());
   }
@@ -96,7 +105,8 @@ void write_classifier(const std::filesystem::path& file, MaskedAutoencoder mae, 
                       const std::vector<std::string>& classes) {
   export_encoder(file, mae);
   mlo::Safetensors content = mlo::read_safetensors(file);
-  for (const auto& item : head->named_parameters()) content.tensors.emplace_back(item.key(), item.value());
+  for (const auto& item : head->named_parameters())
+    content.tensors.emplace_back(item.key(), item.value());
   content.metadata["classes"] = json_text(Json(classes));
   mlo::write_safetensors(file, content);
 }
@@ -107,9 +117,11 @@ Classifier read_classifier(const std::filesystem::path& file) {
   import_weights(file, c.mae);
   const mlo::Safetensors content = mlo::read_safetensors(file);
   const at::Tensor& weight = content.at("head.weight");
-  if (weight.dim() != 2) throw mlo::Error(file.string() + ": tensor 'head.weight' is no matrix; fine-tune again");
+  if (weight.dim() != 2)
+    throw mlo::Error(file.string() + ": tensor 'head.weight' is no matrix; fine-tune again");
   c.classes = classes_of(file, content, weight.size(0));
-  c.head = Head(HeadOptions{.dim = c.mae->options().dim, .classes = weight.size(0), .dropout = 0.0});
+  c.head =
+      Head(HeadOptions{.dim = c.mae->options().dim, .classes = weight.size(0), .dropout = 0.0});
   const at::NoGradGuard no_grad;
   for (const auto& item : c.head->named_parameters()) {
     check(file, item.key(), content.at(item.key()), item.value().sizes());

@@ -14,7 +14,7 @@ namespace mlomae {
 struct Probes {
   std::vector<std::string> classes;
   std::vector<std::pair<std::string, LinearProbe>> of_feature;  ///< "class", "mean"
-  std::string encoder;                                          ///< checksum of the encoder that the features are of
+  std::string encoder;  ///< checksum of the encoder that the features are of
   /// Throws mlo::ConfigError naming those that there are.
   const LinearProbe& of(const std::string& feature) const;
 };
@@ -25,8 +25,8 @@ Probes read_probes(const std::filesystem::path& file);
 /// Of an encoder's parameters: another one for other weights.
 std::string checksum(MaskedAutoencoder mae);
 
-/// A fine-tuned encoder with its head, under the names of timm's VisionTransformer (fc_norm.*, head.*), and its classes in the
-/// metadata.
+/// A fine-tuned encoder with its head, under the names of timm's VisionTransformer (fc_norm.*,
+/// head.*), and its classes in the metadata.
 void write_classifier(const std::filesystem::path& file, MaskedAutoencoder mae, Head head,
                       const std::vector<std::string>& classes);
 struct Classifier {

@@ -2,8 +2,8 @@
 
 #include "mlomae/models/modes.h"
 
-#include <mlo/data/image_source.h>
 #include <ATen/ATen.h>
+#include <mlo/data/image_source.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 
 namespace mlomae {
 
-Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vector<int64_t> rows, const mlo::Augmentation& plain,
-                  int64_t batch, const Progress& progress) {
+Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vector<int64_t> rows,
+                  const mlo::Augmentation& plain, int64_t batch, const Progress& progress) {
   const at::NoGradGuard no_grad;
   const KeepModes modes(mae.ptr());
   mae->eval();
@@ -24,7 +24,8 @@ Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vecto
   const at::Device device = mae->parameters().front().device();
   std::vector<at::Tensor> class_tokens, means, labels;
   for (int64_t begin = 0; begin < count; begin += batch) {
-    const mlo::Batch part = mlo::image_batch(images, rows, begin, std::min(begin + batch, count), plain);
+    const mlo::Batch part =
+        mlo::image_batch(images, rows, begin, std::min(begin + batch, count), plain);
     const at::Tensor tokens = mae->tokens(part[0].to(device)).cpu();
     class_tokens.push_back(tokens.select(1, 0).clone());
     means.push_back(tokens.narrow(1, 1, tokens.size(1) - 1).mean(1));

@@ -2,9 +2,9 @@
 
 #include "mlomae/config/json_text.h"
 
-#include <mlo/io/file_sink.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
+#include <mlo/io/file_sink.h>
 #include <mlo/io/safetensors.h>
 #include <torch/types.h>
 #include <nlohmann/json.hpp>
@@ -15,14 +15,16 @@
 namespace mlomae {
 namespace {
 
-// github.com/numpy/numpy, doc "NEP 1": magic, version 1.0, a header padded to a multiple of 64 bytes, the numbers.
+// github.com/numpy/numpy, doc "NEP 1": magic, version 1.0, a header padded to a multiple of 64
+// bytes, the numbers.
 std::string npy_header(int64_t rows, int64_t columns) {
-  std::string text =
-      "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(rows) + ", " + std::to_string(columns) + "), }";
+  std::string text = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(rows) +
+                     ", " + std::to_string(columns) + "), }";
   constexpr std::size_t kBefore = 10;
   text.append(63 - (kBefore + text.size()) % 64, ' ');
   text += '\n';
-  return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(text.size() & 0xFF) + static_cast<char>(text.size() >> 8) + text;
+  return std::string("\x93NUMPY\x01\x00", 8) + static_cast<char>(text.size() & 0xFF) +
+         static_cast<char>(text.size() >> 8) + text;
 }
 
 // As RFC 4180 has it: quoted where it must be.
@@ -44,15 +46,17 @@ void check_features_file(const std::filesystem::path& file) {
   const std::string ending = file.extension().string();
   if (ending != ".safetensors" && ending != ".npy" && ending != ".csv")
     throw mlo::ConfigError(file.string() +
-                           ": features are written as .safetensors, .npy or .csv; give a name with one of these endings");
+                           ": features are written as .safetensors, .npy or .csv; give a name with "
+                           "one of these endings");
 }
 
-void write_features(const std::filesystem::path& file, const std::vector<std::string>& images, const Features& features,
-                    const std::string& feature) {
+void write_features(const std::filesystem::path& file, const std::vector<std::string>& images,
+                    const Features& features, const std::string& feature) {
   check_features_file(file);
   if (file.extension() == ".safetensors") {
-    mlo::write_safetensors(file, {.tensors = {{"class", features.class_token}, {"mean", features.mean}},
-                                  .metadata = {{"images", json_text(images)}}});
+    mlo::write_safetensors(file,
+                           {.tensors = {{"class", features.class_token}, {"mean", features.mean}},
+                            .metadata = {{"images", json_text(images)}}});
     return;
   }
   const at::Tensor numbers = features.of(feature).to(at::kFloat).contiguous();

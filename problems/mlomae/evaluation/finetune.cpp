@@ -2,10 +2,10 @@
 
 #include "mlomae/models/modes.h"
 
+#include <ATen/ATen.h>
 #include <mlo/data/image_source.h>
 #include <mlo/engine.h>
 #include <mlo/error.h>
-#include <ATen/ATen.h>
 #include <torch/optim/adamw.h>
 #include <torch/utils.h>
 
@@ -51,41 +51,56 @@ double tested(MaskedAutoencoder mae, Head head, const Dataset& dataset) {
   int64_t right = 0;
   const auto count = static_cast<int64_t>(rows.size());
   for (int64_t begin = 0; begin < count; begin += 500) {
-    const mlo::Batch part = mlo::image_batch(*dataset.test, rows, begin, std::min(begin + 500, count), dataset.plain());
-    right += head->forward(mae->features(part[0].to(device))).argmax(1).cpu().eq(part[1]).sum().item<int64_t>();
+    const mlo::Batch part =
+        mlo::image_batch(*dataset.test, rows, begin, std::min(begin + 500, count), dataset.plain());
+    right += head->forward(mae->features(part[0].to(device)))
+                 .argmax(1)
+                 .cpu()
+                 .eq(part[1])
+                 .sum()
+                 .item<int64_t>();
   }
   return static_cast<double>(right) / static_cast<double>(count);
 }
 
 }  // namespace
 
-mlo::OptimizerFactory layerwise_adamw(MaskedAutoencoder mae, Head head, const FinetuneOptions& options) {
+mlo::OptimizerFactory layerwise_adamw(MaskedAutoencoder mae, Head head,
+                                      const FinetuneOptions& options) {
   const int64_t depth = mae->options().depth;
   std::unordered_map<const void*, int64_t> layers;
-  for (const auto& item : mae->named_parameters()) layers[item.value().unsafeGetTensorImpl()] = layer_of(item.key(), depth);
-  for (const auto& item : head->named_parameters()) layers[item.value().unsafeGetTensorImpl()] = depth + 1;
+  for (const auto& item : mae->named_parameters())
+    layers[item.value().unsafeGetTensorImpl()] = layer_of(item.key(), depth);
+  for (const auto& item : head->named_parameters())
+    layers[item.value().unsafeGetTensorImpl()] = depth + 1;
   return [=](const mlo::Tensors& parameters) -> std::shared_ptr<torch::optim::Optimizer> {
-    std::map<std::pair<int64_t, bool>, std::vector<at::Tensor>> groups;  // by layer and whether it is decayed
-    for (const at::Tensor& p : parameters) groups[{layers.at(p.unsafeGetTensorImpl()), p.dim() >= 2}].push_back(p);
+    std::map<std::pair<int64_t, bool>, std::vector<at::Tensor>>
+        groups;  // by layer and whether it is decayed
+    for (const at::Tensor& p : parameters)
+      groups[{layers.at(p.unsafeGetTensorImpl()), p.dim() >= 2}].push_back(p);
     std::vector<torch::optim::OptimizerParamGroup> all;
     for (auto& [key, tensors] : groups) {
-      const double lr = options.lr * std::pow(options.layer_decay, static_cast<double>(depth + 1 - key.first));
-      all.emplace_back(std::move(tensors),
-                       std::make_unique<torch::optim::AdamWOptions>(
-                           torch::optim::AdamWOptions(lr).weight_decay(key.second ? options.weight_decay : 0.0)));
+      const double lr =
+          options.lr * std::pow(options.layer_decay, static_cast<double>(depth + 1 - key.first));
+      all.emplace_back(std::move(tensors), std::make_unique<torch::optim::AdamWOptions>(
+                                               torch::optim::AdamWOptions(lr).weight_decay(
+                                                   key.second ? options.weight_decay : 0.0)));
     }
     return std::make_shared<torch::optim::AdamW>(all, torch::optim::AdamWOptions(options.lr));
   };
 }
 
-Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Augmentation& augmentation,
-                   const FinetuneOptions& options, std::shared_ptr<mlo::Callback> callback) {
+Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset,
+                   const mlo::Augmentation& augmentation, const FinetuneOptions& options,
+                   std::shared_ptr<mlo::Callback> callback) {
   if (!dataset.test)
     throw mlo::ConfigError(
-        "fine-tuning is judged on test images, and this data set has none; give a folder test/, or data.test_fraction");
+        "fine-tuning is judged on test images, and this data set has none; give a folder test/, or "
+        "data.test_fraction");
   torch::manual_seed(options.seed);
-  Head head(HeadOptions{
-      .dim = mae->options().dim, .classes = static_cast<int64_t>(dataset.train->classes().size()), .dropout = options.dropout});
+  Head head(HeadOptions{.dim = mae->options().dim,
+                        .classes = static_cast<int64_t>(dataset.train->classes().size()),
+                        .dropout = options.dropout});
   head->to(mae->parameters().front().device());
   const KeepModes modes(mae.ptr());
   mae->train();
@@ -104,7 +119,8 @@ Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Aug
                                   .augmentation = augmentation,
                                   .device = mae->parameters().front().device()});
   level.schedule =
-      mlo::cosine({.steps = result.steps, .warmup = std::llround(options.warmup * static_cast<double>(result.steps))});
+      mlo::cosine({.steps = result.steps,
+                   .warmup = std::llround(options.warmup * static_cast<double>(result.steps))});
   engine.add("finetune", Train(mae, head, options.label_smoothing), std::move(level));
   if (callback) engine.add(std::move(callback));
   result.seconds = engine.run().seconds;

@@ -17,7 +17,8 @@ struct FinetuneOptions {
   double lr = 1e-3;
   double weight_decay = 0.05;  ///< of matrices
   double warmup = 0.05;        ///< part of the steps
-  double layer_decay = 0.75;   ///< of the learning rate, from each block to the one below it; 1: none
+  double layer_decay =
+      0.75;  ///< of the learning rate, from each block to the one below it; 1: none
   double label_smoothing = 0.0;
   double dropout = 0.1;  ///< before the head's linear layer
   uint64_t seed = 0;     ///< of the head, the batches and dropout
@@ -29,13 +30,16 @@ struct Finetuned {
   int64_t steps = 0;
   double seconds = 0.0;
 };
-/// Trains the encoder with a fresh head on all training images (AdamW, warm-up and cosine), and tests. Changes `mae`; from fresh
-/// weights it is training from scratch. `callback` (or null) watches.
-Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset, const mlo::Augmentation& augmentation,
-                   const FinetuneOptions& options, std::shared_ptr<mlo::Callback> callback = nullptr);
+/// Trains the encoder with a fresh head on all training images (AdamW, warm-up and cosine), and
+/// tests. Changes `mae`; from fresh weights it is training from scratch. `callback` (or null)
+/// watches.
+Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset,
+                   const mlo::Augmentation& augmentation, const FinetuneOptions& options,
+                   std::shared_ptr<mlo::Callback> callback = nullptr);
 
-/// AdamW with a learning rate of lr · decay^(depth + 1 − layer): the embeddings are layer 0, block i is layer i + 1, the last
-/// norm and the head layer depth + 1 (BEiT, MAE).
-mlo::OptimizerFactory layerwise_adamw(MaskedAutoencoder mae, Head head, const FinetuneOptions& options);
+/// AdamW with a learning rate of lr · decay^(depth + 1 − layer): the embeddings are layer 0, block
+/// i is layer i + 1, the last norm and the head layer depth + 1 (BEiT, MAE).
+mlo::OptimizerFactory layerwise_adamw(MaskedAutoencoder mae, Head head,
+                                      const FinetuneOptions& options);
 
 }  // namespace mlomae

@@ -5,8 +5,9 @@
 
 namespace mlomae {
 
-double knn_accuracy(const at::Tensor& features, const at::Tensor& labels, const at::Tensor& test_features,
-                    const at::Tensor& test_labels, int64_t classes, const KnnOptions& options) {
+double knn_accuracy(const at::Tensor& features, const at::Tensor& labels,
+                    const at::Tensor& test_features, const at::Tensor& test_labels, int64_t classes,
+                    const KnnOptions& options) {
   const at::NoGradGuard no_grad;
   const at::Tensor known = torch::nn::functional::normalize(features).t().contiguous(),
                    asked = torch::nn::functional::normalize(test_features);
@@ -17,7 +18,8 @@ double knn_accuracy(const at::Tensor& features, const at::Tensor& labels, const 
     const int64_t count = std::min(kBlock, asked.size(0) - begin);
     const auto [similarity, index] = asked.narrow(0, begin, count).matmul(known).topk(k, 1);
     const at::Tensor votes = torch::zeros({count, classes}, features.options());
-    votes.scatter_add_(1, labels.index_select(0, index.flatten()).view({count, k}), (similarity / options.temperature).exp());
+    votes.scatter_add_(1, labels.index_select(0, index.flatten()).view({count, k}),
+                       (similarity / options.temperature).exp());
     right += votes.argmax(1).eq(test_labels.narrow(0, begin, count)).sum().item<int64_t>();
   }
   return static_cast<double>(right) / static_cast<double>(asked.size(0));

@@ -2,9 +2,9 @@
 
 #include "mlomae/config/json_text.h"
 
-#include <mlo/io/file_sink.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
+#include <mlo/io/file_sink.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,8 +18,10 @@ double Score::standard_error() const {
 }
 
 Json to_json(const Score& s) {
-  return {{"kind", s.kind},     {"feature", s.feature}, {"accuracy", s.accuracy}, {"standard_error", s.standard_error()},
-          {"images", s.images}, {"seconds", s.seconds}, {"settings", s.settings}};
+  return {{"kind", s.kind},         {"feature", s.feature},
+          {"accuracy", s.accuracy}, {"standard_error", s.standard_error()},
+          {"images", s.images},     {"seconds", s.seconds},
+          {"settings", s.settings}};
 }
 
 Score score_from_json(const Json& json, const std::string& origin) {
@@ -31,10 +33,12 @@ Score score_from_json(const Json& json, const std::string& origin) {
     s.images = json.at("images").get<int64_t>();
     s.seconds = json.at("seconds").get<double>();
     s.settings = json.value("settings", Json::object());
-    if (!(s.accuracy >= 0.0 && s.accuracy <= 1.0) || s.images < 1) throw mlo::Error("accuracy outside 0 … 1, or no images");
+    if (!(s.accuracy >= 0.0 && s.accuracy <= 1.0) || s.images < 1)
+      throw mlo::Error("accuracy outside 0 … 1, or no images");
     return s;
   } catch (const std::exception& error) {
-    throw mlo::Error(origin + ": no evaluation (" + error.what() + "); remove it, or evaluate again");
+    throw mlo::Error(origin + ": no evaluation (" + error.what() +
+                     "); remove it, or evaluate again");
   }
 }
 
@@ -58,7 +62,8 @@ std::vector<Score> read_scores(const std::filesystem::path& run) {
   std::vector<Score> scores;
   for (const auto& file : files) {
     const Json list = read_json(file, "remove it, or evaluate again");
-    if (!list.is_array()) throw mlo::Error(file.string() + ": no list of evaluations; remove it, or evaluate again");
+    if (!list.is_array())
+      throw mlo::Error(file.string() + ": no list of evaluations; remove it, or evaluate again");
     for (const Json& entry : list) scores.push_back(score_from_json(entry, file.string()));
   }
   return scores;

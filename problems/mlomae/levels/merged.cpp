@@ -4,7 +4,8 @@
 
 namespace mlomae {
 
-Merged::Merged(MaskedAutoencoder mae, Head head, MaskingNetwork network, ReconstructOptions options, double tradeoff)
+Merged::Merged(MaskedAutoencoder mae, Head head, MaskingNetwork network, ReconstructOptions options,
+               double tradeoff)
     : Problem(mlo::trains(mae, head).uses(network)),
       mae_(std::move(mae)),
       head_(std::move(head)),

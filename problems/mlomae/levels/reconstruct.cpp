@@ -20,21 +20,28 @@ at::Tensor uniformity(const at::Tensor& features) {
 }  // namespace
 
 Reconstruct::Reconstruct(MaskedAutoencoder mae, MaskingNetwork network, ReconstructOptions options)
-    : Problem(trains_of(mae, network)), mae_(std::move(mae)), network_(std::move(network)), options_(std::move(options)) {}
+    : Problem(trains_of(mae, network)),
+      mae_(std::move(mae)),
+      network_(std::move(network)),
+      options_(std::move(options)) {}
 
-mlo::Evaluation Reconstruct::loss(const mlo::Batch& batch) { return reconstruction_loss(mae_, network_, options_, batch[0]); }
+mlo::Evaluation Reconstruct::loss(const mlo::Batch& batch) {
+  return reconstruction_loss(mae_, network_, options_, batch[0]);
+}
 
-mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, MaskingNetwork network, const ReconstructOptions& options,
-                                    const at::Tensor& images) {
+mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, MaskingNetwork network,
+                                    const ReconstructOptions& options, const at::Tensor& images) {
   const at::Tensor embedded = mae->embed(images);
   const Masking masking = choose_mask(embedded, network, options.masking);
   const at::Tensor latent = mae->encode(embedded, masking.mask);
   const at::Tensor predictions = mae->decode(latent, masking.mask).to(images.scalar_type());
-  const at::Tensor errors = (predictions - mae->targets(images)).square().mean(-1) * masking.mask.masked;
+  const at::Tensor errors =
+      (predictions - mae->targets(images)).square().mean(-1) * masking.mask.masked;
   const at::Tensor count = masking.mask.masked.sum();
   at::Tensor loss = (masking.weights.defined() ? errors * masking.weights : errors).sum() / count;
 
-  std::vector<std::pair<std::string, at::Tensor>> metrics = {{"reconstruction", errors.detach().sum() / count}};
+  std::vector<std::pair<std::string, at::Tensor>> metrics = {
+      {"reconstruction", errors.detach().sum() / count}};
   if (masking.probabilities.defined()) {
     metrics.emplace_back("probability_mean", masking.probabilities.mean());
     metrics.emplace_back("probability_deviation", masking.probabilities.std());

@@ -20,9 +20,10 @@ struct ReconstructOptions {
 };
 
 /// Level 1, Eq. (1):   min over E, D of   Σ_{i masked} w_i · ‖D(E(visible patches))_i − x_i‖² / M
-/// The squared error is the mean over a patch's values, the sum runs over the masked patches of all images, M is their number.
-/// U-MAE (Zhang et al. 2022) adds λ · mean over pairs of images of (f·f')², f the normalized class tokens.
-/// Batch: images [B, C, S, S], then anything. T (null: uniform masks) is a level above, or nobody's.
+/// The squared error is the mean over a patch's values, the sum runs over the masked patches of all
+/// images, M is their number. U-MAE (Zhang et al. 2022) adds λ · mean over pairs of images of
+/// (f·f')², f the normalized class tokens. Batch: images [B, C, S, S], then anything. T (null:
+/// uniform masks) is a level above, or nobody's.
 class Reconstruct final : public mlo::Problem {
  public:
   Reconstruct(MaskedAutoencoder mae, MaskingNetwork network, ReconstructOptions options);
@@ -38,7 +39,7 @@ class Reconstruct final : public mlo::Problem {
 };
 
 /// The same as a function, for levels that add to it.
-mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, MaskingNetwork network, const ReconstructOptions& options,
-                                    const at::Tensor& images);
+mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, MaskingNetwork network,
+                                    const ReconstructOptions& options, const at::Tensor& images);
 
 }  // namespace mlomae

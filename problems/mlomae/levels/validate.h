@@ -5,7 +5,8 @@
 
 namespace mlomae {
 
-/// Level 3, Eq. (3):   min over T of   cross_entropy(C*(E*(x)), y)   on the validation split. T enters through E* and C* only.
+/// Level 3, Eq. (3):   min over T of   cross_entropy(C*(E*(x)), y)   on the validation split. T
+/// enters through E* and C* only.
 class Validate final : public mlo::Problem {
  public:
   Validate(MaskingNetwork network, MaskedAutoencoder mae, Head head);

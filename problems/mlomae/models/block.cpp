@@ -7,7 +7,9 @@
 namespace mlomae {
 namespace {
 
-torch::nn::LayerNorm norm(int64_t dim) { return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-6)); }
+torch::nn::LayerNorm norm(int64_t dim) {
+  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-6));
+}
 
 at::Tensor dropped(const at::Tensor& x, double dropout, bool training) {
   return dropout > 0.0 && training ? at::dropout(x, dropout, /*train=*/true) : x;
@@ -33,22 +35,29 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, int64_t queries) {
     const auto parts = qkv_->forward(x).chunk(3, -1);
     q = parts[0], k = parts[1], v = parts[2];
   } else {
-    q = at::linear(x.narrow(1, 0, queries), qkv_->weight.narrow(0, 0, dim), qkv_->bias.narrow(0, 0, dim));
-    const auto parts = at::linear(x, qkv_->weight.narrow(0, dim, 2 * dim), qkv_->bias.narrow(0, dim, 2 * dim)).chunk(2, -1);
+    q = at::linear(x.narrow(1, 0, queries), qkv_->weight.narrow(0, 0, dim),
+                   qkv_->bias.narrow(0, 0, dim));
+    const auto parts =
+        at::linear(x, qkv_->weight.narrow(0, dim, 2 * dim), qkv_->bias.narrow(0, dim, 2 * dim))
+            .chunk(2, -1);
     k = parts[0], v = parts[1];
   }
   at::Tensor mixed;
   {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    mixed = at::scaled_dot_product_attention(by_head(q, queries), by_head(k, length), by_head(v, length));
+    mixed = at::scaled_dot_product_attention(by_head(q, queries), by_head(k, length),
+                                             by_head(v, length));
   }
-  return dropped(proj_->forward(mixed.transpose(1, 2).reshape({batch, queries, dim})), dropout_, is_training());
+  return dropped(proj_->forward(mixed.transpose(1, 2).reshape({batch, queries, dim})), dropout_,
+                 is_training());
 }
 
 MlpImpl::MlpImpl(const BlockOptions& options)
     : dropout_(options.dropout),
       fc1_(register_module(
-          "fc1", torch::nn::Linear(options.dim, static_cast<int64_t>(static_cast<double>(options.dim) * options.mlp_ratio)))),
+          "fc1", torch::nn::Linear(
+                     options.dim,
+                     static_cast<int64_t>(static_cast<double>(options.dim) * options.mlp_ratio)))),
       fc2_(register_module("fc2", torch::nn::Linear(fc1_->options.out_features(), options.dim))) {}
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {

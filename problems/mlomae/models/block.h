@@ -14,8 +14,9 @@ struct BlockOptions {
   double dropout = 0.0;
 };
 
-/// Multi-head self-attention. Under autocast its products are in bfloat16, but the attention itself stays in float32: on CPUs the
-/// backward pass of fused attention is several times slower in bfloat16.
+/// Multi-head self-attention. Under autocast its products are in bfloat16, but the attention itself
+/// stays in float32: on CPUs the backward pass of fused attention is several times slower in
+/// bfloat16.
 class AttentionImpl : public torch::nn::Module {
  public:
   explicit AttentionImpl(const BlockOptions& options);
@@ -41,13 +42,15 @@ class MlpImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Mlp);
 
-/// A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)). Parameters are named as in timm and MAE.
+/// A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)). Parameters are
+/// named as in timm and MAE.
 class BlockImpl : public torch::nn::Module {
  public:
   explicit BlockImpl(const BlockOptions& options);
   /// [B, L, dim] → [B, L, dim].
   at::Tensor forward(const at::Tensor& x);
-  /// Its first token only, [B, 1, dim]: all that a reader of the class token needs of the last block.
+  /// Its first token only, [B, 1, dim]: all that a reader of the class token needs of the last
+  /// block.
   at::Tensor forward_first(const at::Tensor& x);
 
  private:

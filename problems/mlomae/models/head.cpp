@@ -7,10 +7,13 @@
 namespace mlomae {
 
 HeadImpl::HeadImpl(const HeadOptions& options)
-    : norm_(register_module("fc_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.dim}).eps(1e-6)))),
+    : norm_(register_module(
+          "fc_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.dim}).eps(1e-6)))),
       dropout_(register_module("head_drop", torch::nn::Dropout(options.dropout))),
       linear_(register_module("head", torch::nn::Linear(options.dim, options.classes))) {}
 
-at::Tensor HeadImpl::forward(const at::Tensor& features) { return linear_->forward(dropout_->forward(norm_->forward(features))); }
+at::Tensor HeadImpl::forward(const at::Tensor& features) {
+  return linear_->forward(dropout_->forward(norm_->forward(features)));
+}
 
 }  // namespace mlomae

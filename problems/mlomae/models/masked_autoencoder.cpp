@@ -3,9 +3,9 @@
 #include "mlomae/models/block.h"
 #include "mlomae/models/positions.h"
 
+#include <ATen/ATen.h>
 #include <mlo/checkpointed.h>
 #include <mlo/error.h>
-#include <ATen/ATen.h>
 #include <torch/nn/init.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
@@ -20,11 +20,14 @@ namespace {
 
 constexpr double kVarianceFloor = 1e-6;  // of a patch's pixels, as in MAE
 
-torch::nn::LayerNorm norm(int64_t dim) { return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-6)); }
+torch::nn::LayerNorm norm(int64_t dim) {
+  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-6));
+}
 
 // A patch's mean and deviation, [B, N, 1].
 std::pair<at::Tensor, at::Tensor> statistics(const at::Tensor& patches) {
-  const auto [variance, mean] = at::var_mean(patches, at::OptionalIntArrayRef({-1}), /*correction=*/1, /*keepdim=*/true);
+  const auto [variance, mean] =
+      at::var_mean(patches, at::OptionalIntArrayRef({-1}), /*correction=*/1, /*keepdim=*/true);
   return {mean, (variance + kVarianceFloor).sqrt()};
 }
 
@@ -35,7 +38,9 @@ at::Tensor at_patches(const at::Tensor& patches, const at::Tensor& index) {
 // "proj", named and shaped like the convolution it is in the official code.
 struct PatchEmbedImpl : torch::nn::Module {
   PatchEmbedImpl(int64_t patch, int64_t channels, int64_t dim)
-      : proj(register_module("proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, dim, patch).stride(patch)))) {}
+      : proj(register_module(
+            "proj",
+            torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, dim, patch).stride(patch)))) {}
   torch::nn::Conv2d proj;
 };
 TORCH_MODULE(PatchEmbed);
@@ -49,9 +54,11 @@ Mask Mask::from_order(const at::Tensor& order, int64_t visible) {
 
 MaskedAutoencoderImpl::MaskedAutoencoderImpl(const ModelOptions& options) : options_(options) {
   options_.validate();
-  const int64_t dim = options.dim, decoder_dim = options.decoder_dim, tokens = 1 + options.patches();
+  const int64_t dim = options.dim, decoder_dim = options.decoder_dim,
+                tokens = 1 + options.patches();
   cls_token_ = register_parameter("cls_token", torch::zeros({1, 1, dim}));
-  pos_embed_ = register_parameter("pos_embed", sine_cosine_positions(dim, options.side()), options.learned_positions);
+  pos_embed_ = register_parameter("pos_embed", sine_cosine_positions(dim, options.side()),
+                                  options.learned_positions);
   const PatchEmbed patch_embed(options.patch, options.channels, dim);
   register_module("patch_embed", patch_embed);
   weight_ = patch_embed->proj->weight, bias_ = patch_embed->proj->bias;
@@ -63,15 +70,19 @@ MaskedAutoencoderImpl::MaskedAutoencoderImpl(const ModelOptions& options) : opti
   decoder_embed_ = register_module("decoder_embed", torch::nn::Linear(dim, decoder_dim));
   mask_token_ = register_parameter("mask_token", torch::zeros({1, 1, decoder_dim}));
   decoder_pos_embed_ =
-      register_parameter("decoder_pos_embed", sine_cosine_positions(decoder_dim, options.side()), options.learned_positions);
+      register_parameter("decoder_pos_embed", sine_cosine_positions(decoder_dim, options.side()),
+                         options.learned_positions);
   decoder_blocks_ = register_module("decoder_blocks", torch::nn::ModuleList());
   for (int64_t i = 0; i < options.decoder_depth; ++i)
-    decoder_blocks_->push_back(Block(BlockOptions{decoder_dim, options.decoder_heads, options.mlp_ratio, options.dropout}));
+    decoder_blocks_->push_back(Block(
+        BlockOptions{decoder_dim, options.decoder_heads, options.mlp_ratio, options.dropout}));
   decoder_norm_ = register_module("decoder_norm", norm(decoder_dim));
-  decoder_pred_ = register_module("decoder_pred", torch::nn::Linear(decoder_dim, options.patch_values()));
+  decoder_pred_ =
+      register_module("decoder_pred", torch::nn::Linear(decoder_dim, options.patch_values()));
   TORCH_INTERNAL_ASSERT(pos_embed_.size(1) == tokens);
 
-  // MAE's initialization: Xavier for every product (the patch embedding taken as one), zero biases, small tokens.
+  // MAE's initialization: Xavier for every product (the patch embedding taken as one), zero biases,
+  // small tokens.
   const at::NoGradGuard no_grad;
   torch::nn::init::xavier_uniform_(weight_.view({dim, -1}));
   torch::nn::init::normal_(cls_token_, 0.0, 0.02);
@@ -84,16 +95,19 @@ MaskedAutoencoderImpl::MaskedAutoencoderImpl(const ModelOptions& options) : opti
 }
 
 at::Tensor MaskedAutoencoderImpl::embed(const at::Tensor& images) {
-  if (images.dim() != 4 || images.size(1) != options_.channels || images.size(2) != options_.image_size ||
-      images.size(3) != options_.image_size)
+  if (images.dim() != 4 || images.size(1) != options_.channels ||
+      images.size(2) != options_.image_size || images.size(3) != options_.image_size)
     throw mlo::ConfigError("images of shape " + c10::str(images.sizes()) + " for a model of " +
-                           std::to_string(options_.channels) + " × " + std::to_string(options_.image_size) + " × " +
-                           std::to_string(options_.image_size) + " pixels; set model.image_size and data.channels to match");
+                           std::to_string(options_.channels) + " × " +
+                           std::to_string(options_.image_size) + " × " +
+                           std::to_string(options_.image_size) +
+                           " pixels; set model.image_size and data.channels to match");
   const int64_t p = options_.patch, side = options_.side();
   const at::Tensor patches = images.view({images.size(0), options_.channels, side, p, side, p})
                                  .permute({0, 2, 4, 1, 3, 5})
                                  .reshape({images.size(0), side * side, options_.channels * p * p});
-  return at::linear(patches, weight_.view({options_.dim, -1}), bias_) + pos_embed_.narrow(1, 1, options_.patches());
+  return at::linear(patches, weight_.view({options_.dim, -1}), bias_) +
+         pos_embed_.narrow(1, 1, options_.patches());
 }
 
 at::Tensor MaskedAutoencoderImpl::with_class_token(const at::Tensor& embedded) const {
@@ -101,10 +115,12 @@ at::Tensor MaskedAutoencoderImpl::with_class_token(const at::Tensor& embedded) c
   return at::cat({token.expand({embedded.size(0), 1, options_.dim}), embedded}, 1);
 }
 
-at::Tensor MaskedAutoencoderImpl::through(const torch::nn::ModuleListImpl& blocks, std::size_t i, const at::Tensor& x) const {
+at::Tensor MaskedAutoencoderImpl::through(const torch::nn::ModuleListImpl& blocks, std::size_t i,
+                                          const at::Tensor& x) const {
   const auto block = blocks.ptr<BlockImpl>(i);
   if (!options_.checkpoint_activations) return block->forward(x);
-  return mlo::checkpointed([block](const at::Tensor& input) { return block->forward(input); }, x, block->parameters());
+  return mlo::checkpointed([block](const at::Tensor& input) { return block->forward(input); }, x,
+                           block->parameters());
 }
 
 at::Tensor MaskedAutoencoderImpl::features(const at::Tensor& images) {
@@ -130,9 +146,11 @@ at::Tensor MaskedAutoencoderImpl::decode(const at::Tensor& latent, const Mask& m
   const at::Tensor embedded = decoder_embed_->forward(latent);
   const int64_t batch = latent.size(0), hidden = mask.restore.size(1) + 1 - latent.size(1);
   // Under autocast products come in another type than the token.
-  const at::Tensor token = mask_token_.to(embedded.scalar_type()).expand({batch, hidden, options_.decoder_dim});
+  const at::Tensor token =
+      mask_token_.to(embedded.scalar_type()).expand({batch, hidden, options_.decoder_dim});
   const at::Tensor patches = at::cat({embedded.narrow(1, 1, embedded.size(1) - 1), token}, 1);
-  at::Tensor x = at::cat({embedded.narrow(1, 0, 1), at_patches(patches, mask.restore)}, 1) + decoder_pos_embed_;
+  at::Tensor x = at::cat({embedded.narrow(1, 0, 1), at_patches(patches, mask.restore)}, 1) +
+                 decoder_pos_embed_;
   for (std::size_t i = 0; i < decoder_blocks_->size(); ++i) x = through(*decoder_blocks_, i, x);
   x = decoder_norm_->forward(x).narrow(1, 1, mask.restore.size(1));
   return decoder_pred_->forward(x);
@@ -149,7 +167,8 @@ at::Tensor MaskedAutoencoderImpl::targets(const at::Tensor& images) const {
   return (patches - mean) / deviation;
 }
 
-at::Tensor MaskedAutoencoderImpl::pixels(const at::Tensor& predictions, const at::Tensor& images) const {
+at::Tensor MaskedAutoencoderImpl::pixels(const at::Tensor& predictions,
+                                         const at::Tensor& images) const {
   if (!options_.normalize_targets) return unpatchify(predictions);
   const auto [mean, deviation] = statistics(patchify(images));
   return unpatchify(predictions * deviation + mean);

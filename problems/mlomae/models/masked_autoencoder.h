@@ -20,17 +20,18 @@ struct Mask {
   static Mask from_order(const at::Tensor& order, int64_t visible);
 };
 
-/// Encoder E and decoder D. Parameters carry the official MAE names (cls_token, pos_embed, patch_embed.proj.*, blocks.i.*,
-/// norm.*; decoder_embed.*, mask_token, decoder_pos_embed, decoder_blocks.i.*, decoder_norm.*, decoder_pred.*). Fixed positions
-/// are parameters without requires_grad.
+/// Encoder E and decoder D. Parameters carry the official MAE names (cls_token, pos_embed,
+/// patch_embed.proj.*, blocks.i.*, norm.*; decoder_embed.*, mask_token, decoder_pos_embed,
+/// decoder_blocks.i.*, decoder_norm.*, decoder_pred.*). Fixed positions are parameters without
+/// requires_grad.
 class MaskedAutoencoderImpl : public torch::nn::Module {
  public:
   explicit MaskedAutoencoderImpl(const ModelOptions& options);
 
   /// Patch embeddings plus positions: [B, C, S, S] → [B, N, dim]. What the masking network reads.
   at::Tensor embed(const at::Tensor& images);
-  /// Class token after the last norm, all patches visible: [B, C, S, S] → [B, dim]. The last block computes it for the class
-  /// token only.
+  /// Class token after the last norm, all patches visible: [B, C, S, S] → [B, dim]. The last block
+  /// computes it for the class token only.
   at::Tensor features(const at::Tensor& images);
   /// All tokens after the last norm, class token first: → [B, 1 + N, dim].
   at::Tensor tokens(const at::Tensor& images);
@@ -40,12 +41,15 @@ class MaskedAutoencoderImpl : public torch::nn::Module {
   at::Tensor decode(const at::Tensor& latent, const Mask& mask);
   /// decode(encode(embed(images), mask), mask).
   at::Tensor reconstruct(const at::Tensor& images, const Mask& mask);
-  /// What is to be predicted: the pixels, normalized by patch if the options say so. [B, N, patch²·channels].
+  /// What is to be predicted: the pixels, normalized by patch if the options say so. [B, N,
+  /// patch²·channels].
   at::Tensor targets(const at::Tensor& images) const;
-  /// Pixels of predictions: undoes the normalization with the images' own patch means and deviations. [B, C, S, S].
+  /// Pixels of predictions: undoes the normalization with the images' own patch means and
+  /// deviations. [B, C, S, S].
   at::Tensor pixels(const at::Tensor& predictions, const at::Tensor& images) const;
 
-  /// [B, C, S, S] ↔ [B, N, patch²·C], pixel by pixel, channels last in a patch (the official order).
+  /// [B, C, S, S] ↔ [B, N, patch²·C], pixel by pixel, channels last in a patch (the official
+  /// order).
   at::Tensor patchify(const at::Tensor& images) const;
   at::Tensor unpatchify(const at::Tensor& patches) const;
 
@@ -53,7 +57,8 @@ class MaskedAutoencoderImpl : public torch::nn::Module {
 
  private:
   at::Tensor with_class_token(const at::Tensor& embedded) const;
-  at::Tensor through(const torch::nn::ModuleListImpl& blocks, std::size_t i, const at::Tensor& x) const;
+  at::Tensor through(const torch::nn::ModuleListImpl& blocks, std::size_t i,
+                     const at::Tensor& x) const;
 
   ModelOptions options_;
   torch::nn::ModuleList blocks_ = nullptr, decoder_blocks_ = nullptr;

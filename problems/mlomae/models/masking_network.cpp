@@ -11,7 +11,8 @@ namespace {
 
 // "first_hidden_layer.fc", as the parameter is called in the authors' code.
 struct HiddenLayerImpl : torch::nn::Module {
-  HiddenLayerImpl(int64_t inputs, int64_t outputs) : fc(register_module("fc", torch::nn::Linear(inputs, outputs))) {}
+  HiddenLayerImpl(int64_t inputs, int64_t outputs)
+      : fc(register_module("fc", torch::nn::Linear(inputs, outputs))) {}
   torch::nn::Linear fc;
 };
 TORCH_MODULE(HiddenLayer);

@@ -8,13 +8,15 @@
 
 namespace mlomae {
 
-/// Keeps which of a model's modules are in train mode and which of its parameters require a gradient, and puts both back, also
-/// when an exception passes.
+/// Keeps which of a model's modules are in train mode and which of its parameters require a
+/// gradient, and puts both back, also when an exception passes.
 class KeepModes {
  public:
   explicit KeepModes(const std::shared_ptr<torch::nn::Module>& model) {
-    for (const auto& module : model->modules()) training_.emplace_back(module, module->is_training());
-    for (const at::Tensor& parameter : model->parameters()) required_.emplace_back(parameter, parameter.requires_grad());
+    for (const auto& module : model->modules())
+      training_.emplace_back(module, module->is_training());
+    for (const at::Tensor& parameter : model->parameters())
+      required_.emplace_back(parameter, parameter.requires_grad());
   }
   ~KeepModes() {
     // A module's mode is set with all below it, and those come later in the list.

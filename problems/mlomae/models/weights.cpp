@@ -2,9 +2,9 @@
 
 #include "mlomae/config/json_text.h"
 
+#include <ATen/ATen.h>
 #include <mlo/error.h>
 #include <mlo/io/safetensors.h>
-#include <ATen/ATen.h>
 #include <torch/nn/module.h>
 #include <nlohmann/json.hpp>
 
@@ -20,15 +20,20 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-bool of_decoder(const std::string& name) { return name.starts_with("decoder") || name == "mask_token"; }
+bool of_decoder(const std::string& name) {
+  return name.starts_with("decoder") || name == "mask_token";
+}
 // Of a classifier on top, which is no part of the model.
-bool of_head(const std::string& name) { return name.starts_with("head.") || name.starts_with("fc_norm."); }
+bool of_head(const std::string& name) {
+  return name.starts_with("head.") || name.starts_with("fc_norm.");
+}
 
 // Integers of ModelOptions that a file's metadata keeps.
 void each_field(ModelOptions& o, const std::function<void(const char*, int64_t&)>& use) {
   use("image_size", o.image_size), use("channels", o.channels), use("patch", o.patch);
   use("dim", o.dim), use("depth", o.depth), use("heads", o.heads);
-  use("decoder_dim", o.decoder_dim), use("decoder_depth", o.decoder_depth), use("decoder_heads", o.decoder_heads);
+  use("decoder_dim", o.decoder_dim), use("decoder_depth", o.decoder_depth),
+      use("decoder_heads", o.decoder_heads);
 }
 
 std::map<std::string, std::string> metadata(ModelOptions options) {
@@ -42,23 +47,26 @@ std::map<std::string, std::string> metadata(ModelOptions options) {
 
 mlo::Safetensors read(const std::filesystem::path& file) {
   if (const std::string e = file.extension().string(); e == ".pth" || e == ".pt")
-    throw mlo::Error(
-        file.string() +
-        " is a pickle, which may run code; convert it to safetensors:  python3 -c \"import torch, safetensors.torch as s; "
-        "s.save_file({k: v.contiguous() for k, v in torch.load('" +
-        file.string() + "', weights_only=False)['model'].items()}, 'model.safetensors')\"");
+    throw mlo::Error(file.string() +
+                     " is a pickle, which may run code; convert it to safetensors:  python3 -c "
+                     "\"import torch, safetensors.torch as s; "
+                     "s.save_file({k: v.contiguous() for k, v in torch.load('" +
+                     file.string() +
+                     "', weights_only=False)['model'].items()}, 'model.safetensors')\"");
   mlo::Safetensors content = mlo::read_safetensors(file);
   // What wrappers of a model put before its names.
   for (const std::string prefix : {"module.", "_orig_mod."}) {
     const auto has = [&](const auto& tensor) { return tensor.first.starts_with(prefix); };
-    if (!content.tensors.empty() && std::all_of(content.tensors.begin(), content.tensors.end(), has))
+    if (!content.tensors.empty() &&
+        std::all_of(content.tensors.begin(), content.tensors.end(), has))
       for (auto& [name, tensor] : content.tensors) name.erase(0, prefix.size());
   }
   return content;
 }
 
 // Blocks of that prefix: one more than the largest number. Names without a number belong to none.
-int64_t depth_of(const std::filesystem::path& file, const mlo::Safetensors& content, const std::string& prefix) {
+int64_t depth_of(const std::filesystem::path& file, const mlo::Safetensors& content,
+                 const std::string& prefix) {
   int64_t depth = 0;
   for (const auto& [name, tensor] : content.tensors) {
     if (!name.starts_with(prefix)) continue;
@@ -67,7 +75,8 @@ int64_t depth_of(const std::filesystem::path& file, const mlo::Safetensors& cont
     const auto [rest, error] = std::from_chars(begin, end, block);
     if (error == std::errc::invalid_argument || rest == end || *rest != '.') continue;
     if (error != std::errc() || block < 0 || block >= static_cast<int64_t>(content.tensors.size()))
-      throw mlo::Error(file.string() + ": '" + name + "' is of no block that this file can hold; blocks are counted from 0");
+      throw mlo::Error(file.string() + ": '" + name +
+                       "' is of no block that this file can hold; blocks are counted from 0");
     depth = std::max(depth, block + 1);
   }
   return depth;
@@ -75,28 +84,38 @@ int64_t depth_of(const std::filesystem::path& file, const mlo::Safetensors& cont
 
 // [1, 1 + n, dim] → [1, 1 + side², dim], as DeiT and timm do it.
 at::Tensor interpolated(const at::Tensor& positions, int64_t side) {
-  const int64_t from = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))),
+  const int64_t from = static_cast<int64_t>(
+                    std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))),
                 dim = positions.size(2);
   if (from * from != positions.size(1) - 1 || from == side) return positions;
-  const at::Tensor grid = positions.narrow(1, 1, from * from).view({1, from, from, dim}).permute({0, 3, 1, 2});
-  const at::Tensor other = at::upsample_bicubic2d(grid.to(at::kFloat), {side, side}, /*align_corners=*/false);
-  return at::cat({positions.narrow(1, 0, 1).to(at::kFloat), other.permute({0, 2, 3, 1}).reshape({1, side * side, dim})}, 1);
+  const at::Tensor grid =
+      positions.narrow(1, 1, from * from).view({1, from, from, dim}).permute({0, 3, 1, 2});
+  const at::Tensor other =
+      at::upsample_bicubic2d(grid.to(at::kFloat), {side, side}, /*align_corners=*/false);
+  return at::cat({positions.narrow(1, 0, 1).to(at::kFloat),
+                  other.permute({0, 2, 3, 1}).reshape({1, side * side, dim})},
+                 1);
 }
 
 struct Differences {
   std::string missing, unknown, shapes;
-  static void add(std::string& list, const std::string& what) { list += (list.empty() ? "" : ", ") + what; }
+  static void add(std::string& list, const std::string& what) {
+    list += (list.empty() ? "" : ", ") + what;
+  }
   void check(const std::filesystem::path& file) const {
     if (missing.empty() && unknown.empty() && shapes.empty()) return;
-    throw mlo::Error(file.string() + ": these are weights of another model" + (missing.empty() ? "" : "; missing: " + missing) +
+    throw mlo::Error(file.string() + ": these are weights of another model" +
+                     (missing.empty() ? "" : "; missing: " + missing) +
                      (unknown.empty() ? "" : "; not known: " + unknown) +
                      (shapes.empty() ? "" : "; of another shape: " + shapes) +
                      ". Choose the settings model.* that the weights were made with");
   }
 };
 
-// Assigns what `tensors` holds; `adapt` may change a tensor before its shape is compared, `optional` names may be missing.
-void assign(const std::filesystem::path& file, const mlo::Safetensors& content, torch::nn::Module& module,
+// Assigns what `tensors` holds; `adapt` may change a tensor before its shape is compared,
+// `optional` names may be missing.
+void assign(const std::filesystem::path& file, const mlo::Safetensors& content,
+            torch::nn::Module& module,
             const std::function<at::Tensor(const std::string&, const at::Tensor&)>& adapt,
             const std::function<bool(const std::string&)>& optional) {
   Differences differences;
@@ -111,12 +130,13 @@ void assign(const std::filesystem::path& file, const mlo::Safetensors& content, 
     const at::Tensor value = adapt(item.key(), found->second);
     if (value.is_floating_point() && !value.isfinite().all().item<bool>())
       throw mlo::Error(file.string() + ": tensor '" + item.key() +
-                       "' holds values that are not finite; such weights cannot be used: save them before training diverged");
+                       "' holds values that are not finite; such weights cannot be used: save them "
+                       "before training diverged");
     if (value.sizes() == item.value().sizes())
       copies.emplace_back(item.value(), value);
     else
-      Differences::add(differences.shapes,
-                       item.key() + " " + c10::str(value.sizes()) + " instead of " + c10::str(item.value().sizes()));
+      Differences::add(differences.shapes, item.key() + " " + c10::str(value.sizes()) +
+                                               " instead of " + c10::str(item.value().sizes()));
     given.erase(found);
   }
   for (const auto& [name, tensor] : given)
@@ -130,7 +150,8 @@ void assign(const std::filesystem::path& file, const mlo::Safetensors& content, 
 
 void export_model(const std::filesystem::path& file, MaskedAutoencoder mae) {
   mlo::Safetensors content{.tensors = {}, .metadata = metadata(mae->options())};
-  for (const auto& item : mae->named_parameters()) content.tensors.emplace_back(item.key(), item.value());
+  for (const auto& item : mae->named_parameters())
+    content.tensors.emplace_back(item.key(), item.value());
   mlo::write_safetensors(file, content);
 }
 
@@ -148,7 +169,8 @@ ModelOptions by_metadata(const std::filesystem::path& file, const std::string& t
   const Json json = parse_json(text, file.string() + ": metadata 'mlomae'");
   const auto of_type = [&](const char* name, bool right) {
     if (!right)
-      throw mlo::Error(file.string() + ": metadata 'mlomae': " + name + " is missing or of another type; export the model again");
+      throw mlo::Error(file.string() + ": metadata 'mlomae': " + name +
+                       " is missing or of another type; export the model again");
   };
   of_type("an object", json.is_object());
   ModelOptions o;
@@ -167,15 +189,18 @@ ModelOptions by_metadata(const std::filesystem::path& file, const std::string& t
   return o;
 }
 
-int64_t heads_of(const std::filesystem::path& file, const char* setting, int64_t given, int64_t dim, std::optional<int64_t> known,
-                 const Unsaid& unsaid) {
+int64_t heads_of(const std::filesystem::path& file, const char* setting, int64_t given, int64_t dim,
+                 std::optional<int64_t> known, const Unsaid& unsaid) {
   if (given > 0) return given;
   if (!known)
-    throw mlo::Error(file.string() + " does not say how many attention heads its width of " + std::to_string(dim) +
-                     " has, and no published model has that width; give it: --set " + setting + "=N");
+    throw mlo::Error(file.string() + " does not say how many attention heads its width of " +
+                     std::to_string(dim) +
+                     " has, and no published model has that width; give it: --set " + setting +
+                     "=N");
   if (unsaid.assumed)
-    unsaid.assumed(std::string(setting) + " = " + std::to_string(*known) + ", as the published models of width " +
-                   std::to_string(dim) + " have; if these weights have another number, give it: --set " + setting + "=N");
+    unsaid.assumed(std::string(setting) + " = " + std::to_string(*known) +
+                   ", as the published models of width " + std::to_string(dim) +
+                   " have; if these weights have another number, give it: --set " + setting + "=N");
   return *known;
 }
 
@@ -184,31 +209,38 @@ int64_t heads_of(const std::filesystem::path& file, const char* setting, int64_t
 ModelOptions model_options_of(const std::filesystem::path& file, const Unsaid& unsaid) {
   const mlo::Safetensors content = read(file);
   const auto tensor = [&](const std::string& name, int64_t dims) -> const at::Tensor& {
-    const auto found =
-        std::find_if(content.tensors.begin(), content.tensors.end(), [&](const auto& t) { return t.first == name; });
+    const auto found = std::find_if(content.tensors.begin(), content.tensors.end(),
+                                    [&](const auto& t) { return t.first == name; });
     if (found == content.tensors.end()) {
-      const auto longer = std::find_if(content.tensors.begin(), content.tensors.end(),
-                                       [&](const auto& t) { return t.first.ends_with("." + name); });
-      throw mlo::Error(file.string() + ": no weights of a vision transformer in the official MAE naming: there is no '" + name +
-                       "'" +
-                       (longer == content.tensors.end()
-                            ? std::string()
-                            : ", but there is '" + longer->first + "'; save the tensors without what is before the name"));
+      const auto longer =
+          std::find_if(content.tensors.begin(), content.tensors.end(),
+                       [&](const auto& t) { return t.first.ends_with("." + name); });
+      throw mlo::Error(
+          file.string() +
+          ": no weights of a vision transformer in the official MAE naming: there is no '" + name +
+          "'" +
+          (longer == content.tensors.end()
+               ? std::string()
+               : ", but there is '" + longer->first +
+                     "'; save the tensors without what is before the name"));
     }
     if (found->second.dim() != dims || found->second.numel() == 0)
-      throw mlo::Error(file.string() + ": '" + name + "' has the shape " + c10::str(found->second.sizes()) + ", expected " +
-                       std::to_string(dims) +
-                       " dimensions; these are no weights of a vision transformer in the official MAE naming");
+      throw mlo::Error(
+          file.string() + ": '" + name + "' has the shape " + c10::str(found->second.sizes()) +
+          ", expected " + std::to_string(dims) +
+          " dimensions; these are no weights of a vision transformer in the official MAE naming");
     return found->second;
   };
-  const at::Tensor &projection = tensor("patch_embed.proj.weight", 4), &positions = tensor("pos_embed", 3);
+  const at::Tensor &projection = tensor("patch_embed.proj.weight", 4),
+                   &positions = tensor("pos_embed", 3);
   const int64_t depth = depth_of(file, content, "blocks.");
   if (const auto ours = content.metadata.find("mlomae"); ours != content.metadata.end()) {
     const ModelOptions o = by_metadata(file, ours->second);
     const auto agree = [&](const char* what, int64_t said, int64_t held) {
       if (said != held)
-        throw mlo::Error(file.string() + ": its metadata says " + what + " = " + std::to_string(said) + ", its tensors " +
-                         std::to_string(held) + "; export the model again");
+        throw mlo::Error(file.string() + ": its metadata says " + what + " = " +
+                         std::to_string(said) + ", its tensors " + std::to_string(held) +
+                         "; export the model again");
     };
     o.validate();
     agree("dim", o.dim, projection.size(0));
@@ -221,16 +253,20 @@ ModelOptions model_options_of(const std::filesystem::path& file, const Unsaid& u
   o.dim = projection.size(0);
   o.channels = projection.size(1);
   o.patch = projection.size(2);
-  o.image_size = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))) * o.patch;
+  o.image_size =
+      static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))) *
+      o.patch;
   o.depth = depth;
-  o.mlp_ratio = static_cast<double>(tensor("blocks.0.mlp.fc1.weight", 2).size(0)) / static_cast<double>(o.dim);
+  o.mlp_ratio = static_cast<double>(tensor("blocks.0.mlp.fc1.weight", 2).size(0)) /
+                static_cast<double>(o.dim);
   o.heads = heads_of(file, "model.heads", unsaid.heads, o.dim, heads_of_width(o.dim), unsaid);
   if (const int64_t decoder_depth = depth_of(file, content, "decoder_blocks."); decoder_depth > 0) {
     o.decoder_dim = tensor("decoder_embed.weight", 2).size(0);
     o.decoder_depth = decoder_depth;
     // All published MAE have one decoder.
-    o.decoder_heads = heads_of(file, "model.decoder_heads", unsaid.decoder_heads, o.decoder_dim,
-                               o.decoder_dim == 512 ? std::optional<int64_t>(16) : std::nullopt, unsaid);
+    o.decoder_heads =
+        heads_of(file, "model.decoder_heads", unsaid.decoder_heads, o.decoder_dim,
+                 o.decoder_dim == 512 ? std::optional<int64_t>(16) : std::nullopt, unsaid);
   }
   o.validate();
   return o;
@@ -238,12 +274,13 @@ ModelOptions model_options_of(const std::filesystem::path& file, const Unsaid& u
 
 void import_weights(const std::filesystem::path& file, MaskedAutoencoder mae) {
   const mlo::Safetensors content = read(file);
-  const bool decoder =
-      std::any_of(content.tensors.begin(), content.tensors.end(), [](const auto& t) { return of_decoder(t.first); });
+  const bool decoder = std::any_of(content.tensors.begin(), content.tensors.end(),
+                                   [](const auto& t) { return of_decoder(t.first); });
   assign(
       file, content, *mae,
       [&](const std::string& name, const at::Tensor& tensor) {
-        const bool positions = (name == "pos_embed" || name == "decoder_pos_embed") && tensor.dim() == 3 && tensor.size(1) > 1;
+        const bool positions = (name == "pos_embed" || name == "decoder_pos_embed") &&
+                               tensor.dim() == 3 && tensor.size(1) > 1;
         return positions ? interpolated(tensor, mae->options().side()) : tensor;
       },
       [&](const std::string& name) { return !decoder && of_decoder(name); });
@@ -251,7 +288,8 @@ void import_weights(const std::filesystem::path& file, MaskedAutoencoder mae) {
 
 void export_module(const std::filesystem::path& file, const torch::nn::Module& module) {
   mlo::Safetensors content;
-  for (const auto& item : module.named_parameters()) content.tensors.emplace_back(item.key(), item.value());
+  for (const auto& item : module.named_parameters())
+    content.tensors.emplace_back(item.key(), item.value());
   mlo::write_safetensors(file, content);
 }
 

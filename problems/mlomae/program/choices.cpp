@@ -3,8 +3,8 @@
 #include "mlomae/config/json.h"
 #include "mlomae/config/presets.h"
 
-#include <mlo/error.h>
 #include <ATen/ATen.h>
+#include <mlo/error.h>
 #include <torch/cuda.h>
 #include <CLI/CLI.hpp>
 
@@ -17,18 +17,21 @@ void SettingChoices::add_to(CLI::App& command, bool with_method) {
   for (const Preset& p : presets()) names += "\n  " + p.name + ": " + p.about;
   command.add_option("--preset", preset, "settings to start from:" + names);
   command.add_option("--config", files,
-                     "JSON file of settings (any of them; `mlomae config` prints all); may be given several times");
-  command.add_option("--set", assignments, "one setting, as section.name=value; may be given several times");
+                     "JSON file of settings (any of them; `mlomae config` prints all); may be "
+                     "given several times");
+  command.add_option("--set", assignments,
+                     "one setting, as section.name=value; may be given several times");
   command.add_option("--data", data, "folder with the images (data.path)");
-  if (with_method) command.add_option("--method", method, "mlo-mae, mae, u-mae, blo-mae or fixed (run.method)");
+  if (with_method)
+    command.add_option("--method", method, "mlo-mae, mae, u-mae, blo-mae or fixed (run.method)");
   command.add_option("--seed", seed, "run.seed")->check(CLI::NonNegativeNumber);
   command.add_option("--threads", threads, "run.threads")->check(CLI::NonNegativeNumber);
   command.add_option("--device", device, "cpu, cuda or cuda:N (run.device)");
 }
 
 bool SettingChoices::any() const {
-  return !preset.empty() || !method.empty() || !data.empty() || !device.empty() || !files.empty() || !assignments.empty() ||
-         seed >= 0 || threads >= 0;
+  return !preset.empty() || !method.empty() || !data.empty() || !device.empty() || !files.empty() ||
+         !assignments.empty() || seed >= 0 || threads >= 0;
 }
 
 Settings SettingChoices::settings(const Settings& fallback) const {
@@ -47,7 +50,8 @@ Settings SettingChoices::settings(const Settings& fallback) const {
 
 Dataset opened(const Settings& settings) {
   Dataset dataset = open_dataset(settings);
-  for (const std::string& notice : dataset.notices) std::fprintf(stderr, "note: %s\n", notice.c_str());
+  for (const std::string& notice : dataset.notices)
+    std::fprintf(stderr, "note: %s\n", notice.c_str());
   return dataset;
 }
 
@@ -56,13 +60,16 @@ void prepare(const Settings& settings) {
   try {
     const at::Device device(settings.run.device);
     if (device.is_cpu()) return;
-    if (device.is_cuda() && torch::cuda::is_available() && device.index() < static_cast<int>(torch::cuda::device_count())) return;
+    if (device.is_cuda() && torch::cuda::is_available() &&
+        device.index() < static_cast<int>(torch::cuda::device_count()))
+      return;
   } catch (const c10::Error&) {
   }
-  throw mlo::ConfigError("run.device = '" + settings.run.device + "': expected cpu" +
-                         (torch::cuda::is_available()
-                              ? ", cuda or cuda:0 to cuda:" + std::to_string(torch::cuda::device_count() - 1)
-                              : std::string("; no CUDA device can be used here")));
+  throw mlo::ConfigError(
+      "run.device = '" + settings.run.device + "': expected cpu" +
+      (torch::cuda::is_available()
+           ? ", cuda or cuda:0 to cuda:" + std::to_string(torch::cuda::device_count() - 1)
+           : std::string("; no CUDA device can be used here")));
 }
 
 }  // namespace mlomae

@@ -13,7 +13,8 @@ class App;
 
 namespace mlomae {
 
-/// The options by which a command's settings are chosen: --preset, --config, --set, and short forms of a few.
+/// The options by which a command's settings are chosen: --preset, --config, --set, and short forms
+/// of a few.
 struct SettingChoices {
   std::string preset, method, data, device;
   std::vector<std::filesystem::path> files;
@@ -22,14 +23,16 @@ struct SettingChoices {
 
   void add_to(CLI::App& command, bool with_method);
   bool any() const;
-  /// The preset (the one given, else `fallback`), then the files, the short forms and the assignments, in this order; validated.
+  /// The preset (the one given, else `fallback`), then the files, the short forms and the
+  /// assignments, in this order; validated.
   Settings settings(const Settings& fallback) const;
 };
 
 /// open_dataset, and what it has to say on stderr.
 Dataset opened(const Settings& settings);
 
-/// Threads and device as the settings say. Throws mlo::ConfigError for a CUDA device that is not there.
+/// Threads and device as the settings say. Throws mlo::ConfigError for a CUDA device that is not
+/// there.
 void prepare(const Settings& settings);
 
 }  // namespace mlomae

@@ -9,7 +9,8 @@ class App;
 
 namespace mlomae {
 
-/// What the chosen command does once all arguments are read; returns the exit status. 0: done; 3: stopped and saved.
+/// What the chosen command does once all arguments are read; returns the exit status. 0: done; 3:
+/// stopped and saved.
 using Action = std::function<int()>;
 
 void add_pretrain(CLI::App& app, Action& chosen);

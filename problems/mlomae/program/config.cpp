@@ -17,13 +17,17 @@ void add_config(CLI::App& app, Action& chosen) {
     SettingChoices choices;
     bool plain = false;
   };
-  CLI::App* command = app.add_subcommand("config", "the complete settings as JSON, each explained; --config takes it as it is");
+  CLI::App* command = app.add_subcommand(
+      "config", "the complete settings as JSON, each explained; --config takes it as it is");
   const auto arguments = std::make_shared<Arguments>();
   arguments->choices.add_to(*command, /*with_method=*/true);
   command->add_flag("--plain", arguments->plain, "values without explanations");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
-      std::printf("%s\n", json_text(to_json(arguments->choices.settings(preset("micro")), !arguments->plain), 2).c_str());
+      std::printf(
+          "%s\n",
+          json_text(to_json(arguments->choices.settings(preset("micro")), !arguments->plain), 2)
+              .c_str());
       return 0;
     };
   });

@@ -50,8 +50,10 @@ BothFeatures both_features(const Settings& settings, const Dataset& dataset, con
   const auto start = std::chrono::steady_clock::now();
   const int64_t batch = settings.evaluation.batch;
   BothFeatures f;
-  f.train = features(models.mae, *dataset.train, {}, dataset.plain(), batch, progress_line("features of training images"));
-  f.test = features(models.mae, *dataset.test, {}, dataset.plain(), batch, progress_line("features of test images"));
+  f.train = features(models.mae, *dataset.train, {}, dataset.plain(), batch,
+                     progress_line("features of training images"));
+  f.test = features(models.mae, *dataset.test, {}, dataset.plain(), batch,
+                    progress_line("features of test images"));
   f.encoder = checksum(models.mae);
   f.seconds = seconds_since(start);
   return f;
@@ -62,8 +64,8 @@ std::filesystem::path beside_scores(const Arguments& arguments, const std::strin
   return arguments.run / "evaluation" / (kind + ".safetensors");
 }
 
-std::vector<Score> by_features(const std::string& kind, const Settings& settings, const Dataset& dataset, const BothFeatures& f,
-                               Keep& keep) {
+std::vector<Score> by_features(const std::string& kind, const Settings& settings,
+                               const Dataset& dataset, const BothFeatures& f, Keep& keep) {
   const Settings::Evaluation& s = settings.evaluation;
   const auto classes = static_cast<int64_t>(dataset.train->classes().size());
   std::vector<Score> scores;
@@ -72,12 +74,14 @@ std::vector<Score> by_features(const std::string& kind, const Settings& settings
     const auto begin = std::chrono::steady_clock::now();
     Score score{.kind = kind, .feature = feature, .images = f.test.labels.size(0)};
     if (kind == "knn") {
-      score.accuracy = knn_accuracy(f.train.of(feature), f.train.labels, f.test.of(feature), f.test.labels, classes,
-                                    {.neighbours = s.neighbours, .temperature = s.temperature});
+      score.accuracy =
+          knn_accuracy(f.train.of(feature), f.train.labels, f.test.of(feature), f.test.labels,
+                       classes, {.neighbours = s.neighbours, .temperature = s.temperature});
       score.settings = {{"neighbours", s.neighbours}, {"temperature", s.temperature}};
     } else {
-      const LinearProbe probe = linear_probe(f.train.of(feature), f.train.labels, f.test.of(feature), f.test.labels, classes,
-                                             {.seed = static_cast<uint64_t>(s.seed)});
+      const LinearProbe probe =
+          linear_probe(f.train.of(feature), f.train.labels, f.test.of(feature), f.test.labels,
+                       classes, {.seed = static_cast<uint64_t>(s.seed)});
       score.accuracy = probe.accuracy;
       score.settings = {{"strength", probe.strength}, {"training_loss", probe.training_loss}};
       probes.of_feature.emplace_back(feature, probe);
@@ -85,12 +89,13 @@ std::vector<Score> by_features(const std::string& kind, const Settings& settings
     score.seconds = f.seconds + seconds_since(begin);
     scores.push_back(std::move(score));
   }
-  if (kind == "linear-probe") keep = [probes](const std::filesystem::path& file) { write_probes(file, probes); };
+  if (kind == "linear-probe")
+    keep = [probes](const std::filesystem::path& file) { write_probes(file, probes); };
   return scores;
 }
 
-std::vector<Score> by_training(const std::string& kind, const Settings& settings, const Dataset& dataset, const Models& models,
-                               Keep& keep) {
+std::vector<Score> by_training(const std::string& kind, const Settings& settings,
+                               const Dataset& dataset, const Models& models, Keep& keep) {
   const Settings::Evaluation& s = settings.evaluation;
   const FinetuneOptions options{.epochs = s.finetune_epochs,
                                 .batch = s.finetune_batch,
@@ -101,11 +106,11 @@ std::vector<Score> by_training(const std::string& kind, const Settings& settings
                                 .label_smoothing = s.finetune_label_smoothing,
                                 .dropout = s.finetune_dropout,
                                 .seed = static_cast<uint64_t>(s.seed)};
-  const Finetuned result = finetune(models.mae, dataset, dataset.augmented(settings), options,
-                                    mlo::progress_bar(stderr, {.a_step = static_cast<double>(options.batch), .unit = "images"}));
-  keep = [mae = models.mae, head = result.head, classes = dataset.train->classes()](const std::filesystem::path& file) {
-    write_classifier(file, mae, head, classes);
-  };
+  const Finetuned result = finetune(
+      models.mae, dataset, dataset.augmented(settings), options,
+      mlo::progress_bar(stderr, {.a_step = static_cast<double>(options.batch), .unit = "images"}));
+  keep = [mae = models.mae, head = result.head, classes = dataset.train->classes()](
+             const std::filesystem::path& file) { write_classifier(file, mae, head, classes); };
   return {{.kind = kind,
            .feature = "",
            .accuracy = result.accuracy,
@@ -126,12 +131,14 @@ void print(const Arguments& arguments, const std::vector<Score>& scores) {
       line.update(to_json(score));
       std::printf("%s\n", json_text(line).c_str());
     } else {
-      std::printf("%s: %s%s%s: %.2f %% (standard error %.2f) of %lld test images, %.0f s\n", arguments.run.string().c_str(),
-                  score.kind.c_str(), score.feature.empty() ? "" : ", ",
+      std::printf("%s: %s%s%s: %.2f %% (standard error %.2f) of %lld test images, %.0f s\n",
+                  arguments.run.string().c_str(), score.kind.c_str(),
+                  score.feature.empty() ? "" : ", ",
                   score.feature == "class"  ? "class token"
                   : score.feature == "mean" ? "mean of patches"
                                             : "",
-                  100 * score.accuracy, 100 * score.standard_error(), static_cast<long long>(score.images), score.seconds);
+                  100 * score.accuracy, 100 * score.standard_error(),
+                  static_cast<long long>(score.images), score.seconds);
     }
   }
   std::fflush(stdout);
@@ -148,11 +155,14 @@ int evaluate(const Arguments& arguments) {
     std::vector<Score> scores;
     Keep keep;
     if (kind == "knn" || kind == "linear-probe") {
-      if (!shared) shared = both_features(settings, dataset, directory.read_models(settings, dataset));
+      if (!shared)
+        shared = both_features(settings, dataset, directory.read_models(settings, dataset));
       scores = by_features(kind, settings, dataset, *shared, keep);
     } else {
       scores = by_training(kind, settings, dataset,
-                           kind == "scratch" ? make_models(settings, dataset) : directory.read_models(settings, dataset), keep);
+                           kind == "scratch" ? make_models(settings, dataset)
+                                             : directory.read_models(settings, dataset),
+                           keep);
     }
     print(arguments, scores);  // before it is kept: that may fail, and took long to know
     write_scores(arguments.run, scores);
@@ -164,11 +174,13 @@ int evaluate(const Arguments& arguments) {
 }  // namespace
 
 void add_evaluate(CLI::App& app, Action& chosen) {
-  CLI::App* command = app.add_subcommand("evaluate", "judge a run's encoder on the test images; results go to RUN/evaluation/");
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "judge a run's encoder on the test images; results go to RUN/evaluation/");
   const auto arguments = std::make_shared<Arguments>();
   command
       ->add_option("kinds", arguments->kinds,
-                   "linear-probe, knn, finetune, or scratch: the same training as finetune from fresh weights; or several, "
+                   "linear-probe, knn, finetune, or scratch: the same training as finetune from "
+                   "fresh weights; or several, "
                    "separated by commas")
       ->required()
       ->check(CLI::Validator(
@@ -183,9 +195,11 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   arguments->choices.add_to(*command, /*with_method=*/false);
   command->add_flag("--json", arguments->json, "print each result as a JSON object");
   command->footer(
-      "Settings: evaluation.*, and data.* to judge on other images; the rest is what the run was trained with.\n"
+      "Settings: evaluation.*, and data.* to judge on other images; the rest is what the run was "
+      "trained with.\n"
       "Example:  mlomae evaluate linear-probe,knn run --set evaluation.neighbours=10");
-  command->callback([arguments, &chosen] { chosen = [arguments] { return evaluate(*arguments); }; });
+  command->callback(
+      [arguments, &chosen] { chosen = [arguments] { return evaluate(*arguments); }; });
 }
 
 }  // namespace mlomae

@@ -19,7 +19,8 @@ namespace mlomae {
 
 namespace {
 
-// NAME.masks.png for each image; where two have one name, with the folders that they are in: a_0.png.masks.png.
+// NAME.masks.png for each image; where two have one name, with the folders that they are in:
+// a_0.png.masks.png.
 std::vector<std::filesystem::path> results(const std::vector<std::filesystem::path>& images,
                                            const std::filesystem::path& folder) {
   std::map<std::string, int> of_name;
@@ -34,8 +35,9 @@ std::vector<std::filesystem::path> results(const std::vector<std::filesystem::pa
     }
     files.push_back(folder / (name + ".masks.png"));
     if (const auto [other, is_new] = source.emplace(files.back(), image); !is_new)
-      throw mlo::ConfigError(other->second.string() + " and " + image.string() + " would both be written to " +
-                             files.back().string() + "; give one of them in a call of its own, with another --out");
+      throw mlo::ConfigError(other->second.string() + " and " + image.string() +
+                             " would both be written to " + files.back().string() +
+                             "; give one of them in a call of its own, with another --out");
   }
   return files;
 }
@@ -48,13 +50,17 @@ void add_masks(CLI::App& app, Action& chosen) {
     std::filesystem::path run, out = ".";
     std::vector<std::filesystem::path> images;
   };
-  CLI::App* command = app.add_subcommand("masks", "what a run makes of images: probabilities, mask and reconstruction as PNG");
+  CLI::App* command = app.add_subcommand(
+      "masks", "what a run makes of images: probabilities, mask and reconstruction as PNG");
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("run", arguments->run, "directory of the run")->required();
   command->add_option("images", arguments->images, "JPEG or PNG files")->required();
-  command->add_option("-o,--out", arguments->out, "folder for NAME.masks.png: image, probability, masked, reconstruction")
+  command
+      ->add_option("-o,--out", arguments->out,
+                   "folder for NAME.masks.png: image, probability, masked, reconstruction")
       ->capture_default_str();
-  command->add_option("--data", arguments->data, "folder with the run's images, where it is not where it was");
+  command->add_option("--data", arguments->data,
+                      "folder with the run's images, where it is not where it was");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
       const std::vector<std::filesystem::path> outs = results(arguments->images, arguments->out);
@@ -67,14 +73,17 @@ void add_masks(CLI::App& app, Action& chosen) {
       std::filesystem::create_directories(arguments->out);
       for (std::size_t i = 0; i < outs.size(); ++i) {
         const std::filesystem::path &file = arguments->images[i], &out = outs[i];
-        const auto set = mlo::tensor_images(mlo::read_image(file, dataset.train->channels()).unsqueeze(0),
-                                            torch::zeros({1}, at::kLong), dataset.train->classes());
-        const Snapshot s = take_snapshot(settings, dataset, models, mlo::image_batch(*set, {0}, 0, 1, dataset.plain())[0], 0);
+        const auto set =
+            mlo::tensor_images(mlo::read_image(file, dataset.train->channels()).unsqueeze(0),
+                               torch::zeros({1}, at::kLong), dataset.train->classes());
+        const Snapshot s = take_snapshot(settings, dataset, models,
+                                         mlo::image_batch(*set, {0}, 0, 1, dataset.plain())[0], 0);
         std::vector<at::Tensor> row = {picture(s.images[0])};
         if (s.probability.defined()) row.push_back(heat_map(s.probability[0], s.images.size(2)));
         row.push_back(masked_picture(s.images[0], s.masked[0]));
         row.push_back(picture(s.reconstruction[0]));
-        mlo::write_png(out, enlarged(side_by_side(row), std::max<int64_t>(1, 224 / s.images.size(2))));
+        mlo::write_png(out,
+                       enlarged(side_by_side(row), std::max<int64_t>(1, 224 / s.images.size(2))));
         std::printf("%s\n", out.string().c_str());
       }
       return 0;

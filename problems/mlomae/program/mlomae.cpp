@@ -25,17 +25,18 @@ int say(int status, const std::string& text) {
   return status;
 }
 
-// LibTorch's errors are the library's or this program's own fault, but for memory; their first line says what.
+// LibTorch's errors are the library's or this program's own fault, but for memory; their first line
+// says what.
 std::string first_line(const c10::Error& error) {
   const std::string text = error.what_without_backtrace();
   return text.substr(0, text.find('\n'));
 }
 
 int no_memory(const std::string& what) {
-  return say(kFailed,
-             "there is not enough memory" + (what.empty() ? what : " (" + what + ")") +
-                 "; take a smaller batch with accumulate (pretrain.batch, pretrain.accumulate, …), evaluation.batch, or a "
-                 "smaller model; --dry-run says what a run needs");
+  return say(kFailed, "there is not enough memory" + (what.empty() ? what : " (" + what + ")") +
+                          "; take a smaller batch with accumulate (pretrain.batch, "
+                          "pretrain.accumulate, …), evaluation.batch, or a "
+                          "smaller model; --dry-run says what a run needs");
 }
 
 // CLI11 says what it did not expect; we also say what is like it.
@@ -48,11 +49,13 @@ int refuse_words(const CLI::App& app, const CLI::ParseError& error, int count, c
   if (given == nullptr) {
     for (int i = 1; i < count; ++i)
       if (arguments[i][0] != '-')
-        return say(kBadInput, "there is no command '" + std::string(arguments[i]) + "'; did you mean '" +
-                                  mlomae::nearest(arguments[i], commands) + "'? There are " + list + " (mlomae --help)");
+        return say(kBadInput, "there is no command '" + std::string(arguments[i]) +
+                                  "'; did you mean '" + mlomae::nearest(arguments[i], commands) +
+                                  "'? There are " + list + " (mlomae --help)");
     if (count == 1)
       return say(kBadInput,
-                 "give a command: " + list + ". To begin with:  mlomae pretrain --preset demo --data FOLDER --out run");
+                 "give a command: " + list +
+                     ". To begin with:  mlomae pretrain --preset demo --data FOLDER --out run");
   }
   std::string hint;
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && given != nullptr) {
@@ -60,18 +63,22 @@ int refuse_words(const CLI::App& app, const CLI::ParseError& error, int count, c
     for (const CLI::Option* option : given->get_options())
       for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
     for (int i = 1; i < count && hint.empty(); ++i) {
-      const std::string word = std::string(arguments[i]).substr(0, std::string(arguments[i]).find('='));
+      const std::string word =
+          std::string(arguments[i]).substr(0, std::string(arguments[i]).find('='));
       if (word.starts_with("--") && given->get_option_no_throw(word) == nullptr)
         hint = " ('" + word + "': did you mean '" + mlomae::nearest(word, options) + "'?)";
     }
   }
   return say(kBadInput, std::string(error.what()) + hint + "; see mlomae " +
-                            (given != nullptr ? given->get_name() + " " : std::string()) + "--help");
+                            (given != nullptr ? given->get_name() + " " : std::string()) +
+                            "--help");
 }
 
 int run(int count, char** arguments) {
-  CLI::App app("Masked autoencoders whose masks are learned from a classifier's validation loss (MLO-MAE), and their baselines.",
-               "mlomae");
+  CLI::App app(
+      "Masked autoencoders whose masks are learned from a classifier's validation loss (MLO-MAE), "
+      "and their baselines.",
+      "mlomae");
   app.set_version_flag("--version", mlo::version());
   app.require_subcommand(1);
   app.footer(
@@ -99,14 +106,17 @@ int run(int count, char** arguments) {
   } catch (const mlo::Error& error) {
     return say(kBadInput, error.what());
   } catch (const std::filesystem::filesystem_error& error) {
-    return say(kBadInput, error.path1().string() + ": " + error.code().message() + "; check the path and who may use it");
+    return say(kBadInput, error.path1().string() + ": " + error.code().message() +
+                              "; check the path and who may use it");
   } catch (const std::bad_alloc&) {
     return no_memory("");
   } catch (const c10::OutOfMemoryError& error) {
     return no_memory(first_line(error));
   } catch (const c10::Error& error) {
     const std::string line = first_line(error);
-    return line.find("allocate memory") != std::string::npos ? no_memory(line) : say(kFailed, "internal error: " + line);
+    return line.find("allocate memory") != std::string::npos
+               ? no_memory(line)
+               : say(kFailed, "internal error: " + line);
   } catch (const std::exception& error) {
     return say(kFailed, std::string("internal error: ") + error.what());
   }

@@ -16,9 +16,12 @@ void add_report(CLI::App& app, Action& chosen) {
     std::string title = "MLO-MAE";
     bool json = false;
   };
-  CLI::App* command = app.add_subcommand("report", "several runs side by side in one HTML file that opens offline");
+  CLI::App* command =
+      app.add_subcommand("report", "several runs side by side in one HTML file that opens offline");
   const auto arguments = std::make_shared<Arguments>();
-  command->add_option("runs", arguments->runs, "directories of runs; those that differ by their seed only are averaged")
+  command
+      ->add_option("runs", arguments->runs,
+                   "directories of runs; those that differ by their seed only are averaged")
       ->required();
   command->add_option("-o,--out", arguments->out, "the file")->capture_default_str();
   command->add_option("--title", arguments->title, "its title")->capture_default_str();
@@ -29,7 +32,8 @@ void add_report(CLI::App& app, Action& chosen) {
       for (const auto& path : arguments->runs) runs.push_back(read_run(path));
       if (arguments->json) std::printf("%s\n", json_text(report_as_json(runs)).c_str());
       write_report(runs, arguments->out, arguments->title);
-      if (!arguments->json) std::printf("%s: %zu runs\n", arguments->out.string().c_str(), runs.size());
+      if (!arguments->json)
+        std::printf("%s: %zu runs\n", arguments->out.string().c_str(), runs.size());
       return 0;
     };
   });

@@ -35,12 +35,17 @@ struct Common {
   void add_to(CLI::App& command) {
     command.add_option("run", run, "directory of the run")->required();
     command.add_option("images", images, kImages)->required();
-    command.add_option("--feature", feature, "class: the class token; mean: the mean of the patches' tokens")
+    command
+        .add_option("--feature", feature,
+                    "class: the class token; mean: the mean of the patches' tokens")
         ->check(CLI::IsMember({"class", "mean"}))
         ->capture_default_str();
-    command.add_option("--batch", batch, "images at a time")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--batch", batch, "images at a time")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
     command.add_option("--device", device, "cpu, cuda or cuda:N")->capture_default_str();
-    command.add_option("--threads", threads, "of LibTorch; 0: its own choice")->check(CLI::NonNegativeNumber);
+    command.add_option("--threads", threads, "of LibTorch; 0: its own choice")
+        ->check(CLI::NonNegativeNumber);
   }
   // Of a run's own settings only what runs it.
   at::Device prepared() const {
@@ -60,7 +65,8 @@ Embedded embedded(const Encoder& encoder, const Paths& given, int64_t batch) {
   const Paths files = image_files(given);
   Embedded e;
   for (const auto& file : files) e.names.push_back(file.string());
-  e.features = encoder.of(*unlabelled(files, encoder.mae->options().channels), batch, progress_line("features"));
+  e.features = encoder.of(*unlabelled(files, encoder.mae->options().channels), batch,
+                          progress_line("features"));
   return e;
 }
 
@@ -68,10 +74,13 @@ void add_embed(CLI::App& app, Action& chosen) {
   struct Arguments : Common {
     std::filesystem::path out;
   };
-  CLI::App* command = app.add_subcommand("embed", "features of images by a run's encoder, as .safetensors, .npy or .csv");
+  CLI::App* command = app.add_subcommand(
+      "embed", "features of images by a run's encoder, as .safetensors, .npy or .csv");
   const auto arguments = std::make_shared<Arguments>();
   arguments->add_to(*command);
-  command->add_option("-o,--out", arguments->out, "the file: .safetensors (both features, and names), .npy or .csv (one feature)")
+  command
+      ->add_option("-o,--out", arguments->out,
+                   "the file: .safetensors (both features, and names), .npy or .csv (one feature)")
       ->required();
   command->footer("Example:  mlomae embed run photos -o photos.csv");
   command->callback([arguments, &chosen] {
@@ -80,24 +89,27 @@ void add_embed(CLI::App& app, Action& chosen) {
       const Encoder encoder = read_encoder({arguments->run}, arguments->prepared());
       const Embedded e = embedded(encoder, arguments->images, arguments->batch);
       write_features(arguments->out, e.names, e.features, arguments->feature);
-      std::printf("%s: %zu images, %lld numbers each\n", arguments->out.string().c_str(), e.names.size(),
-                  static_cast<long long>(encoder.mae->options().dim));
+      std::printf("%s: %zu images, %lld numbers each\n", arguments->out.string().c_str(),
+                  e.names.size(), static_cast<long long>(encoder.mae->options().dim));
       return 0;
     };
   });
 }
 
 // The `count` largest of a row of numbers, and what they are called.
-std::vector<std::pair<std::string, double>> largest(const at::Tensor& row, const std::vector<std::string>& names, int64_t count) {
+std::vector<std::pair<std::string, double>> largest(const at::Tensor& row,
+                                                    const std::vector<std::string>& names,
+                                                    int64_t count) {
   const auto [values, places] = row.to(at::kDouble).topk(std::min(count, row.size(0)));
   std::vector<std::pair<std::string, double>> found;
   for (int64_t i = 0; i < values.size(0); ++i)
-    found.emplace_back(names[static_cast<std::size_t>(places[i].item<int64_t>())], values[i].item<double>());
+    found.emplace_back(names[static_cast<std::size_t>(places[i].item<int64_t>())],
+                       values[i].item<double>());
   return found;
 }
 
-void print(const std::string& image, const std::vector<std::pair<std::string, double>>& found, const char* kind,
-           const char* number, bool json) {
+void print(const std::string& image, const std::vector<std::pair<std::string, double>>& found,
+           const char* kind, const char* number, bool json) {
   if (json) {
     Json line = {{"image", image}, {kind, Json::array()}};
     for (const auto& [name, value] : found) line[kind].push_back({{"name", name}, {number, value}});
@@ -115,11 +127,14 @@ void add_predict(CLI::App& app, Action& chosen) {
     std::string by = "linear-probe";
     int64_t top = 3;
   };
-  CLI::App* command =
-      app.add_subcommand("predict", "classes of images, by the probe or the fine-tuned model that `evaluate` has left");
+  CLI::App* command = app.add_subcommand(
+      "predict",
+      "classes of images, by the probe or the fine-tuned model that `evaluate` has left");
   const auto arguments = std::make_shared<Arguments>();
   arguments->add_to(*command);
-  command->add_option("--by", arguments->by, "linear-probe, finetune or scratch: which evaluation's model")
+  command
+      ->add_option("--by", arguments->by,
+                   "linear-probe, finetune or scratch: which evaluation's model")
       ->check(CLI::IsMember({"linear-probe", "finetune", "scratch"}))
       ->capture_default_str();
   command->add_option("--top", arguments->top, "classes an image, the most probable first")
@@ -135,18 +150,22 @@ void add_predict(CLI::App& app, Action& chosen) {
       const auto kept = directory.path / "evaluation" / (arguments->by + ".safetensors");
       const std::string again = "mlomae evaluate " + arguments->by + " " + directory.path.string();
       if (std::error_code error; !std::filesystem::exists(kept, error))
-        throw mlo::ConfigError(kept.string() + " is not there: nothing was trained to predict by; call " + again);
+        throw mlo::ConfigError(kept.string() +
+                               " is not there: nothing was trained to predict by; call " + again);
       const at::NoGradGuard no_grad;
       std::vector<std::string> classes;
       std::function<at::Tensor(const Paths&)> logits;
       if (arguments->by == "linear-probe") {
         const Probes probes = read_probes(kept);
         if (probes.encoder != checksum(encoder.mae))
-          throw mlo::ConfigError(kept.string() + ": this probe is of another encoder than the run has now; call " + again);
+          throw mlo::ConfigError(kept.string() +
+                                 ": this probe is of another encoder than the run has now; call " +
+                                 again);
         const LinearProbe probe = probes.of(arguments->feature);
         classes = probes.classes;
         logits = [=](const Paths& files) {
-          return probe.logits(embedded(encoder, files, arguments->batch).features.of(arguments->feature));
+          return probe.logits(
+              embedded(encoder, files, arguments->batch).features.of(arguments->feature));
         };
       } else {
         const Classifier c = read_classifier(kept);
@@ -159,17 +178,23 @@ void add_predict(CLI::App& app, Action& chosen) {
           const auto images = unlabelled(files, mae->options().channels);
           std::vector<int64_t> rows(files.size());
           for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
-          return head->forward(mae->features(mlo::image_batch(*images, rows, 0, images->size(), encoder.plain)[0].to(device)))
+          return head
+              ->forward(mae->features(
+                  mlo::image_batch(*images, rows, 0, images->size(), encoder.plain)[0].to(device)))
               .cpu();
         };
       }
       const Paths files = image_files(arguments->images);
-      for (std::size_t begin = 0; begin < files.size(); begin += static_cast<std::size_t>(arguments->batch)) {
-        const std::size_t end = std::min(files.size(), begin + static_cast<std::size_t>(arguments->batch));
-        const Paths part(files.begin() + static_cast<std::ptrdiff_t>(begin), files.begin() + static_cast<std::ptrdiff_t>(end));
+      for (std::size_t begin = 0; begin < files.size();
+           begin += static_cast<std::size_t>(arguments->batch)) {
+        const std::size_t end =
+            std::min(files.size(), begin + static_cast<std::size_t>(arguments->batch));
+        const Paths part(files.begin() + static_cast<std::ptrdiff_t>(begin),
+                         files.begin() + static_cast<std::ptrdiff_t>(end));
         const at::Tensor probabilities = logits(part).softmax(1);
         for (std::size_t i = 0; i < part.size(); ++i)
-          print(part[i].string(), largest(probabilities[static_cast<int64_t>(i)], classes, arguments->top), "classes",
+          print(part[i].string(),
+                largest(probabilities[static_cast<int64_t>(i)], classes, arguments->top), "classes",
                 "probability", arguments->json);
       }
       return 0;
@@ -182,10 +207,14 @@ void add_nearest(CLI::App& app, Action& chosen) {
     Paths queries;
     int64_t top = 5;
   };
-  CLI::App* command = app.add_subcommand("nearest", "for images, those among others whose features are nearest by cosine");
+  CLI::App* command = app.add_subcommand(
+      "nearest", "for images, those among others whose features are nearest by cosine");
   const auto arguments = std::make_shared<Arguments>();
   arguments->add_to(*command);
-  command->add_option("--to", arguments->queries, std::string("the images that are asked about: ") + kImages)->required();
+  command
+      ->add_option("--to", arguments->queries,
+                   std::string("the images that are asked about: ") + kImages)
+      ->required();
   command->add_option("--top", arguments->top, "images each, the nearest first")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -196,11 +225,14 @@ void add_nearest(CLI::App& app, Action& chosen) {
       const Encoder encoder = read_encoder({arguments->run}, arguments->prepared());
       const Embedded all = embedded(encoder, arguments->images, arguments->batch),
                      asked = embedded(encoder, arguments->queries, arguments->batch);
-      const auto unit = [&](const Embedded& e) { return torch::nn::functional::normalize(e.features.of(arguments->feature)); };
+      const auto unit = [&](const Embedded& e) {
+        return torch::nn::functional::normalize(e.features.of(arguments->feature));
+      };
       const at::Tensor known = unit(all), queries = unit(asked);
       for (std::size_t i = 0; i < asked.names.size(); ++i)
-        print(asked.names[i], largest(known.matmul(queries[static_cast<int64_t>(i)]), all.names, arguments->top), "nearest",
-              "similarity", arguments->json);
+        print(asked.names[i],
+              largest(known.matmul(queries[static_cast<int64_t>(i)]), all.names, arguments->top),
+              "nearest", "similarity", arguments->json);
       return 0;
     };
   });

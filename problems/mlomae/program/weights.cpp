@@ -20,7 +20,8 @@ void add_export(CLI::App& app, Action& chosen) {
     std::filesystem::path run, out;
     bool encoder = false;
   };
-  CLI::App* command = app.add_subcommand("export", "a run's weights as safetensors, under the official MAE names");
+  CLI::App* command =
+      app.add_subcommand("export", "a run's weights as safetensors, under the official MAE names");
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("run", arguments->run, "directory of the run")->required();
   command->add_option("out", arguments->out, "the file")->required();
@@ -30,7 +31,9 @@ void add_export(CLI::App& app, Action& chosen) {
       const RunDirectory directory{arguments->run};
       const auto from = arguments->encoder ? directory.encoder() : directory.model();
       if (!std::filesystem::exists(from))
-        throw mlo::ConfigError(from.string() + " is not there: the run was cut off, or this is none; finish it with --resume");
+        throw mlo::ConfigError(
+            from.string() +
+            " is not there: the run was cut off, or this is none; finish it with --resume");
       const ModelOptions options = model_options_of(from);
       MaskedAutoencoder mae(options);
       import_weights(from, mae);
@@ -50,26 +53,30 @@ void add_import(CLI::App& app, Action& chosen) {
     std::filesystem::path file, out;
     SettingChoices choices;
   };
-  CLI::App* command =
-      app.add_subcommand("import", "make a run directory of weights in the official MAE naming (safetensors), to evaluate them");
+  CLI::App* command = app.add_subcommand(
+      "import",
+      "make a run directory of weights in the official MAE naming (safetensors), to evaluate them");
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("file", arguments->file, "the weights")->required();
   command->add_option("--out", arguments->out, "directory for the run")->required();
   arguments->choices.add_to(*command, /*with_method=*/false);
   command->footer(
-      "Settings: data.*; model.image_size; model.heads and model.decoder_heads, which a file does not say; evaluation.*.\n"
+      "Settings: data.*; model.image_size; model.heads and model.decoder_heads, which a file does "
+      "not say; evaluation.*.\n"
       "Example:  mlomae import mae.safetensors --data photos --preset imagenet --out imported");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
       Settings settings = arguments->choices.settings(preset("micro"));
       settings.run.method = "mae";
       Settings::Model& m = settings.model;
-      const ModelOptions found = model_options_of(
-          arguments->file, {.heads = m.heads, .decoder_heads = m.decoder_heads, .assumed = [](const std::string& text) {
-                              std::fprintf(stderr, "assumed: %s\n", text.c_str());
-                            }});
-      m.patch = found.patch, m.dim = found.dim, m.depth = found.depth, m.decoder_dim = found.decoder_dim,
-      m.decoder_depth = found.decoder_depth;
+      const ModelOptions found =
+          model_options_of(arguments->file, {.heads = m.heads,
+                                             .decoder_heads = m.decoder_heads,
+                                             .assumed = [](const std::string& text) {
+                                               std::fprintf(stderr, "assumed: %s\n", text.c_str());
+                                             }});
+      m.patch = found.patch, m.dim = found.dim, m.depth = found.depth,
+      m.decoder_dim = found.decoder_dim, m.decoder_depth = found.decoder_depth;
       // What the file cannot say may be set.
       if (m.image_size == 0) m.image_size = found.image_size;
       if (m.heads == 0) m.heads = found.heads;

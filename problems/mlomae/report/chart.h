@@ -10,8 +10,9 @@ struct Line {
   int colour = 0;  ///< of the palette, CSS class "c0", "c1", …
   std::vector<std::pair<double, double>> points;
 };
-/// Lines over the reconstruction steps as inline SVG in the page's colours. Lines of more than 60 points are smoothed
-/// (exponentially, over 3 % of them), with the raw ones faint behind. Empty without points.
+/// Lines over the reconstruction steps as inline SVG in the page's colours. Lines of more than 60
+/// points are smoothed (exponentially, over 3 % of them), with the raw ones faint behind. Empty
+/// without points.
 std::string chart(const std::string& title, const std::vector<Line>& lines);
 
 /// Text that is safe between tags and in attributes.

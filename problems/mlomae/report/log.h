@@ -17,9 +17,9 @@ struct LogEntry {
   std::vector<std::pair<std::string, double>> losses, metrics;  ///< those that are numbers
 };
 
-/// Reads a run's log in turn, to its last whole line; one that is not there is empty. Text that is no JSON is passed over: a run
-/// that is killed leaves half a line, and goes on after it. `bad` hears of lines that are JSON and not of a log ("FILE, line 12:
-/// …").
+/// Reads a run's log in turn, to its last whole line; one that is not there is empty. Text that is
+/// no JSON is passed over: a run that is killed leaves half a line, and goes on after it. `bad`
+/// hears of lines that are JSON and not of a log ("FILE, line 12: …").
 void read_log(const std::filesystem::path& file, const std::function<void(const LogEntry&)>& use,
               const std::function<void(const std::string&)>& bad);
 

@@ -21,14 +21,19 @@ constexpr std::array<std::array<double, 3>, 9> kViridis = {{{68, 1, 84},
 
 // [N] → [S, S], each value on its patch.
 at::Tensor on_pixels(const at::Tensor& patches, int64_t size) {
-  const auto side = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(patches.numel()))));
+  const auto side =
+      static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(patches.numel()))));
   const int64_t scale = size / side;
-  return patches.view({side, 1, side, 1}).expand({side, scale, side, scale}).reshape({side * scale, side * scale});
+  return patches.view({side, 1, side, 1})
+      .expand({side, scale, side, scale})
+      .reshape({side * scale, side * scale});
 }
 
 }  // namespace
 
-at::Tensor picture(const at::Tensor& image) { return image.expand({3, image.size(1), image.size(2)}).contiguous(); }
+at::Tensor picture(const at::Tensor& image) {
+  return image.expand({3, image.size(1), image.size(2)}).contiguous();
+}
 
 at::Tensor masked_picture(const at::Tensor& image, const at::Tensor& masked) {
   const at::Tensor hidden = on_pixels(masked.to(at::kBool), image.size(1));
@@ -43,10 +48,12 @@ at::Tensor heat_map(const at::Tensor& values, int64_t size) {
     const auto lower = std::min(static_cast<std::size_t>(place), kViridis.size() - 2);
     const double part = place - static_cast<double>(lower);
     for (std::size_t c = 0; c < 3; ++c)
-      colours[static_cast<int64_t>(c)][i] =
-          static_cast<uint8_t>(std::lround((1 - part) * kViridis[lower][c] + part * kViridis[lower + 1][c]));
+      colours[static_cast<int64_t>(c)][i] = static_cast<uint8_t>(
+          std::lround((1 - part) * kViridis[lower][c] + part * kViridis[lower + 1][c]));
   }
-  return torch::stack({on_pixels(colours[0], size), on_pixels(colours[1], size), on_pixels(colours[2], size)}).contiguous();
+  return torch::stack({on_pixels(colours[0], size), on_pixels(colours[1], size),
+                       on_pixels(colours[2], size)})
+      .contiguous();
 }
 
 at::Tensor side_by_side(const std::vector<at::Tensor>& pictures, int64_t gap) {

@@ -13,11 +13,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kCure = "it is damaged, or no file of a run: give a directory that `mlomae pretrain` has made";
+constexpr const char* kCure =
+    "it is damaged, or no file of a run: give a directory that `mlomae pretrain` has made";
 
 Json object_of(const std::filesystem::path& file) {
   Json json = read_json(file, kCure);
-  if (!json.is_object()) throw mlo::Error(file.string() + ": not a JSON object; it is damaged, or no file of a run");
+  if (!json.is_object())
+    throw mlo::Error(file.string() + ": not a JSON object; it is damaged, or no file of a run");
   return json;
 }
 
@@ -26,21 +28,24 @@ Json object_of(const std::filesystem::path& file) {
 Json read_record(const std::filesystem::path& run) {
   const std::filesystem::path file = run / "run.json";
   Json json = object_of(file);
-  const auto check = [&](std::initializer_list<const char*> keys, bool (*right)(const Json&), const char* expected) {
+  const auto check = [&](std::initializer_list<const char*> keys, bool (*right)(const Json&),
+                         const char* expected) {
     for (const char* key : keys)
       if (json.contains(key) && !right(json[key]))
-        throw mlo::Error(file.string() + ": " + key + " = " + json_text(json[key]).substr(0, 60) + ": expected " + expected +
-                         "; the file is damaged: restore it");
+        throw mlo::Error(file.string() + ": " + key + " = " + json_text(json[key]).substr(0, 60) +
+                         ": expected " + expected + "; the file is damaged: restore it");
   };
   check(
-      {"name", "method", "preset", "data", "processor", "command", "device", "started", "finished", "reason"},
+      {"name", "method", "preset", "data", "processor", "command", "device", "started", "finished",
+       "reason"},
       [](const Json& value) { return value.is_string(); }, "text");
   check(
-      {"seconds", "images_per_second", "peak_mib"}, [](const Json& value) { return value.is_number() || value.is_null(); },
-      "a number");
+      {"seconds", "images_per_second", "peak_mib"},
+      [](const Json& value) { return value.is_number() || value.is_null(); }, "a number");
   check(
       {"steps", "reconstruction_steps", "steps_taken", "threads"},
-      [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() >= 0; }, "a whole number");
+      [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() >= 0; },
+      "a whole number");
   check(
       {"versions"}, [](const Json& value) { return value.is_object(); }, "an object");
   check(
@@ -63,7 +68,8 @@ Run read_run(const std::filesystem::path& path) {
       path / "log.jsonl",
       [&](const LogEntry& entry) {
         const auto take = [&](const auto& numbers, const std::string& prefix) {
-          for (const auto& [name, value] : numbers) run.series[prefix + name][entry.step * each] = value;
+          for (const auto& [name, value] : numbers)
+            run.series[prefix + name][entry.step * each] = value;
         };
         if (entry.event == "step") take(entry.losses, "loss/"), take(entry.metrics, "");
         if (entry.event == "validation") take(entry.metrics, "validation/");

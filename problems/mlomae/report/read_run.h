@@ -14,8 +14,9 @@ namespace mlomae {
 /// A run directory, read back.
 struct Run {
   std::filesystem::path path;
-  nlohmann::ordered_json config, info;                      ///< config.json, run.json
-  std::map<std::string, std::map<int64_t, double>> series;  ///< "loss/level", "level.metric": value by reconstruction step
+  nlohmann::ordered_json config, info;  ///< config.json, run.json
+  std::map<std::string, std::map<int64_t, double>>
+      series;  ///< "loss/level", "level.metric": value by reconstruction step
   std::vector<Score> scores;
   std::vector<std::filesystem::path> snapshots;  ///< oldest first
 
@@ -27,8 +28,8 @@ struct Run {
 /// A run's run.json. Throws mlo::Error naming file and key for what is not of its type.
 nlohmann::ordered_json read_record(const std::filesystem::path& run);
 
-/// Throws mlo::Error naming file and cure. A run that is going on, or was killed in the middle of a line of its log, is read as
-/// far as it got.
+/// Throws mlo::Error naming file and cure. A run that is going on, or was killed in the middle of a
+/// line of its log, is read as far as it got.
 Run read_run(const std::filesystem::path& path);
 
 }  // namespace mlomae

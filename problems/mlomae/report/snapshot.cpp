@@ -28,12 +28,14 @@ Snapshot read_snapshot(const std::filesystem::path& file) {
     s.reconstruction = state.tensor("reconstruction");
     if (state.has("probability")) s.probability = state.tensor("probability");
     s.position_rate = state.tensor("position_rate");
-    const bool right = s.patch >= 1 && s.images.dim() == 4 && s.images.scalar_type() == at::kByte &&
-                       s.reconstruction.sizes() == s.images.sizes() && s.reconstruction.scalar_type() == at::kByte &&
-                       s.images.size(2) == s.images.size(3) && s.images.size(2) % s.patch == 0 && s.masked.dim() == 2 &&
-                       s.masked.size(0) == s.images.size(0) && s.masked.size(1) == s.position_rate.numel() &&
-                       s.masked.size(1) * s.patch * s.patch == s.images.size(2) * s.images.size(3) &&
-                       (!s.probability.defined() || s.probability.sizes() == s.masked.sizes());
+    const bool right =
+        s.patch >= 1 && s.images.dim() == 4 && s.images.scalar_type() == at::kByte &&
+        s.reconstruction.sizes() == s.images.sizes() &&
+        s.reconstruction.scalar_type() == at::kByte && s.images.size(2) == s.images.size(3) &&
+        s.images.size(2) % s.patch == 0 && s.masked.dim() == 2 &&
+        s.masked.size(0) == s.images.size(0) && s.masked.size(1) == s.position_rate.numel() &&
+        s.masked.size(1) * s.patch * s.patch == s.images.size(2) * s.images.size(3) &&
+        (!s.probability.defined() || s.probability.sizes() == s.masked.sizes());
     if (!right) throw mlo::Error("shapes that do not belong together");
     return s;
   } catch (const mlo::Error& error) {

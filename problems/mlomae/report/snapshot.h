@@ -15,7 +15,8 @@ struct Snapshot {
   at::Tensor masked;          ///< uint8 [n, N]: 1 where masked
   at::Tensor reconstruction;  ///< uint8 [n, C, S, S]
   at::Tensor probability;     ///< float32 [n, N]; undefined for uniform masks
-  at::Tensor position_rate;   ///< float32 [N]: how often each position is masked, over more images than these
+  at::Tensor position_rate;   ///< float32 [N]: how often each position is masked, over more images
+                              ///< than these
 };
 
 void write_snapshot(const std::filesystem::path& file, const Snapshot& snapshot);

@@ -4,10 +4,10 @@
 #include "mlomae/report/chart.h"
 #include "mlomae/report/pictures.h"
 
-#include <mlo/io/file_sink.h>
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
+#include <mlo/io/file_sink.h>
 
 #include <algorithm>
 #include <array>
@@ -27,18 +27,22 @@ std::string formatted(const char* format, double value) {
 }
 
 std::string base64(const std::vector<uint8_t>& bytes) {
-  static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  static constexpr char kDigits[] =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string text;
   for (std::size_t i = 0; i < bytes.size(); i += 3) {
     uint32_t three = 0;
-    for (std::size_t j = 0; j < 3; ++j) three = three << 8 | (i + j < bytes.size() ? bytes[i + j] : 0U);
-    for (std::size_t j = 0; j < 4; ++j) text += i + j > bytes.size() ? '=' : kDigits[three >> (18 - 6 * j) & 63U];
+    for (std::size_t j = 0; j < 3; ++j)
+      three = three << 8 | (i + j < bytes.size() ? bytes[i + j] : 0U);
+    for (std::size_t j = 0; j < 4; ++j)
+      text += i + j > bytes.size() ? '=' : kDigits[three >> (18 - 6 * j) & 63U];
   }
   return text;
 }
 
 std::string img(const at::Tensor& picture, const std::string& alt) {
-  return "<img alt=\"" + escaped(alt) + "\" src=\"data:image/png;base64," + base64(mlo::encode_png(picture)) + "\">";
+  return "<img alt=\"" + escaped(alt) + "\" src=\"data:image/png;base64," +
+         base64(mlo::encode_png(picture)) + "\">";
 }
 
 // "section.name": value, of a run's settings.
@@ -51,7 +55,9 @@ std::map<std::string, std::string> flat(const Json& config) {
   return values;
 }
 
-bool tells_runs_apart(const std::string& key) { return decides_training(key) && key != "run.seed" && key != "run.method"; }
+bool tells_runs_apart(const std::string& key) {
+  return decides_training(key) && key != "run.seed" && key != "run.method";
+}
 
 Spread spread(const std::vector<double>& values, double test_error) {
   Spread s{.test_error = test_error, .runs = static_cast<int64_t>(values.size())};
@@ -64,9 +70,13 @@ Spread spread(const std::vector<double>& values, double test_error) {
 }
 
 // Whether a run has taken all of its steps.
-bool is_finished(const Run& run) { return run.info.value("steps_taken", int64_t{0}) >= run.info.value("steps", int64_t{0}); }
+bool is_finished(const Run& run) {
+  return run.info.value("steps_taken", int64_t{0}) >= run.info.value("steps", int64_t{0});
+}
 
-std::string score_name(const Score& score) { return score.kind + (score.feature.empty() ? "" : " " + score.feature); }
+std::string score_name(const Score& score) {
+  return score.kind + (score.feature.empty() ? "" : " " + score.feature);
+}
 
 constexpr const char* kStyle = R"(
 :root{color-scheme:light dark;--ink:#20242b;--soft:#5d6673;--line:#dfe3e8;--back:#fff;--card:#f7f8fa;--shade:#0003;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;--c4:#b8860b;--c5:#56b4e9;--c6:#7f5fc7;--c7:#777}
@@ -86,16 +96,22 @@ summary{cursor:pointer;color:var(--soft)}code{font-size:.85rem}.scale{width:120p
 
 class Page {
  public:
-  Page(const std::vector<Run>& runs, const std::string& title) : runs_(runs), groups_(grouped(runs)) {
+  Page(const std::vector<Run>& runs, const std::string& title)
+      : runs_(runs), groups_(grouped(runs)) {
     html_ =
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
         "content=\"width=device-width,initial-scale=1\"><title>" +
         escaped(title) + "</title><style>" + kStyle;
     for (int i = 0; i < kColours; ++i) {
-      const std::string n = std::to_string(i), colour = "var(--c" + std::to_string(i % kPalette) + ")";
-      html_ += "polyline.c" + n + "{stroke:" + colour + (i < kPalette ? "" : ";stroke-dasharray:5 3") + "}circle.c" + n +
-               "{fill:" + colour + "}i.c" + n + "{background:" +
-               (i < kPalette ? colour : "repeating-linear-gradient(90deg," + colour + " 0 4px,transparent 4px 6px)") + "}\n";
+      const std::string n = std::to_string(i),
+                        colour = "var(--c" + std::to_string(i % kPalette) + ")";
+      html_ += "polyline.c" + n + "{stroke:" + colour +
+               (i < kPalette ? "" : ";stroke-dasharray:5 3") + "}circle.c" + n + "{fill:" + colour +
+               "}i.c" + n + "{background:" +
+               (i < kPalette
+                    ? colour
+                    : "repeating-linear-gradient(90deg," + colour + " 0 4px,transparent 4px 6px)") +
+               "}\n";
     }
     html_ += "</style></head><body><h1>" + escaped(title) + "</h1>";
     std::map<std::string, int> of_data;
@@ -116,7 +132,8 @@ class Page {
   }
 
  private:
-  static constexpr int64_t kNoTraining = 2;  // reconstruction steps that leave an encoder as good as it was initialized
+  static constexpr int64_t kNoTraining =
+      2;  // reconstruction steps that leave an encoder as good as it was initialized
   static constexpr int kPalette = 8, kColours = 2 * kPalette;  // of kStyle; the second time dashed
 
   std::string label(const Group& group) const {
@@ -137,14 +154,18 @@ class Page {
 
   void intro() {
     const Json& info = runs_.front().info;
-    html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) + (runs_.size() == 1 ? " run" : " runs") + " on ";
-    for (std::size_t i = 0; i < data_.size(); ++i) html_ += (i == 0 ? "" : ", ") + escaped(data_[i]);
+    html_ += "<p class=\"soft\">" + std::to_string(runs_.size()) +
+             (runs_.size() == 1 ? " run" : " runs") + " on ";
+    for (std::size_t i = 0; i < data_.size(); ++i)
+      html_ += (i == 0 ? "" : ", ") + escaped(data_[i]);
     if (info.contains("processor")) html_ += " · " + escaped(info.value("processor", ""));
     if (info.contains("threads"))
-      html_ += " · " + escaped(info["threads"].dump()) + (info["threads"] == 1 ? " thread" : " threads");
+      html_ +=
+          " · " + escaped(info["threads"].dump()) + (info["threads"] == 1 ? " thread" : " threads");
     if (info.contains("versions"))
       for (const auto& [name, version] : info["versions"].items())
-        html_ += " · " + escaped(name) + " " + escaped(version.is_string() ? version.get<std::string>() : version.dump());
+        html_ += " · " + escaped(name) + " " +
+                 escaped(version.is_string() ? version.get<std::string>() : version.dump());
     html_ += "</p>";
   }
 
@@ -184,30 +205,39 @@ class Page {
         }
         const Spread& s = found->second;
         alone |= s.runs < 2;
-        html_ +=
-            std::string("<td") + (best.contains({c, g}) ? " class=\"best\"" : "") + ">" + formatted("%.1f", 100 * s.mean) +
-            (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.test_error) + ")" : " ± " + formatted("%.1f", 100 * s.deviation)) +
-            "</td>";
+        html_ += std::string("<td") + (best.contains({c, g}) ? " class=\"best\"" : "") + ">" +
+                 formatted("%.1f", 100 * s.mean) +
+                 (s.runs < 2 ? " (" + formatted("%.1f", 100 * s.test_error) + ")"
+                             : " ± " + formatted("%.1f", 100 * s.deviation)) +
+                 "</td>";
       }
-      html_ +=
-          ended(group.seconds, "%.1f", 60) + ended(group.images_per_second, "%.0f") + ended(group.peak_mib, "%.0f") + "</tr>";
+      html_ += ended(group.seconds, "%.1f", 60) + ended(group.images_per_second, "%.0f") +
+               ended(group.peak_mib, "%.0f") + "</tr>";
     }
-    html_ += "</tbody></table></div><p class=\"soft\">Accuracy on the test images. ± is the standard deviation over seeds";
-    if (alone)
-      html_ += "; a number in brackets is the standard error of one run's accuracy, from the number of test images alone";
-    if (!best.empty()) html_ += ". Bold: no other one is better by more than both standard errors together";
     html_ +=
-        ". Minutes, images a second and peak memory of pretraining; images are those of the reconstruction level."
+        "</tbody></table></div><p class=\"soft\">Accuracy on the test images. ± is the standard "
+        "deviation over seeds";
+    if (alone)
+      html_ +=
+          "; a number in brackets is the standard error of one run's accuracy, from the number of "
+          "test images alone";
+    if (!best.empty())
+      html_ += ". Bold: no other one is better by more than both standard errors together";
+    html_ +=
+        ". Minutes, images a second and peak memory of pretraining; images are those of the "
+        "reconstruction level."
         " Settings are named where they differ from what most runs on these data have.</p>";
   }
 
   // A table of so many columns of pictures, which are as large as the page lets them be.
   static std::string pictures_table(int64_t columns) {
-    return "<div class=\"wide\"><table class=\"masks\" style=\"--columns:" + std::to_string(columns) + "\">";
+    return "<div class=\"wide\"><table class=\"masks\" style=\"--columns:" +
+           std::to_string(columns) + "\">";
   }
 
   static std::string when(const Run& run, const Snapshot& s) {
-    const bool last = is_finished(run) && s.step >= run.info.value("reconstruction_steps", int64_t{0});
+    const bool last =
+        is_finished(run) && s.step >= run.info.value("reconstruction_steps", int64_t{0});
     return last ? "at the end of training (step " + std::to_string(s.step) + ")"
                 : "at step " + std::to_string(s.step) + " of " +
                       std::to_string(run.info.value("reconstruction_steps", int64_t{0}));
@@ -219,25 +249,29 @@ class Page {
 
   std::string swatch(std::size_t group) const {
     return "<i class=\"c" + std::to_string(colour_[group]) +
-           "\" style=\"display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.5rem\"></i>";
+           "\" "
+           "style=\"display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:."
+           "5rem\"></i>";
   }
 
   void curves() {
-    const std::pair<const char*, const char*> wanted[] = {{"pretrain.reconstruction", "Reconstruction error of masked patches"},
-                                                          {"validation/pretrain.knn", "k-nearest neighbours on held-out images"},
-                                                          {"loss/head", "Loss of the classification head"},
-                                                          {"loss/masker", "Loss of the masking network (validation)"},
-                                                          {"masker.accuracy", "Accuracy on the masking network's batches"},
-                                                          {"pretrain.probability_mean", "T's score: mean"},
-                                                          {"pretrain.probability_deviation", "T's score: deviation"},
-                                                          {"pretrain.position_deviation", "T's score: deviation by position"}};
+    const std::pair<const char*, const char*> wanted[] = {
+        {"pretrain.reconstruction", "Reconstruction error of masked patches"},
+        {"validation/pretrain.knn", "k-nearest neighbours on held-out images"},
+        {"loss/head", "Loss of the classification head"},
+        {"loss/masker", "Loss of the masking network (validation)"},
+        {"masker.accuracy", "Accuracy on the masking network's batches"},
+        {"pretrain.probability_mean", "T's score: mean"},
+        {"pretrain.probability_deviation", "T's score: deviation"},
+        {"pretrain.position_deviation", "T's score: deviation by position"}};
     html_ += "<h2>Training</h2>";
     for (const std::string& data : data_) {
       if (data_.size() > 1) html_ += "<h3>" + escaped(data) + "</h3>";
       html_ += "<div class=\"legend\">";
       for (std::size_t g = 0; g < groups_.size(); ++g)
         if (groups_[g].data == data)
-          html_ += "<span><i class=\"c" + std::to_string(colour_[g]) + "\"></i>" + escaped(label(groups_[g])) + "</span>";
+          html_ += "<span><i class=\"c" + std::to_string(colour_[g]) + "\"></i>" +
+                   escaped(label(groups_[g])) + "</span>";
       html_ += "</div><div class=\"charts\">";
       for (const auto& [key, title] : wanted) {
         std::vector<Line> lines;
@@ -247,7 +281,8 @@ class Page {
             const auto found = runs_[r].series.find(key);
             if (found == runs_[r].series.end()) continue;
             Line line{runs_[r].name(), colour_[g], {}};
-            for (const auto& [step, value] : found->second) line.points.emplace_back(static_cast<double>(step), value);
+            for (const auto& [step, value] : found->second)
+              line.points.emplace_back(static_cast<double>(step), value);
             lines.push_back(std::move(line));
           }
         }
@@ -256,9 +291,11 @@ class Page {
       html_ += "</div>";
     }
     html_ +=
-        "<p class=\"soft\">Over reconstruction steps. T's score is what the masking network gives a patch, a number from 0 to 1; "
+        "<p class=\"soft\">Over reconstruction steps. T's score is what the masking network gives "
+        "a patch, a number from 0 to 1; "
         "how "
-        "often a patch is masked follows from which scores of an image are the highest, and is below. Lines of many points are "
+        "often a patch is masked follows from which scores of an image are the highest, and is "
+        "below. Lines of many points are "
         "smoothed over 3 % of them; the faint ones "
         "are not.</p>";
   }
@@ -286,22 +323,25 @@ class Page {
       const std::size_t g = shown[i].first;
       const Snapshot& s = last[i];
       html_ += "<figure class=\"rate\">" +
-               img(heat_map((s.position_rate - lowest) / std::max(highest - lowest, 1e-6), s.images.size(2)),
+               img(heat_map((s.position_rate - lowest) / std::max(highest - lowest, 1e-6),
+                            s.images.size(2)),
                    "masking rate by position") +
                "<figcaption>" + swatch(g) + escaped(full_label(groups_[g])) + "<br>" +
                formatted("%.2f", s.position_rate.min().item<double>()) + " … " +
-               formatted("%.2f", s.position_rate.max().item<double>()) + "<br>" + when(*shown[i].second, s) +
-               "</figcaption></figure>";
+               formatted("%.2f", s.position_rate.max().item<double>()) + "<br>" +
+               when(*shown[i].second, s) + "</figcaption></figure>";
     }
-    html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From " + formatted("%.2f", lowest) + " (dark) to " +
-             formatted("%.2f", highest) + " (yellow): the part of up to 512 training images whose mask covers the position.</p>";
+    html_ += "</div><div class=\"scale\"></div><p class=\"soft\">From " +
+             formatted("%.2f", lowest) + " (dark) to " + formatted("%.2f", highest) +
+             " (yellow): the part of up to 512 training images whose mask covers the position.</p>";
 
     html_ += "<h2>Masks as training goes on</h2>";
     for (const auto& [g, run] : shown) {
       std::vector<Snapshot> all;
       const std::size_t count = run->snapshots.size(), columns = std::min<std::size_t>(count, 8);
       for (std::size_t i = 0; i < columns; ++i)
-        all.push_back(read_snapshot(run->snapshots[columns == 1 ? 0 : i * (count - 1) / (columns - 1)]));
+        all.push_back(
+            read_snapshot(run->snapshots[columns == 1 ? 0 : i * (count - 1) / (columns - 1)]));
       html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) + "</h3>" +
                pictures_table(static_cast<int64_t>(columns) + 1) + "<thead><tr><th></th>";
       for (const Snapshot& s : all) html_ += "<th>" + std::to_string(s.step) + "</th>";
@@ -309,7 +349,10 @@ class Page {
       for (int64_t i = 0; i < std::min<int64_t>(all.front().images.size(0), 5); ++i) {
         html_ += "<tr><td>" + img(picture(all.front().images[i]), "image") + "</td>";
         for (const Snapshot& s : all)
-          html_ += "<td>" + img(masked_picture(s.images[i], s.masked[i]), "masked at step " + std::to_string(s.step)) + "</td>";
+          html_ += "<td>" +
+                   img(masked_picture(s.images[i], s.masked[i]),
+                       "masked at step " + std::to_string(s.step)) +
+                   "</td>";
         html_ += "</tr>";
       }
       html_ += "</tbody></table></div>";
@@ -323,25 +366,28 @@ class Page {
         for (int64_t i = 0; i < s.images.size(0); ++i) html_ += "<td>" + img(of(i), name) + "</td>";
         html_ += "</tr>";
       };
-      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) + ", " + when(*run, s) + "</h3>" +
-               pictures_table(s.images.size(0) + 1) + "<tbody>";
+      html_ += "<h3>" + swatch(g) + escaped(full_label(groups_[g])) + ", " + when(*run, s) +
+               "</h3>" + pictures_table(s.images.size(0) + 1) + "<tbody>";
       row("image", [&](int64_t i) { return picture(s.images[i]); });
       row("masked", [&](int64_t i) { return masked_picture(s.images[i], s.masked[i]); });
       row("reconstruction", [&](int64_t i) { return picture(s.reconstruction[i]); });
       if (s.probability.defined()) {
-        const double low = s.probability.min().item<double>(), high = s.probability.max().item<double>();
-        row("T's score",
-            [&](int64_t i) { return heat_map((s.probability[i] - low) / std::max(high - low, 1e-6), s.images.size(2)); });
-        html_ +=
-            "</tbody></table></div><p class=\"soft\">T's score of a patch, from " + formatted("%.3f", low) + " (dark) to " +
-            formatted("%.3f", high) +
-            " (yellow). It says which patches are masked before others, not how often: that is the map by position above.</p>";
+        const double low = s.probability.min().item<double>(),
+                     high = s.probability.max().item<double>();
+        row("T's score", [&](int64_t i) {
+          return heat_map((s.probability[i] - low) / std::max(high - low, 1e-6), s.images.size(2));
+        });
+        html_ += "</tbody></table></div><p class=\"soft\">T's score of a patch, from " +
+                 formatted("%.3f", low) + " (dark) to " + formatted("%.3f", high) +
+                 " (yellow). It says which patches are masked before others, not how often: that "
+                 "is the map by position above.</p>";
       } else {
         html_ += "</tbody></table></div>";
       }
     }
     html_ +=
-        "<p class=\"soft\">Masked patches are predicted; visible ones are the image's own. Pixels are shown with each patch's "
+        "<p class=\"soft\">Masked patches are predicted; visible ones are the image's own. Pixels "
+        "are shown with each patch's "
         "own mean and deviation where the model "
         "predicts normalized patches.</p>";
   }
@@ -351,10 +397,12 @@ class Page {
     for (const Group& group : groups_) {
       const Run& run = runs_[group.runs.front()];
       html_ += "<details><summary>" + escaped(full_label(group)) + "</summary>";
-      if (run.info.contains("command")) html_ += "<p><code>" + escaped(run.info.value("command", "")) + "</code></p>";
+      if (run.info.contains("command"))
+        html_ += "<p><code>" + escaped(run.info.value("command", "")) + "</code></p>";
       html_ += "<div class=\"wide\"><table><tbody>";
       for (const auto& [key, value] : flat(run.config))
-        html_ += "<tr><td>" + escaped(key) + "</td><td class=\"left\">" + escaped(value) + "</td></tr>";
+        html_ +=
+            "<tr><td>" + escaped(key) + "</td><td class=\"left\">" + escaped(value) + "</td></tr>";
       html_ += "</tbody></table></div></details>";
     }
   }
@@ -420,13 +468,17 @@ std::vector<Group> grouped(const std::vector<Run>& runs) {
   return groups;
 }
 
-double Spread::standard_error() const { return runs < 2 ? test_error : deviation / std::sqrt(static_cast<double>(runs)); }
+double Spread::standard_error() const {
+  return runs < 2 ? test_error : deviation / std::sqrt(static_cast<double>(runs));
+}
 
 std::vector<bool> winners(const std::vector<Spread>& column) {
   std::vector<bool> won(column.size(), true);
   for (std::size_t i = 0; i < column.size(); ++i)
     for (const Spread& rival : column)
-      if (rival.mean - column[i].mean > std::hypot(rival.standard_error(), column[i].standard_error())) won[i] = false;
+      if (rival.mean - column[i].mean >
+          std::hypot(rival.standard_error(), column[i].standard_error()))
+        won[i] = false;
   if (std::find(won.begin(), won.end(), false) == won.end()) won.assign(column.size(), false);
   return won;
 }
@@ -458,7 +510,8 @@ Json report_as_json(const std::vector<Run>& runs) {
   return list;
 }
 
-void write_report(const std::vector<Run>& runs, const std::filesystem::path& file, const std::string& title) {
+void write_report(const std::vector<Run>& runs, const std::filesystem::path& file,
+                  const std::string& title) {
   if (runs.empty()) throw mlo::ConfigError("a report needs at least one run; give its directory");
   const std::string html = Page(runs, title).finish();
   const auto sink = mlo::atomic_file(file);

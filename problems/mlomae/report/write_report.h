@@ -23,21 +23,24 @@ struct Spread {
 struct Group {
   std::string data, method;
   std::vector<std::size_t> runs;
-  std::vector<std::pair<std::string, std::string>> differing;  ///< settings that most runs on these data do not have
-  std::map<std::string, Spread> scores;                        ///< "linear-probe class", …: accuracy
-  Spread seconds, images_per_second, peak_mib;                 ///< of the runs that have ended
+  std::vector<std::pair<std::string, std::string>>
+      differing;                         ///< settings that most runs on these data do not have
+  std::map<std::string, Spread> scores;  ///< "linear-probe class", …: accuracy
+  Spread seconds, images_per_second, peak_mib;  ///< of the runs that have ended
 };
 std::vector<Group> grouped(const std::vector<Run>& runs);
 
-/// Scores that no other one of the same column is better than by more than both standard errors together, √(e² + e′²); none where
-/// that is all of them.
+/// Scores that no other one of the same column is better than by more than both standard errors
+/// together, √(e² + e′²); none where that is all of them.
 std::vector<bool> winners(const std::vector<Spread>& column);
 
-/// The table of the report as JSON: of each number its mean and "runs", with several "deviation" over the seeds; of scores also
-/// "test_error".
+/// The table of the report as JSON: of each number its mean and "runs", with several "deviation"
+/// over the seeds; of scores also "test_error".
 nlohmann::ordered_json report_as_json(const std::vector<Run>& runs);
 
-/// One HTML file that needs nothing else: table, curves, masks, reconstructions, settings. Replaces `file` atomically.
-void write_report(const std::vector<Run>& runs, const std::filesystem::path& file, const std::string& title);
+/// One HTML file that needs nothing else: table, curves, masks, reconstructions, settings. Replaces
+/// `file` atomically.
+void write_report(const std::vector<Run>& runs, const std::filesystem::path& file,
+                  const std::string& title);
 
 }  // namespace mlomae

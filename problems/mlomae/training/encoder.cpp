@@ -14,16 +14,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<double> channel_numbers(const nlohmann::ordered_json& record, const char* key, int64_t channels,
-                                    const RunDirectory& directory) {
+std::vector<double> channel_numbers(const nlohmann::ordered_json& record, const char* key,
+                                    int64_t channels, const RunDirectory& directory) {
   std::vector<double> numbers;
   if (record.contains(key) && record[key].is_array())
     for (const auto& number : record[key])
       if (number.is_number()) numbers.push_back(number.get<double>());
   if (static_cast<int64_t>(numbers.size()) != channels)
-    throw mlo::Error(
-        directory.record().string() + ": " + key + " is not a number for each of " + std::to_string(channels) +
-        " channels, so that images cannot be normalized as the run's were; restore the file, or import the weights again");
+    throw mlo::Error(directory.record().string() + ": " + key + " is not a number for each of " +
+                     std::to_string(channels) +
+                     " channels, so that images cannot be normalized as the run's were; restore "
+                     "the file, or import the weights again");
   return numbers;
 }
 
@@ -52,21 +53,26 @@ std::vector<fs::path> image_files(const std::vector<fs::path>& given) {
   for (const fs::path& path : given) {
     std::error_code error;
     if (!fs::is_directory(path, error)) {
-      if (!fs::exists(path, error)) throw mlo::ConfigError(path.string() + ": no such file; give images, or folders of them");
+      if (!fs::exists(path, error))
+        throw mlo::ConfigError(path.string() + ": no such file; give images, or folders of them");
       files.push_back(path);
       continue;
     }
     std::vector<fs::path> inside;
-    for (const auto& entry : fs::recursive_directory_iterator(path, fs::directory_options::follow_directory_symlink))
-      if (entry.is_regular_file(error) && mlo::named_as_image(entry.path())) inside.push_back(entry.path());
-    if (inside.empty()) throw mlo::ConfigError(path.string() + ": no JPEG or PNG files in this folder or below it");
+    for (const auto& entry :
+         fs::recursive_directory_iterator(path, fs::directory_options::follow_directory_symlink))
+      if (entry.is_regular_file(error) && mlo::named_as_image(entry.path()))
+        inside.push_back(entry.path());
+    if (inside.empty())
+      throw mlo::ConfigError(path.string() + ": no JPEG or PNG files in this folder or below it");
     std::sort(inside.begin(), inside.end());
     files.insert(files.end(), inside.begin(), inside.end());
   }
   return files;
 }
 
-std::shared_ptr<const mlo::ImageSet> unlabelled(const std::vector<fs::path>& files, int64_t channels) {
+std::shared_ptr<const mlo::ImageSet> unlabelled(const std::vector<fs::path>& files,
+                                                int64_t channels) {
   return mlo::file_images(files, std::vector<int64_t>(files.size(), 0), {"unlabelled"}, channels);
 }
 

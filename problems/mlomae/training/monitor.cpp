@@ -30,7 +30,8 @@ std::vector<int64_t> some(const std::vector<int64_t>& rows, std::size_t count) {
 // Puts LibTorch's generators and the models' modes back.
 class Aside {
  public:
-  explicit Aside(const Models& models) : modes_(models.mae.ptr()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
+  explicit Aside(const Models& models)
+      : modes_(models.mae.ptr()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
     const at::Device device = models.mae->parameters().front().device();
     if (device.is_cuda()) {
       cuda_generator_ = at::globalContext().defaultGenerator(device);
@@ -56,14 +57,15 @@ class Aside {
 at::Tensor displayable(const at::Tensor& images, const Dataset& dataset) {
   const int64_t channels = static_cast<int64_t>(dataset.mean.size());
   const at::Tensor mean = torch::tensor(dataset.mean, at::kFloat).view({1, channels, 1, 1}),
-                   deviation = torch::tensor(dataset.deviation, at::kFloat).view({1, channels, 1, 1});
+                   deviation =
+                       torch::tensor(dataset.deviation, at::kFloat).view({1, channels, 1, 1});
   return ((images.cpu() * deviation + mean) * 255.0).round().clamp(0, 255).to(at::kByte);
 }
 
 class Snapshots final : public mlo::Callback {
  public:
-  Snapshots(const Settings& settings, const Dataset& dataset, const Models& models, std::filesystem::path folder,
-            std::filesystem::path tensorboard)
+  Snapshots(const Settings& settings, const Dataset& dataset, const Models& models,
+            std::filesystem::path folder, std::filesystem::path tensorboard)
       : settings_(settings),
         dataset_(dataset),
         models_(models),
@@ -71,8 +73,9 @@ class Snapshots final : public mlo::Callback {
         tensorboard_(std::move(tensorboard)),
         length_(run_length(settings, dataset)),
         images_(snapshot_images(dataset, settings.run.snapshot_images)) {
-    const int64_t every =
-        settings.run.snapshot_every > 0 ? settings.run.snapshot_every : std::max<int64_t>(1, length_.reconstruction_steps / 10);
+    const int64_t every = settings.run.snapshot_every > 0
+                              ? settings.run.snapshot_every
+                              : std::max<int64_t>(1, length_.reconstruction_steps / 10);
     every_ = std::max<int64_t>(1, every / length_.steps_each);
   }
 
@@ -87,7 +90,8 @@ class Snapshots final : public mlo::Callback {
 
  private:
   void write(int64_t step) {
-    const Snapshot snapshot = take_snapshot(settings_, dataset_, models_, images_, step * length_.steps_each);
+    const Snapshot snapshot =
+        take_snapshot(settings_, dataset_, models_, images_, step * length_.steps_each);
     std::array<char, 32> name = {};
     std::snprintf(name.data(), name.size(), "%08lld.mlo", static_cast<long long>(snapshot.step));
     write_snapshot(folder_ / name.data(), snapshot);
@@ -97,7 +101,8 @@ class Snapshots final : public mlo::Callback {
       bottom.push_back(picture(snapshot.reconstruction[i]));
     }
     const at::Tensor both = enlarged(torch::cat({side_by_side(top), side_by_side(bottom)}, 1), 2);
-    writer_->image(step, "masks and reconstructions", mlo::encode_png(both), both.size(2), both.size(1));
+    writer_->image(step, "masks and reconstructions", mlo::encode_png(both), both.size(2),
+                   both.size(1));
   }
 
   const Settings settings_;
@@ -115,10 +120,13 @@ class Snapshots final : public mlo::Callback {
 Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Models& models) {
   const std::vector<int64_t> known = some(dataset.head, 1000), asked = some(dataset.held_out, 500);
   if (asked.empty()) return {};
-  const KnnOptions options{.neighbours = settings.evaluation.neighbours, .temperature = settings.evaluation.temperature};
-  const int64_t batch = settings.evaluation.batch, classes = static_cast<int64_t>(dataset.train->classes().size());
+  const KnnOptions options{.neighbours = settings.evaluation.neighbours,
+                           .temperature = settings.evaluation.temperature};
+  const int64_t batch = settings.evaluation.batch,
+                classes = static_cast<int64_t>(dataset.train->classes().size());
   return [=, train = dataset.train, plain = dataset.plain(), mae = models.mae] {
-    const Features a = features(mae, *train, known, plain, batch), b = features(mae, *train, asked, plain, batch);
+    const Features a = features(mae, *train, known, plain, batch),
+                   b = features(mae, *train, asked, plain, batch);
     return std::map<std::string, double>{
         {"knn", knn_accuracy(a.class_token, a.labels, b.class_token, b.labels, classes, options)}};
   };
@@ -129,14 +137,17 @@ at::Tensor snapshot_images(const Dataset& dataset, int64_t count) {
   std::map<int64_t, std::vector<int64_t>> by_class;
   for (const int64_t row : from) by_class[dataset.train->label(row)].push_back(row);
   std::vector<int64_t> rows;
-  for (std::size_t turn = 0; static_cast<int64_t>(rows.size()) < count && turn < from.size(); ++turn)
+  for (std::size_t turn = 0; static_cast<int64_t>(rows.size()) < count && turn < from.size();
+       ++turn)
     for (const auto& [label, of_class] : by_class)
-      if (turn < of_class.size() && static_cast<int64_t>(rows.size()) < count) rows.push_back(of_class[turn]);
-  return mlo::image_batch(*dataset.train, rows, 0, static_cast<int64_t>(rows.size()), dataset.plain())[0];
+      if (turn < of_class.size() && static_cast<int64_t>(rows.size()) < count)
+        rows.push_back(of_class[turn]);
+  return mlo::image_batch(*dataset.train, rows, 0, static_cast<int64_t>(rows.size()),
+                          dataset.plain())[0];
 }
 
-Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models, const at::Tensor& images,
-                       int64_t step) {
+Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models,
+                       const at::Tensor& images, int64_t step) {
   const Aside aside(models);
   const at::NoGradGuard no_grad;
   torch::manual_seed(0);  // the same draws at each snapshot: what differs is the network's doing
@@ -148,8 +159,8 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
   const Masking masking = choose_mask(embedded, models.network, options);
   const at::Tensor predictions = mae->decode(mae->encode(embedded, masking.mask), masking.mask);
   const at::Tensor hidden = masking.mask.masked.unsqueeze(-1);
-  const at::Tensor shown =
-      mae->unpatchify(mae->patchify(mae->pixels(predictions, x)) * hidden + mae->patchify(x) * (1.0 - hidden));
+  const at::Tensor shown = mae->unpatchify(mae->patchify(mae->pixels(predictions, x)) * hidden +
+                                           mae->patchify(x) * (1.0 - hidden));
 
   Snapshot s;
   s.step = step;
@@ -164,17 +175,23 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
   at::Tensor rate = torch::zeros({mae->options().patches()});
   for (int64_t begin = 0, count = static_cast<int64_t>(rows.size()); begin < count; begin += 128) {
     const int64_t end = std::min(begin + 128, count);
-    const at::Tensor part = mlo::image_batch(*dataset.train, rows, begin, end, dataset.plain())[0].to(device);
-    rate += choose_mask(mae->embed(part), models.network, options).mask.masked.sum(0).to(at::kFloat).cpu() /
+    const at::Tensor part =
+        mlo::image_batch(*dataset.train, rows, begin, end, dataset.plain())[0].to(device);
+    rate += choose_mask(mae->embed(part), models.network, options)
+                .mask.masked.sum(0)
+                .to(at::kFloat)
+                .cpu() /
             static_cast<double>(count);
   }
   s.position_rate = rate;
   return s;
 }
 
-std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset, const Models& models,
-                                         std::filesystem::path folder, std::filesystem::path tensorboard) {
-  return std::make_unique<Snapshots>(settings, dataset, models, std::move(folder), std::move(tensorboard));
+std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset,
+                                         const Models& models, std::filesystem::path folder,
+                                         std::filesystem::path tensorboard) {
+  return std::make_unique<Snapshots>(settings, dataset, models, std::move(folder),
+                                     std::move(tensorboard));
 }
 
 }  // namespace mlomae

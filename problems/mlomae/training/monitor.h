@@ -11,20 +11,23 @@
 
 namespace mlomae {
 
-/// "knn": accuracy of k-nearest neighbours on class tokens, of up to 500 held-out images among up to 1,000 training ones: a cheap
-/// look at the encoder while it trains. Test images are not touched.
+/// "knn": accuracy of k-nearest neighbours on class tokens, of up to 500 held-out images among up
+/// to 1,000 training ones: a cheap look at the encoder while it trains. Test images are not
+/// touched.
 Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Models& models);
 
-/// Masks and reconstructions of some images, under draws of their own: taking one changes nothing in a run. `images`: [n, C, S,
-/// S], normalized.
-Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models, const at::Tensor& images,
-                       int64_t step);
-/// Images for it: the first of each class in turn, of the held-out images (of the training images, where nothing is held out).
+/// Masks and reconstructions of some images, under draws of their own: taking one changes nothing
+/// in a run. `images`: [n, C, S, S], normalized.
+Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models,
+                       const at::Tensor& images, int64_t step);
+/// Images for it: the first of each class in turn, of the held-out images (of the training images,
+/// where nothing is held out).
 at::Tensor snapshot_images(const Dataset& dataset, int64_t count);
 
-/// Writes `folder`/NNNNNNNN.mlo before the first step and as often as the settings say, and into TensorBoard's folder the masked
-/// images.
-std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset, const Models& models,
-                                         std::filesystem::path folder, std::filesystem::path tensorboard);
+/// Writes `folder`/NNNNNNNN.mlo before the first step and as often as the settings say, and into
+/// TensorBoard's folder the masked images.
+std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset,
+                                         const Models& models, std::filesystem::path folder,
+                                         std::filesystem::path tensorboard);
 
 }  // namespace mlomae

@@ -32,15 +32,18 @@ struct Length {
   int64_t steps_each = 1;  ///< reconstruction steps for each step of the engine's top level
   int64_t steps() const { return reconstruction_steps / steps_each; }
 };
-/// Throws mlo::ConfigError for a number of reconstruction steps that `pretrain.unroll` does not divide.
+/// Throws mlo::ConfigError for a number of reconstruction steps that `pretrain.unroll` does not
+/// divide.
 Length run_length(const Settings& settings, const Dataset& dataset);
 
 struct EngineFiles {
   std::filesystem::path checkpoint = {};  ///< empty: none
   bool profile = false;
 };
-/// The levels "pretrain", "head", "masker" of the method (mlo-mae: all three; blo-mae: without "head"; else the first only).
-std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset& dataset, const Models& models, Monitor monitor,
+/// The levels "pretrain", "head", "masker" of the method (mlo-mae: all three; blo-mae: without
+/// "head"; else the first only).
+std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset& dataset,
+                                         const Models& models, Monitor monitor,
                                          const EngineFiles& files);
 
 }  // namespace mlomae

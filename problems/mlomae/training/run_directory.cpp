@@ -5,9 +5,9 @@
 #include "mlomae/models/weights.h"
 #include "mlomae/report/log.h"
 
-#include <mlo/io/file_sink.h>
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
+#include <mlo/io/file_sink.h>
 #include <mlo/version.h>
 #include <torch/version.h>
 #include <nlohmann/json.hpp>
@@ -33,37 +33,46 @@ void write_text(const std::filesystem::path& file, const std::string& text) {
 bool RunDirectory::create() const {
   std::error_code error;
   if (std::filesystem::exists(config()) || std::filesystem::exists(checkpoint()))
-    throw mlo::ConfigError(path.string() + " holds a run already; go on with it (--resume), give another --out, or remove it");
+    throw mlo::ConfigError(
+        path.string() +
+        " holds a run already; go on with it (--resume), give another --out, or remove it");
   if (std::filesystem::exists(path)) {
     const auto entries = std::filesystem::directory_iterator(path, error);
     const bool holds_only_lock =
-        !error && std::all_of(begin(entries), end(entries), [](const std::filesystem::directory_entry& e) {
+        !error &&
+        std::all_of(begin(entries), end(entries), [](const std::filesystem::directory_entry& e) {
           return e.path().filename() == "lock";  // what a killed process has left of it
         });
-    if (!holds_only_lock) throw mlo::ConfigError(path.string() + " is not an empty directory; give another --out");
+    if (!holds_only_lock)
+      throw mlo::ConfigError(path.string() + " is not an empty directory; give another --out");
     return false;
   }
   std::filesystem::create_directories(path, error);
-  if (error) throw mlo::ConfigError(path.string() + " cannot be made: " + error.message() + "; give another --out");
+  if (error)
+    throw mlo::ConfigError(path.string() + " cannot be made: " + error.message() +
+                           "; give another --out");
   return true;
 }
 
 Settings RunDirectory::settings() const {
   if (!std::filesystem::exists(config()))
-    throw mlo::ConfigError(path.string() +
-                           " is no run: there is no config.json; give a directory that `mlomae pretrain` has made");
+    throw mlo::ConfigError(
+        path.string() +
+        " is no run: there is no config.json; give a directory that `mlomae pretrain` has made");
   Settings settings;
   apply_file(settings, config());
   settings.validate();
   return settings;
 }
 
-double RunDirectory::logged_seconds(int64_t after, int64_t upto, const std::function<void(const std::string&)>& bad) const {
+double RunDirectory::logged_seconds(int64_t after, int64_t upto,
+                                    const std::function<void(const std::string&)>& bad) const {
   double seconds = 0.0;
   read_log(
       log(),
       [&](const LogEntry& entry) {
-        if (entry.event == "step" && entry.step > after && entry.step <= upto) seconds = entry.seconds;
+        if (entry.event == "step" && entry.step > after && entry.step <= upto)
+          seconds = entry.seconds;
       },
       bad);
   return seconds;
@@ -73,7 +82,9 @@ void RunDirectory::write_settings(const Settings& settings) const {
   write_text(config(), json_text(to_json(settings), 2) + "\n");
 }
 
-void RunDirectory::write_record(const Json& json) const { write_text(record(), json_text(json, 2) + "\n"); }
+void RunDirectory::write_record(const Json& json) const {
+  write_text(record(), json_text(json, 2) + "\n");
+}
 
 void RunDirectory::write_models(const Models& models) const {
   export_model(model(), models.mae);
@@ -85,7 +96,8 @@ void RunDirectory::write_models(const Models& models) const {
 void RunDirectory::check_weights() const {
   if (!std::filesystem::exists(model()))
     throw mlo::ConfigError(path.string() +
-                           " has no weights yet (mae.safetensors): the run was cut off; finish it with mlomae pretrain --out " +
+                           " has no weights yet (mae.safetensors): the run was cut off; finish it "
+                           "with mlomae pretrain --out " +
                            path.string() + " --resume");
 }
 
@@ -98,7 +110,9 @@ Models RunDirectory::read_models(const Settings& settings, const Dataset& datase
   return models;
 }
 
-Json versions() { return {{"mlo", mlo::version()}, {"libtorch", TORCH_VERSION}, {"compiler", __VERSION__}}; }
+Json versions() {
+  return {{"mlo", mlo::version()}, {"libtorch", TORCH_VERSION}, {"compiler", __VERSION__}};
+}
 
 std::string processor() {
   std::ifstream info("/proc/cpuinfo");
@@ -110,7 +124,8 @@ std::string processor() {
 std::string command_line() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string line, word;
-  while (std::getline(file, word, '\0')) line += (line.empty() ? std::filesystem::path(word).filename().string() : " " + word);
+  while (std::getline(file, word, '\0'))
+    line += (line.empty() ? std::filesystem::path(word).filename().string() : " " + word);
   return line;
 }
 

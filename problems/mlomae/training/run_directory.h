@@ -15,7 +15,9 @@ namespace mlomae {
 struct RunDirectory {
   std::filesystem::path path;
   std::filesystem::path config() const { return path / "config.json"; }  ///< the settings
-  std::filesystem::path record() const { return path / "run.json"; }     ///< what it was, where and how long
+  std::filesystem::path record() const {
+    return path / "run.json";
+  }  ///< what it was, where and how long
   std::filesystem::path log() const { return path / "log.jsonl"; }
   std::filesystem::path tensorboard() const { return path / "tensorboard"; }
   std::filesystem::path checkpoint() const { return path / "checkpoint.mlo"; }
@@ -25,14 +27,16 @@ struct RunDirectory {
   std::filesystem::path network() const { return path / "masking_network.safetensors"; }
   std::filesystem::path head() const { return path / "head.safetensors"; }
 
-  /// Makes the directory, or takes one that is empty; returns whether it was made. Throws mlo::ConfigError for one that holds
-  /// something else, or a run already.
+  /// Makes the directory, or takes one that is empty; returns whether it was made. Throws
+  /// mlo::ConfigError for one that holds something else, or a run already.
   bool create() const;
   /// Of an earlier run. Throws mlo::ConfigError or mlo::Error naming the file.
   Settings settings() const;
-  /// By the log, how long the steps after `after` up to `upto` took when they were taken last, in seconds: for a part of a run
-  /// that was killed before it could write its record. To the last line that was logged of it. `bad` as in read_log.
-  double logged_seconds(int64_t after, int64_t upto, const std::function<void(const std::string&)>& bad) const;
+  /// By the log, how long the steps after `after` up to `upto` took when they were taken last, in
+  /// seconds: for a part of a run that was killed before it could write its record. To the last
+  /// line that was logged of it. `bad` as in read_log.
+  double logged_seconds(int64_t after, int64_t upto,
+                        const std::function<void(const std::string&)>& bad) const;
 
   void write_settings(const Settings& settings) const;
   void write_record(const nlohmann::ordered_json& record) const;

@@ -20,22 +20,28 @@ RunLock::RunLock(const std::filesystem::path& folder) : file_(folder / "lock") {
     throw mlo::ConfigError(folder.string() + " " + what);
   };
   while (true) {
-    descriptor_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    descriptor_ =
+        ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (descriptor_ < 0) fail("cannot be written: " + std::generic_category().message(errno));
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK) break;  // a file system without locks
       std::array<char, 32> owner = {};
       const ssize_t size = ::read(descriptor_, owner.data(), owner.size() - 1);
-      fail("is being trained by another process" + (size > 0 ? " (" + std::string(owner.data()) + ")" : std::string()) +
+      fail("is being trained by another process" +
+           (size > 0 ? " (" + std::string(owner.data()) + ")" : std::string()) +
            "; wait for it, stop it with kill -TERM, or give another --out");
     }
-    // Whoever had it before may have removed the file between our two calls: then we hold a file that nobody else will find.
+    // Whoever had it before may have removed the file between our two calls: then we hold a file
+    // that nobody else will find.
     struct stat held = {}, found = {};
-    if (::fstat(descriptor_, &held) == 0 && ::stat(file_.c_str(), &found) == 0 && held.st_ino == found.st_ino) break;
+    if (::fstat(descriptor_, &held) == 0 && ::stat(file_.c_str(), &found) == 0 &&
+        held.st_ino == found.st_ino)
+      break;
     ::close(descriptor_);
   }
   const std::string owner = "process " + std::to_string(::getpid());
-  if (::ftruncate(descriptor_, 0) != 0 || ::pwrite(descriptor_, owner.data(), owner.size(), 0) < 0) {
+  if (::ftruncate(descriptor_, 0) != 0 ||
+      ::pwrite(descriptor_, owner.data(), owner.size(), 0) < 0) {
     // It is held all the same; only whoever meets it is told less.
   }
 }

@@ -15,7 +15,9 @@ namespace {
 class Stamped final : public mlo::BatchSource {
  public:
   Stamped(std::unique_ptr<mlo::BatchSource> source, const Stamp& stamp)
-      : source_(std::move(source)), settings_(json_text(to_json(stamp.settings))), images_(stamp.images) {}
+      : source_(std::move(source)),
+        settings_(json_text(to_json(stamp.settings))),
+        images_(stamp.images) {}
   mlo::Batch next() override { return source_->next(); }
   int64_t epoch() const override { return source_->epoch(); }
   void seed(uint64_t key) override { source_->seed(key); }
@@ -25,7 +27,9 @@ class Stamped final : public mlo::BatchSource {
     state.set(prefix + "settings", settings_);
     state.set(prefix + "images", images_);
   }
-  void load(const mlo::State& state, const std::string& prefix) override { source_->load(state, prefix); }
+  void load(const mlo::State& state, const std::string& prefix) override {
+    source_->load(state, prefix);
+  }
 
  private:
   const std::unique_ptr<mlo::BatchSource> source_;
@@ -36,7 +40,8 @@ constexpr const char* kPrefix = "level/pretrain/data/";
 
 }  // namespace
 
-std::unique_ptr<mlo::BatchSource> stamped(std::unique_ptr<mlo::BatchSource> source, const Stamp& stamp) {
+std::unique_ptr<mlo::BatchSource> stamped(std::unique_ptr<mlo::BatchSource> source,
+                                          const Stamp& stamp) {
   return std::make_unique<Stamped>(std::move(source), stamp);
 }
 
@@ -44,27 +49,33 @@ std::optional<Stamp> stamp_of(const mlo::State& state) {
   const std::string prefix = kPrefix;
   if (!state.has(prefix + "settings")) return {};
   Stamp stamp;
-  apply_json(stamp.settings, parse_json(state.text(prefix + "settings"), "the checkpoint's settings"),
+  apply_json(stamp.settings,
+             parse_json(state.text(prefix + "settings"), "the checkpoint's settings"),
              "the checkpoint's settings");
   stamp.images = state.text(prefix + "images");
   return stamp;
 }
 
-std::vector<std::string> compare(const Stamp& checkpoint, const Stamp& now, const std::vector<std::string>& allowed) {
+std::vector<std::string> compare(const Stamp& checkpoint, const Stamp& now,
+                                 const std::vector<std::string>& allowed) {
   std::vector<std::string> accepted, refused, keys;
   const auto judge = [&](const std::string& key, const std::string& text) {
     const bool may = std::find(allowed.begin(), allowed.end(), key) != allowed.end();
     (may ? accepted : refused).push_back(text);
     if (!may) keys.push_back(key);
   };
-  for (const Change& change : changes(checkpoint.settings, now.settings)) judge(change.key, change.text());
+  for (const Change& change : changes(checkpoint.settings, now.settings))
+    judge(change.key, change.text());
   if (checkpoint.images != now.images)
-    judge("data.path", "the images in " + now.settings.data.path + " are not those that it was trained on");
+    judge("data.path",
+          "the images in " + now.settings.data.path + " are not those that it was trained on");
   if (refused.empty()) return accepted;
   std::string text = "the checkpoint was made with other settings (then → now):", options;
   for (const std::string& line : refused) text += "\n  " + line;
   for (const std::string& key : keys) options += " --allow-changed " + key;
-  throw mlo::ConfigError(text + "\ntake them back to go on with the same run, or go on with what is changed:" + options);
+  throw mlo::ConfigError(
+      text +
+      "\ntake them back to go on with the same run, or go on with what is changed:" + options);
 }
 
 }  // namespace mlomae
