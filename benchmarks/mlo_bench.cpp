@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <mlo/version.h>
 #include <torch/types.h>
+#include <torch/version.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 

@@ -3,6 +3,7 @@
 #include <string>
 
 #include <torch/types.h>
+#include <torch/version.h>
 
 #include "catch.h"
 

@@ -5,6 +5,7 @@
 #include "engine/body.h"
 #include "engine/differences.h"
 #include "level/evaluate.h"
+#include "level/second_order.h"
 #include "mlo/error.h"
 #include "tensors/gradients.h"
 #include "text.h"

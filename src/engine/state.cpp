@@ -6,6 +6,13 @@
 #include "optim/settings.h"
 
 #include <torch/csrc/api/include/torch/serialize.h>
+#include <torch/optim/adagrad.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/lbfgs.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/optim/sgd.h>
+#include <torch/serialize.h>
 
 #include <cstring>
 #include <sstream>

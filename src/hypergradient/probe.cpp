@@ -260,7 +260,7 @@ Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {
     body.prepare_evaluation(m);
-    mean.add(analytic_product(body.level, body.draw(m), v, wrt));
+    mean.add(mlo::analytic_product(body.level, body.draw(m), v, wrt));
   }
   return mean.take();
 }

@@ -2,6 +2,7 @@
 
 #include "level/level.h"
 
+#include "libtorch_error.h"
 #include "mlo/error.h"
 #include "optim/settings.h"
 #include "replay/random.h"

@@ -5,7 +5,10 @@
 #include "optim/validate.h"
 
 #include <c10/util/Type.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
 #include <torch/optim/lbfgs.h>
+#include <torch/optim/sgd.h>
 
 #include <algorithm>
 #include <cmath>

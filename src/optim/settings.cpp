@@ -6,6 +6,10 @@
 #include "text.h"
 
 #include <c10/util/Type.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+#include <torch/serialize.h>
 
 #include <sstream>
 #include <typeinfo>

@@ -4,6 +4,9 @@
 #include "optim/rules.h"
 
 #include <c10/util/Type.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
 #include <typeinfo>
 
 namespace mlo {

@@ -3,6 +3,8 @@
 
 #include <mlo/graph.h>
 
+#include <torch/optim/adam.h>
+
 using mlo::ConfigError;
 using mlo::LossError;
 

@@ -4,6 +4,9 @@
 
 #include <mlo/checkpointed.h>
 
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/embedding.h>
+
 using mlo::ConfigError;
 using mlo::Error;
 using mlo::LossError;

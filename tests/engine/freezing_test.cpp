@@ -1,6 +1,8 @@
 // Parameters that the user switches off and on between steps (gradual unfreezing).
 #include "engine/support.h"
 
+#include <torch/optim/adamw.h>
+
 namespace {
 
 /// A lower level with two parameters, a and b, that pull at each other and at y.

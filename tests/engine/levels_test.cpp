@@ -2,6 +2,10 @@
 // range.
 #include "engine/support.h"
 
+#include <torch/nn/modules/linear.h>
+#include <torch/optim/adagrad.h>
+#include <torch/optim/lbfgs.h>
+
 using mlo::ConfigError;
 
 TEST_CASE("Declared orders that contradict each other are refused by name", "[engine][levels]") {

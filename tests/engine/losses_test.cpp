@@ -1,6 +1,8 @@
 // What a loss and a data source must not do, at build and later.
 #include "engine/support.h"
 
+#include <torch/cuda.h>
+
 #include <random>
 
 using mlo::ConfigError;

@@ -2,6 +2,10 @@
 // build; their cures work.
 #include "engine/support.h"
 
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/rmsprop.h>
+
 using mlo::UnsupportedError;
 using Scale = mlo::IdentityOptions::Scale;
 

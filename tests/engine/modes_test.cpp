@@ -1,6 +1,8 @@
 // Train and eval mode of every module is its own, however the modules of the levels overlap.
 #include "engine/support.h"
 
+#include <torch/nn/modules/linear.h>
+
 #include <algorithm>
 #include <numeric>
 

@@ -1,6 +1,10 @@
 // What passes through a probe must leave no trace, and engines do not step at the same time.
 #include "engine/support.h"
 
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/linear.h>
+
 #include <thread>
 
 namespace {

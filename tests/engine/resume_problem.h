@@ -2,6 +2,10 @@
 
 #include "engine/support.h"
 
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/linear.h>
+
 /// A three-level run with everything that a resume could forget: dropout, batch norm, shuffled and
 /// random data, momentum, AdamW, a warm-started solver, schedules, micro-batches, warm-up steps and
 /// early stopping.

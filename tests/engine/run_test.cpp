@@ -2,6 +2,10 @@
 // streams.
 #include "engine/support.h"
 
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/linear.h>
+
 #include <chrono>
 #include <thread>
 
@@ -371,4 +375,36 @@ TEST_CASE("A hypergradient far below the optimizer's eps is warned of, once",
                             Contains("eps = 1e-08") && Contains("smaller eps"));
   CHECK(warnings(1e-13, true).empty());
   CHECK(warnings(1e-8, false).empty());  // a plain gradient is the user's own business
+}
+
+TEST_CASE("A summary says how the run ended and what each level has done", "[engine][run]") {
+  const at::Tensor x = leaf({0.2, 0.1}), y = leaf({0.5, 0.4});
+  Engine engine({.steps = 3});
+  engine.add("low", Lambda(x, [=](const Batch&) { return 0.5 * (x - y).square().sum(); }),
+             {.optimizer = mlo::sgd({.lr = 0.1}), .unroll = 2, .best_response = mlo::cg()});
+  engine.add("upper", Lambda(y, [=](const Batch&) { return (x - 1.0).square().sum(); }), sgd(0.1));
+  const mlo::RunSummary summary = engine.run();
+  REQUIRE(summary.levels.size() == 2);
+  CHECK(summary.levels[0].name == "low");
+  CHECK(summary.levels[0].counters.steps == 6);
+  CHECK(summary.levels[1].loss == engine.loss("upper"));
+  CHECK(summary.levels[0].solve.reason == mlo::SolveSummary::Reason::converged);
+  const std::string text = summary.to_string();
+  INFO(text);
+  CHECK_THAT(text, Catch::Matchers::StartsWith("all steps taken: 3 steps, "));
+  std::istringstream lines(text);
+  std::vector<std::string> rows;
+  for (std::string line; std::getline(lines, line);) rows.push_back(line);
+  REQUIRE(rows.size() == 4);
+  CHECK_THAT(rows[1], Contains("level") && Contains("mixed") && Contains("last solve") &&
+                          !Contains("seconds"));
+  CHECK_THAT(rows[2], Contains("upper") && !Contains("after"));
+  CHECK_THAT(rows[3], Contains("low") && Contains("converged after"));
+  CHECK(mlo::RunSummary{}.to_string() == "all steps taken: 0 steps, 0 s\n");
+  CHECK(mlo::RunSummary{
+            .reason = Reason::time, .steps = 7, .seconds = 1.25, .levels = {{.name = "a"}}}
+            .to_string() ==
+        "time is up: 7 steps, 1.25 s\n"
+        "  level  loss  steps  forwards  backwards  Hessian  mixed  last solve\n"
+        "  a       nan      0         0          0        0      0\n");
 }

@@ -1,6 +1,13 @@
 // What is saved, what is refused on the way back, and that a refusal or a full disk costs nothing.
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/file_sink.h>
+
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/sgd.h>
 #include "engine/support.h"
 
 #include <sys/stat.h>

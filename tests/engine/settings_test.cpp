@@ -2,6 +2,11 @@
 // allowed to change counts.
 #include "engine/support.h"
 
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+#include <torch/serialize.h>
+
 using mlo::CheckpointError;
 
 namespace {

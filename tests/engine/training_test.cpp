@@ -2,6 +2,13 @@
 // clipping make of it.
 #include "engine/support.h"
 
+#include <torch/nn/modules/linear.h>
+#include <torch/optim/adagrad.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/optim/sgd.h>
+
 namespace {
 
 struct NetImpl final : torch::nn::Module {

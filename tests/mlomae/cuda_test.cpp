@@ -1,6 +1,8 @@
 // The three levels on a GPU: the same losses and hypergradient as on the CPU, images through pinned
 // memory, both precisions.
 #include <mlo/data/images.h>
+
+#include <torch/cuda.h>
 #include "support.h"
 
 #include <iostream>

@@ -2,6 +2,9 @@
 
 #include "support.h"
 
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
+
 #include <map>
 
 /// Modules evaluated at other tensors than their parameters, so that automatic differentiation goes

@@ -4,6 +4,11 @@
 
 #include <cmath>
 
+#include <torch/optim/adagrad.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/optim/sgd.h>
 #include "catch.h"
 
 using namespace mlo;

@@ -2,6 +2,11 @@
 // products at the same point.
 #include "engine/support.h"
 
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
+
 #include <iostream>
 
 using namespace mlo;

@@ -2,6 +2,10 @@
 // its warm start it is never worse than without.
 #include "engine/support.h"
 
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/linear.h>
+
 #include <iostream>
 
 using namespace mlo;
