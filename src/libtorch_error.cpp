@@ -15,7 +15,7 @@ constexpr std::string_view kMemory =
     "a smaller batch with more micro-batches (LevelOptions::accumulate) computes the same step in "
     "less memory";
 // Where LibTorch's text names the cause only, or another language's cure.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kCures = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kCures = {{
     {"more than 1 value per channel",
      "batch norm needs more than one row in training: choose a batch size that leaves no single "
      "row over, let the source leave "
@@ -34,6 +34,10 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kCures = 
     {"out of memory", kMemory},
     {"allocate memory", kMemory},
     {"on the same device", "move the modules and the batches to one device"},
+    {"without overflow",
+     "a number (a learning rate, what an optimizer makes of it, a factor) is larger than the type "
+     "of the tensors holds; make it "
+     "smaller"},
     {"meta tensor", "a tensor lies on the meta device and has no values; make it on a real one"},
 }};
 
@@ -48,11 +52,15 @@ void erase_between(std::string& text, std::string_view begin, std::string_view e
 
 bool is_libtorch(const std::exception& error) {
   if (dynamic_cast<const c10::Error*>(&error)) return true;
-  // A backward pass that is not there is thrown as a plain runtime_error.
-  const std::string_view text = typeid(error) == typeid(std::runtime_error) ? error.what() : "";
+  // A backward pass that is not there, and a number that a type does not hold, are thrown as a
+  // plain runtime_error.
+  if (typeid(error) != typeid(std::runtime_error)) return false;
+  const std::string_view text = error.what();
   const auto begin = text.find("derivative for ");
-  return begin != std::string_view::npos &&
-         text.find("is not implemented", begin) != std::string_view::npos;
+  return (begin != std::string_view::npos &&
+          text.find("is not implemented", begin) != std::string_view::npos) ||
+         (text.starts_with("value cannot be converted to type ") &&
+          text.ends_with("without overflow"));
 }
 
 std::string words_of(const std::exception& error) {

@@ -59,7 +59,7 @@ class Engine {
   void build();
 
   /// Steps of the top level until `EngineOptions::steps`, the time is up, early stopping or a
-  /// request to stop.
+  /// request to stop. Throws NonFiniteError where a level has diverged, also by its last step.
   RunSummary run();
   /// One step of each top level, with all the steps below it.
   void step();
@@ -91,6 +91,8 @@ class Engine {
   /// Throws CheckpointError, with the engine as before, when the state is of other levels, shapes
   /// or settings (`LoadOptions`).
   void load_state(const State& state, const LoadOptions& options = {});
+  /// Throws NonFiniteError, with what the file held before untouched, for a parameter that is not
+  /// finite (`state` does not).
   void save(const std::filesystem::path& file) const;
   void load(const std::filesystem::path& file, const LoadOptions& options = {});
 

@@ -27,9 +27,10 @@ bool begins(const std::vector<uint8_t>& bytes, std::initializer_list<uint8_t> ma
   return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
 }
 
-Pixels decode(const std::vector<uint8_t>& bytes) {
-  if (begins(bytes, {0xFF, 0xD8, 0xFF})) return decode_jpeg(bytes);
-  if (begins(bytes, {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'})) return decode_png(bytes);
+Pixels decode(const std::vector<uint8_t>& bytes, int64_t wanted) {
+  if (begins(bytes, {0xFF, 0xD8, 0xFF})) return decode_jpeg(bytes, wanted);
+  if (begins(bytes, {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'}))
+    return decode_png(bytes, wanted);
   throw Error(bytes.empty() ? "is empty" : "is neither JPEG nor PNG, whatever its name says");
 }
 
@@ -66,10 +67,13 @@ at::Tensor turned(const at::Tensor& image, int orientation) {
 
 }  // namespace
 
-bool may_be_decoded(int64_t width, int64_t height, int64_t channels, std::size_t bytes) {
+bool may_be_read(const Announced& image, int64_t wanted, uint64_t bytes) {
   constexpr int64_t kMostPixels = int64_t{1} << 28;
-  return width * height <= kMostPixels &&
-         static_cast<uint64_t>(width * height * channels) <= most_unpacked(bytes);
+  if (image.width < 1 || image.height < 1 || image.width > kMostPixels / image.height) return false;
+  const int64_t decoded =
+      image.channels == 4 ? 4 + 3 : image.channels + (image.in_scans ? 2 * image.channels : 0);
+  const int64_t most = std::max(decoded, std::max(image.channels, wanted) + wanted);
+  return static_cast<uint64_t>(image.width * image.height * most) <= most_unpacked(2 * bytes);
 }
 
 at::Tensor read_image(const std::filesystem::path& file, int64_t channels,
@@ -79,8 +83,9 @@ at::Tensor read_image(const std::filesystem::path& file, int64_t channels,
                       " channels; expected 1 (grey) or 3 (colour)");
   const std::vector<uint8_t> bytes = bytes_of(file);
   try {
-    const Pixels pixels = decode(bytes);
+    Pixels pixels = decode(bytes, channels);
     const at::Tensor image = as_planes(pixels, channels);
+    pixels.values = {};  // turning takes as much once more
     return orientation == Orientation::upright ? turned(image, pixels.orientation) : image;
   } catch (const Error& error) {
     throw Error("image '" + file.string() + "' " + error.what() + "; get it again, or remove it");

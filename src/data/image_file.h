@@ -16,12 +16,19 @@ struct Pixels {
   std::vector<uint8_t> values = {};
   int orientation = 1;  // EXIF's
 };
-/// Throw mlo::Error: what is wrong with the bytes, without the file's name.
-Pixels decode_jpeg(const std::vector<uint8_t>& bytes);
-Pixels decode_png(const std::vector<uint8_t>& bytes);
+/// What a file's header says of its pixels.
+struct Announced {
+  int64_t width = 0, height = 0, channels = 0;
+  bool in_scans = false;  ///< a JPEG that is kept as coefficients of 16 bits until its last scan
+};
+/// Whether an image of a file of so many bytes may be read as `wanted` channels: what takes more
+/// memory, decoded, converted and copied once more to be resized or turned, is damaged, or made to
+/// exhaust it.
+bool may_be_read(const Announced& image, int64_t wanted, uint64_t bytes);
 
-/// Whether an image that so many bytes announce may be decoded: what needs more memory is damaged,
-/// or made to exhaust it.
-bool may_be_decoded(int64_t width, int64_t height, int64_t channels, std::size_t bytes);
+/// For an image of `wanted` channels. Throw mlo::Error: what is wrong with the bytes, without the
+/// file's name.
+Pixels decode_jpeg(const std::vector<uint8_t>& bytes, int64_t wanted);
+Pixels decode_png(const std::vector<uint8_t>& bytes, int64_t wanted);
 
 }  // namespace mlo

@@ -1,4 +1,6 @@
 #include "mlo/data/image_file.h"
+
+#include "data/image_file.h"
 #include "mlo/error.h"
 
 #include <algorithm>
@@ -21,20 +23,22 @@ std::optional<std::array<uint8_t, Count>> next(std::ifstream& in) {
   return bytes;
 }
 
-std::optional<ImageSize> of_png(std::ifstream& in) {
-  const auto head = next<16>(
-      in);  // behind the signature: the length of the first chunk, its name, width and height
+std::optional<Announced> of_png(std::ifstream& in) {
+  const auto head = next<18>(in);  // behind the signature: the length of the first chunk, its name,
+                                   // width, height, bits, colour
   if (!head || !std::equal(head->begin() + 4, head->begin() + 8, "IHDR")) return std::nullopt;
   const auto number = [&](std::size_t at) {
     int64_t value = 0;
     for (std::size_t i = 0; i < 4; ++i) value = value << 8 | (*head)[at + i];
     return value;
   };
-  return ImageSize{.width = number(8), .height = number(12)};
+  constexpr uint8_t kColour = 2;  // a bit of the colour type, also of palettes
+  return Announced{
+      .width = number(8), .height = number(12), .channels = ((*head)[17] & kColour) != 0 ? 3 : 1};
 }
 
 // From segment to segment to the frame header. A file that is written otherwise is left to libjpeg.
-std::optional<ImageSize> of_jpeg(std::ifstream& in) {
+std::optional<Announced> of_jpeg(std::ifstream& in) {
   constexpr int kMostSegments = 4096;
   for (int i = 0; i < kMostSegments; ++i) {
     const auto begin = next<4>(in);  // FF, the marker, the segment's length
@@ -43,10 +47,14 @@ std::optional<ImageSize> of_jpeg(std::ifstream& in) {
     const bool frame =
         marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
     if (frame) {
-      const auto head = next<5>(in);
+      const auto head = next<6>(in);
       if (!head) return std::nullopt;
-      return ImageSize{.width = (*head)[3] << 8 | (*head)[4],
-                       .height = (*head)[1] << 8 | (*head)[2]};
+      return Announced{
+          .width = (*head)[3] << 8 | (*head)[4],
+          .height = (*head)[1] << 8 | (*head)[2],
+          .channels = (*head)[5],
+          .in_scans = (marker & 2) !=
+                      0};  // progressive; what else comes in several scans shows behind the header
     }
     if (marker < 0xC0 || marker == 0xD9 || marker == 0xDA || (marker >= 0xD0 && marker <= 0xD7) ||
         length < 2 || !in.seekg(length - 2, std::ios::cur))
@@ -55,7 +63,7 @@ std::optional<ImageSize> of_jpeg(std::ifstream& in) {
   return std::nullopt;
 }
 
-std::optional<ImageSize> by_header(const fs::path& file) {
+std::optional<Announced> by_header(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
   const auto magic = next<2>(in);
   if (!magic) return std::nullopt;
@@ -77,18 +85,17 @@ bool named_as_image(const fs::path& file) {
   return std::find(kNames.begin(), kNames.end(), extension) != kNames.end();
 }
 
-ImageSize image_size(const fs::path& file) {
+ImageSize image_size(const fs::path& file, int64_t channels) {
   std::error_code error;
   if (!fs::is_regular_file(file, error))
     throw Error("image '" + file.string() +
                 "' cannot be opened: it is no regular file; check its name, or remove it");
   // A header that cannot be right is left to what reads the whole file and says what is wrong with
   // it.
-  constexpr int64_t kMost = int64_t{1} << 28;
-  if (const auto size = by_header(file);
-      size && size->width > 0 && size->height > 0 && size->width <= kMost / size->height)
-    return *size;
-  const at::Tensor image = read_image(file);
+  if (const auto said = by_header(file);
+      said && may_be_read(*said, channels, fs::file_size(file, error)) && !error)
+    return {.width = said->width, .height = said->height};
+  const at::Tensor image = read_image(file, channels);
   return {.width = image.size(2), .height = image.size(1)};
 }
 

@@ -65,8 +65,8 @@ int orientation_of(const jpeg_decompress_struct& info) {
 
 // Between setjmp and the end only plain values live here, so that no destructor is jumped over.
 // What must grow is the caller's. False: the message is in `manager`.
-bool decode(const std::vector<uint8_t>& bytes, jpeg_decompress_struct& info, ErrorManager& manager,
-            Pixels& pixels) {
+bool decode(const std::vector<uint8_t>& bytes, int64_t wanted, jpeg_decompress_struct& info,
+            ErrorManager& manager, Pixels& pixels) {
   if (setjmp(manager.back) != 0) return false;
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, bytes.data(),
@@ -75,7 +75,11 @@ bool decode(const std::vector<uint8_t>& bytes, jpeg_decompress_struct& info, Err
   jpeg_save_markers(&info, JPEG_APP0 + 1, 0xFFFF);
   jpeg_read_header(&info, TRUE);
   pixels.orientation = orientation_of(info);
-  if (!may_be_decoded(info.image_width, info.image_height, info.num_components, bytes.size())) {
+  if (!may_be_read({.width = info.image_width,
+                    .height = info.image_height,
+                    .channels = info.num_components,
+                    .in_scans = jpeg_has_multiple_scans(&info) != 0},
+                   wanted, bytes.size())) {
     std::snprintf(manager.message.data(), manager.message.size(),
                   "%zu bytes announce %u x %u pixels, too many to be true", bytes.size(),
                   info.image_width, info.image_height);
@@ -115,7 +119,7 @@ void to_rgb(Pixels& pixels) {
 
 }  // namespace
 
-Pixels decode_jpeg(const std::vector<uint8_t>& bytes) {
+Pixels decode_jpeg(const std::vector<uint8_t>& bytes, int64_t wanted) {
   ErrorManager manager;
   jpeg_decompress_struct info = {};
   info.err = jpeg_std_error(&manager.base);
@@ -124,7 +128,7 @@ Pixels decode_jpeg(const std::vector<uint8_t>& bytes) {
   manager.base.output_message = on_output;
   manager.progress.progress_monitor = on_progress;
   Pixels pixels;
-  const bool whole = decode(bytes, info, manager, pixels);
+  const bool whole = decode(bytes, wanted, info, manager, pixels);
   jpeg_destroy_decompress(&info);
   if (!whole) throw Error(std::string("is no whole JPEG: ") + manager.message.data());
   if (pixels.channels == 4) to_rgb(pixels);

@@ -52,7 +52,7 @@ bool chunks_fit(const std::vector<uint8_t>& bytes) {
 }
 
 // As in the JPEG reader: only plain values between setjmp and the end.
-bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels,
+bool decode(Reader& reader, png_structp png, png_infop info, int64_t wanted, Pixels& pixels,
             std::vector<png_bytep>& rows) {
   if (setjmp(reader.back) != 0) return false;
   png_set_read_fn(png, &reader, on_png_read);
@@ -80,7 +80,8 @@ bool decode(Reader& reader, png_structp png, png_infop info, Pixels& pixels,
   pixels.width = png_get_image_width(png, info);
   pixels.height = png_get_image_height(png, info);
   pixels.channels = png_get_channels(png, info);
-  if (!may_be_decoded(pixels.width, pixels.height, pixels.channels, reader.size))
+  if (!may_be_read({.width = pixels.width, .height = pixels.height, .channels = pixels.channels},
+                   wanted, reader.size))
     png_error(png, "it announces more pixels than so few bytes can hold");
   pixels.values.resize(static_cast<std::size_t>(pixels.width * pixels.height * pixels.channels));
   rows.resize(static_cast<std::size_t>(pixels.height));
@@ -125,7 +126,7 @@ bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* valu
 
 }  // namespace
 
-Pixels decode_png(const std::vector<uint8_t>& bytes) {
+Pixels decode_png(const std::vector<uint8_t>& bytes, int64_t wanted) {
   if (!chunks_fit(bytes)) throw Error("is no whole PNG: it ends too early");
   Reader reader;
   reader.next = bytes.data();
@@ -136,7 +137,7 @@ Pixels decode_png(const std::vector<uint8_t>& bytes) {
       png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, on_png_error, on_png_warning);
   if (png == nullptr) throw Error("cannot be decoded: libpng has no memory");
   png_infop info = png_create_info_struct(png);
-  const bool whole = info != nullptr && decode(reader, png, info, pixels, rows);
+  const bool whole = info != nullptr && decode(reader, png, info, wanted, pixels, rows);
   png_destroy_read_struct(&png, &info, nullptr);
   if (!whole) throw Error(std::string("is no whole PNG: ") + reader.message.data());
   return pixels;

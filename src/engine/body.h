@@ -103,6 +103,8 @@ struct Engine::Body {
   std::map<std::string, double> validate();
   bool judge(const std::map<std::string, double>& metrics);
   bool out_of_patience() const;
+  /// Throws NonFiniteError naming level, step and parameter.
+  void check_finite() const;
   /// Says it if nothing of this name has been said before.
   void warn(const std::string& what, const std::string& text);
 

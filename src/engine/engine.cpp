@@ -7,6 +7,7 @@
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/presets.h"
+#include "mlo/tensors.h"
 #include "text.h"
 
 #include <cmath>
@@ -234,7 +235,11 @@ void Engine::load_state(const State& state, const LoadOptions& options) {
   });
 }
 void Engine::save(const std::filesystem::path& file) const {
-  guarded("save", [&] { write_checkpoint(file, state(), body_->options.checkpoint_sink); });
+  guarded("save", [&] {
+    const State saved = state();
+    body_->check_finite();
+    write_checkpoint(file, saved, body_->options.checkpoint_sink);
+  });
 }
 void Engine::load(const std::filesystem::path& file, const LoadOptions& options) {
   guarded("load", [&] { load_state(read_checkpoint(file), options); });
@@ -251,6 +256,17 @@ void Engine::Body::check_usable() const {
   }
   throw Error("this engine cannot go on: it could not be put back as it was (" + why +
               "); make a new one, and load a checkpoint");
+}
+
+void Engine::Body::check_finite() const {
+  const at::NoGradGuard no_grad;
+  for (const auto& level : levels.all)
+    for (std::size_t i = 0; i < level->parameters.size(); ++i) {
+      if (level->frozen[i] != 0 || all_finite({level->parameters[i].detach()})) continue;
+      throw NonFiniteError(where(*level) + ": parameter '" + level->parameter_names[i] +
+                           "' is not finite: its last steps have diverged, and it is not saved; "
+                           "lower the learning rate, or clip");
+    }
 }
 
 void Engine::Body::warn(const std::string& what, const std::string& text) {
@@ -293,6 +309,7 @@ RunSummary Engine::Body::run() {
       tell("on_step", [&](Callback& callback) { callback.on_step(report); });
     }
     if (options.validate_every > 0 && steps % options.validate_every == 0) {
+      check_finite();  // or the validation would be the first to fail, and could not say why
       ValidationReport report{steps, validate(), false};
       report.best = judge(report.metrics);
       tell("on_validation", [&](Callback& callback) { callback.on_validation(self, report); });
@@ -302,7 +319,11 @@ RunSummary Engine::Body::run() {
         steps < options.steps)
       self.save(options.checkpoint);
   }
-  if (!options.checkpoint.empty()) self.save(options.checkpoint);
+  // The loss of the last step was evaluated before it: nothing else has looked at what it made.
+  if (options.checkpoint.empty())
+    check_finite();
+  else
+    self.save(options.checkpoint);
   summary.steps = steps;
   summary.seconds = elapsed();
   for (const auto& level : levels.all)

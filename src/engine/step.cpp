@@ -48,8 +48,8 @@ void check_fits(const Level& level, const Tensors& gradient) {
   }
 }
 
-void check_finite(const Level& level, const Tensors& gradient, bool total,
-                  const std::string& whose = "") {
+void check_finite_gradient(const Level& level, const Tensors& gradient, bool total,
+                           const std::string& whose = "") {
   if (all_finite(gradient)) return;
   for (std::size_t i = 0; i < gradient.size(); ++i)
     if (!all_finite({gradient[i]}))
@@ -314,7 +314,7 @@ at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors
 void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   const at::NoGradGuard no_grad;
   const bool total = plan_of(level).sweep != nullptr;
-  check_finite(level, gradient, total);
+  check_finite_gradient(level, gradient, total);
   if (total && level.rule && level.counters.steps % 100 == 0) {
     const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
     if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
@@ -338,7 +338,7 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   hook(level, "on_gradient", [&] { level.problem->on_gradient(gradient); });
   check_fits(level, gradient);
   if (written(gradient) != before) {
-    check_finite(level, gradient, total, " that on_gradient left");
+    check_finite_gradient(level, gradient, total, " that on_gradient left");
     make_own(gradient);
   }
   for (std::size_t i = 0; i < gradient.size(); ++i)

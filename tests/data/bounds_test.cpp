@@ -4,6 +4,7 @@
 #include "io/files.h"
 
 #include <mlo/data/augment.h>
+#include <mlo/data/image_files.h>
 #include <mlo/data/images.h>
 #include <mlo/error.h>
 
@@ -83,8 +84,8 @@ std::string scanned(uint32_t side, int scans) {
   return bytes + "\xFF\xD9";
 }
 
-std::string refusal(const std::filesystem::path& file) {
-  return message_of<mlo::Error>([&] { mlo::read_image(file); });
+std::string refusal(const std::filesystem::path& file, int64_t channels = 3) {
+  return message_of<mlo::Error>([&] { mlo::read_image(file, channels); });
 }
 
 }  // namespace
@@ -140,14 +141,48 @@ TEST_CASE("Scans that only keep the reader busy are refused", "[images]") {
   CHECK(mlo::read_image(folder / "few.jpg").sizes() == at::IntArrayRef({3, 64, 64}));
   write_bytes(folder / "many.jpg", scanned(64, 120));
   CHECK_THAT(refusal(folder / "many.jpg"), Contains("many.jpg") && Contains("more than 100 scans"));
-  const std::string bytes = scanned(10000, 480);
+  const std::string bytes = scanned(9400, 480);
   CHECK(bytes.size() < 300000);
   write_bytes(folder / "slow.jpg", bytes);
   std::string message;
-  const Cost cost = cost_of([&] { return refusal(folder / "slow.jpg"); }, message);
-  CHECK_THAT(message, Contains("more than 85 scans"));
+  const Cost cost = cost_of([&] { return refusal(folder / "slow.jpg", 1); }, message);
+  CHECK_THAT(message, Contains("more than 97 scans"));
   CHECK(cost.seconds < 10.0);
   CHECK(cost.more_memory < kGigabyte);
+}
+
+TEST_CASE("The channels that are asked for and what resizing takes are counted", "[images]") {
+  const TemporaryFolder folder;
+  constexpr const char* kTooMany = "more pixels than so few bytes can hold";
+  write_bytes(folder / "grey.png", png(9000, 9000));
+  CHECK(std::filesystem::file_size(folder / "grey.png") < 100000);
+  std::string result;
+  Cost cost = cost_of([&] { return refusal(folder / "grey.png"); }, result);
+  CHECK_THAT(result, Contains(kTooMany));
+  CHECK(cost.more_memory < 0.1 * kGigabyte);
+  CHECK_THAT(message_of<mlo::Error>([&] { mlo::image_size(folder / "grey.png"); }),
+             Contains(kTooMany));
+  CHECK(mlo::image_size(folder / "grey.png", 1) == mlo::ImageSize{.width = 9000, .height = 9000});
+  CHECK(cost_of([&] { return std::to_string(mlo::read_image(folder / "grey.png", 1).size(1)); },
+                result)
+            .more_memory < 0.3 * kGigabyte);
+  CHECK(result == "9000");
+  // The largest that is read, cropped and resized.
+  write_bytes(folder / "largest.png", png(6600, 6700));
+  cost = cost_of(
+      [&] {
+        mlo::Augmentation a;
+        a.size = 224;
+        at::Tensor out = torch::empty({3, 224, 224});
+        mlo::augment(mlo::read_image(folder / "largest.png"), a, 0, out.data_ptr<float>());
+        return std::string("read");
+      },
+      result);
+  CHECK(result == "read");
+  CHECK(cost.more_memory < 0.45 * kGigabyte);  // LibTorch has 0.47 before
+  // A progressive JPEG is kept as coefficients of 16 bits.
+  write_bytes(folder / "scans.jpg", scanned(9600, 1));
+  CHECK_THAT(refusal(folder / "scans.jpg", 1), Contains("too many to be true"));
 }
 
 TEST_CASE("What few bytes unpack to is bounded", "[images]") {

@@ -6,6 +6,7 @@
 
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/modules/embedding.h>
+#include <torch/optim/adamw.h>
 
 using mlo::ConfigError;
 using mlo::Error;
@@ -196,6 +197,22 @@ TEST_CASE("A backward pass that LibTorch cannot make is named", "[engine][errors
         }))->build();
       },
       {"level 'head' at step 0", "gradient of the loss", "inplace"});
+}
+
+TEST_CASE("A number that the parameters' type does not hold is named with level and step",
+          "[engine][errors]") {
+  const at::Tensor x = torch::ones({3}).requires_grad_();
+  check_refused<Error>(
+      [&] {
+        one(alone(x),
+            {.optimizer =
+                 [](const Tensors& parameters) -> std::shared_ptr<torch::optim::Optimizer> {
+              return std::make_shared<torch::optim::AdamW>(
+                  parameters, torch::optim::AdamWOptions(1e38));  // and 1e38/(1 − β₁)
+            }})
+            ->run();
+      },
+      {"level 'head' at step 0: the optimizer's step", "without overflow", "learning rate"});
 }
 
 TEST_CASE(

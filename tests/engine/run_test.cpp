@@ -279,6 +279,38 @@ TEST_CASE("An early-stopping metric that is missing or not a number is refused",
                                      {"validation at step 1", "'only.error'", "not a number"});
 }
 
+TEST_CASE(
+    "A level that has diverged by its last step is no run that has ended well, and is not saved",
+    "[engine][run]") {
+  const TemporaryFolder folder;
+  for (const bool saving : {false, true}) {
+    const at::Tensor x = leaf({3.0, 2.0}), y = leaf(0.5);
+    Engine engine({.steps = 3,
+                   .checkpoint = saving ? folder / "run.mlo" : "",
+                   .checkpoint_every = saving ? 1 : 0});
+    std::string before;
+    Lambda low = follow(x, y);
+    low.step_hook = [&, x] {
+      const at::NoGradGuard no_grad;
+      if (engine.steps_taken() == 2) x[1] = INFINITY;
+      if (engine.steps_taken() == 2 && saving) before = read_bytes(folder / "run.mlo");
+    };
+    engine.add("low", std::move(low), sgd());
+    auto watch = std::make_shared<Watch>();
+    engine.add(watch);
+    check_refused<mlo::NonFiniteError>(
+        [&] { engine.run(); },
+        {"level 'low' at step 3", "'parameter0' is not finite", "lower the learning rate"});
+    CHECK(watch->stops.empty());
+    CHECK(before.empty() != saving);
+    if (saving) CHECK(read_bytes(folder / "run.mlo") == before);
+    check_refused<mlo::NonFiniteError>([&] { engine.save(folder / "other.mlo"); },
+                                       {"'parameter0'"});
+    CHECK_FALSE(std::filesystem::exists(folder / "other.mlo"));
+    CHECK_NOTHROW(engine.state());
+  }
+}
+
 TEST_CASE("Losses and metrics of all levels can be asked for", "[engine][run]") {
   const at::Tensor x = leaf(3.0), y = leaf(0.5);
   Engine engine;

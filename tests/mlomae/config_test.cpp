@@ -1,12 +1,17 @@
 #include "mlomae/config/fields.h"
 #include "mlomae/config/json.h"
+#include "mlomae/config/json_text.h"
 #include "mlomae/config/presets.h"
+
+#include "io/files.h"
 
 #include <mlo/error.h>
 #include <nlohmann/json.hpp>
 
 #include <fstream>
 #include <set>
+
+#include <sys/stat.h>
 
 #include "catch.h"
 
@@ -128,4 +133,67 @@ TEST_CASE("Settings that cannot work are refused by name", "[config]") {
   CHECK_THAT(refused([](Settings& s) { s.run.reconstruction_steps = 0; }),
              Contains("run.reconstruction_steps"));
   CHECK_THAT(refused([](Settings& s) { s.model.size = "huge"; }), Contains("model.size = 'huge'"));
+}
+
+TEST_CASE("A name that is there twice, and more in an explained value, are refused by name",
+          "[config]") {
+  CHECK_THROWS_WITH(parse_json(R"({"pretrain": {"lr": 0.1, "lr": 0.2}})", "my.json"),
+                    Contains("my.json: 'lr' is there twice"));
+  CHECK_THROWS_WITH(parse_json(R"({"a": {"b": 1}, "a": {}})", "my.json"),
+                    Contains("'a' is there twice"));
+  CHECK(parse_json(R"([{"a": {"a": 1}}, {"a": [{"a": 2}, {"a": 3}], "b": {"a": 4}}])", "my.json")
+            .size() == 2);
+  Settings s;
+  CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", {{"value", 2}, {"bad", 1}}}}}}, "my.json"),
+                    Contains("my.json: model.patch holds 'bad'") && Contains("mlomae config"));
+  apply_json(s, {{"model", {{"patch", {{"value", 2}, {"about", "side"}}}}}}, "");
+  CHECK(s.model.patch == 2);
+}
+
+TEST_CASE("What is quoted of an input does not flood the message", "[config]") {
+  const TemporaryFolder folder;
+  Settings s;
+  const std::string digits(900'000, '1'), letters(900'000, 'x'),
+      key = R"({"model": {")" + letters + R"(": 1}})";
+  const auto check = [](const std::string& message, const std::string& words) {
+    CHECK(message.size() < 600);
+    CHECK_THAT(message.substr(0, 600), Contains(words) && !Contains("\xEF\xBF\xBD"));
+  };
+  const auto of_file = [&](const std::string& text) {
+    write_bytes(folder / "c.json", text);
+    return message_of<ConfigError>([&] { apply_file(s, folder / "c.json"); });
+  };
+  check(of_file(R"({"pretrain": {"lr": )" + digits + "}}"), "c.json");
+  check(of_file(R"({"pretrain": {"lr": )" + digits + "x}}"), "c.json: not JSON");
+  check(of_file(R"({"pretrain": {"optimizer": ")" + letters + "\"}}"),
+        "pretrain.optimizer = \"xxx");
+  check(of_file(R"({"pretrain": {"lr": ")" + letters + "\"}}"), "pretrain.lr = \"xxx");
+  check(of_file(key), "there is no setting 'model.xxx");
+  check(of_file(R"({")" + letters + R"(": 1})"), "'xxx");
+  check(of_file("[\"" + letters + "\"]"), "expected an object");
+  check(message_of<ConfigError>([&] { apply_assignment(s, letters); }),
+        "expected section.name=value");
+  check(message_of<ConfigError>([&] { apply_assignment(s, letters + "=1"); }),
+        "there is no setting");
+  check(message_of<ConfigError>([&] { apply_assignment(s, "model.patch=" + digits); }),
+        "model.patch");
+  check(message_of<ConfigError>([&] { preset(letters); }), "there is no preset");
+  s.run.method = letters;
+  check(message_of<ConfigError>([&] { s.validate(); }), "run.method = 'xxx");
+  s = preset("micro");
+  s.data.path = letters;
+  check(message_of<ConfigError>([&] { s.validate(); }), "data.path = '");
+  // Whole letters are left.
+  CHECK(abridged("äöü", 4) == "ä … ü");
+  CHECK(abridged("short") == "short");
+}
+
+TEST_CASE("Only regular files are read", "[config]") {
+  const TemporaryFolder folder;
+  REQUIRE(::mkfifo((folder / "pipe.json").c_str(), 0600) == 0);
+  Settings s;
+  CHECK_THAT(message_of<ConfigError>([&] { apply_file(s, folder / "pipe.json"); }),
+             Contains("pipe.json is not a file but a pipe"));
+  CHECK_THAT(message_of<ConfigError>([&] { apply_file(s, "/dev/zero"); }),
+             Contains("is not a file but a device"));
 }

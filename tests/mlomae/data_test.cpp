@@ -141,18 +141,19 @@ TEST_CASE("What is passed over is said, and what lies deeper is used", "[data]")
   for (int i = 0; i < 3; ++i) write_bytes(p.path("cats/" + std::to_string(i) + ".webp"), "RIFF");
   write_bytes(p.path("dogs/a.bmp"), "BM");
   write_bytes(p.path("dogs/.hidden.bmp"), "BM");
+  for (const char* name : {"cats/.a.jpg", "dogs/.b.png"}) write_bytes(p.path(name), "hidden");
   write_bytes(p.path("labels.csv"), "a,b");
   p.put("loose.png");
   fs::create_directory_symlink(p.path("cats"), p.path("cats/circle"));
   fs::create_symlink("nowhere.png", p.path("cats/gone.png"));
   const Dataset data = open_dataset(settings_for(p.path()));
   CHECK(data.train->size() + data.test->size() == 15);
-  CHECK_THAT(
-      notices(data),
-      Contains("passed over 3 .webp, 1 .bmp, 1 .csv, 1 no regular file (JPEG and PNG are read") &&
-          Contains("7 of 15 images lie in folders inside the class folders") &&
-          Contains("cats/indoors/sofa/0.png") && Contains("1 image beside the class folders") &&
-          Contains("loose.png"));
+  CHECK_THAT(notices(data),
+             Contains("passed over 3 .webp, 2 with a dot before the name, 1 .bmp, 1 .csv, 1 no "
+                      "regular file (JPEG and PNG are read") &&
+                 Contains("7 of 15 images lie in folders inside the class folders") &&
+                 Contains("cats/indoors/sofa/0.png") &&
+                 Contains("1 image beside the class folders") && Contains("loose.png"));
   fs::create_directories(p.path("foxes"));
   write_bytes(p.path("foxes/a.webp"), "RIFF");
   CHECK_THAT(refusal(settings_for(p.path())), Contains("foxes") && Contains("1 .webp"));

@@ -333,17 +333,53 @@ TEST_CASE("Scores are kept and read back", "[mlomae][evaluation]") {
                  .accuracy = 0.25,
                  .images = 300,
                  .seconds = 1.5,
-                 .settings = {{"neighbours", 20}}},
+                 .settings = {{"neighbours", 20}},
+                 .encoder = "e"},
                 {.kind = "knn", .feature = "mean", .accuracy = 0.5, .images = 300}});
   const std::vector<Score> back = read_scores(folder / "run");
   REQUIRE(back.size() == 2);
   CHECK(back[0].feature == "class");
   CHECK(back[0].standard_error() == Approx(std::sqrt(0.25 * 0.75 / 300)));
   CHECK(back[0].settings["neighbours"] == 20);
+  CHECK(back[0].encoder == "e");
+  CHECK(back[1].encoder.empty());
   write_bytes(folder / "run/evaluation/knn.json",
               R"([{"kind":"knn","feature":"class","accuracy":1.5,"images":3,"seconds":1}])");
   CHECK_THROWS_WITH(read_scores(folder / "run"), Contains("knn.json"));
   write_bytes(folder / "run/evaluation/knn.json", "[");
   CHECK_THROWS_WITH(read_scores(folder / "run"),
                     Contains("knn.json") && Contains("evaluate again"));
+}
+
+TEST_CASE("What is not finite is no score", "[mlomae][evaluation]") {
+  torch::manual_seed(9);
+  const Dataset d = toy_data();
+  MaskedAutoencoder mae(tiny());
+  CHECK_THROWS_AS(
+      finetune(mae, d, d.plain(), {.epochs = 0.1, .batch = 240, .lr = 1e37, .layer_decay = 1.0}),
+      mlo::NonFiniteError);
+  CHECK_THROWS_WITH(
+      finetune(MaskedAutoencoder(tiny()), d, d.plain(), {.epochs = 0.1, .batch = 240, .lr = 1e38}),
+      Contains("level 'finetune' at step 0") && Contains("learning rate"));
+  CHECK_THROWS_WITH(features(mae, *d.train, {}, d.plain(), 100),
+                    Contains("features are not finite"));
+  // Weights that are finite, and too large for what they are multiplied with.
+  MaskedAutoencoder large(tiny());
+  {
+    const at::NoGradGuard no_grad;
+    large->named_parameters()["norm.weight"].fill_(3e38);
+  }
+  CHECK_THROWS_WITH(features(large, *d.train, {}, d.plain(), 100), Contains("not finite"));
+  at::Tensor x = torch::randn({60, 4});
+  const at::Tensor y = torch::randint(0, 3, {60});
+  x[59][0] = NAN;
+  CHECK_THROWS_WITH(linear_probe(x.narrow(0, 0, 50), y.narrow(0, 0, 50), x, y, 3),
+                    Contains("not finite"));
+}
+
+TEST_CASE("Votes do not overflow, however small the temperature", "[mlomae][evaluation]") {
+  torch::manual_seed(10);
+  const at::Tensor x = torch::randn({80, 6}), y = torch::randint(0, 3, {80});
+  // At the limit the nearest one alone counts.
+  CHECK(knn_accuracy(x, y, x, y, 3, {.neighbours = 7, .temperature = 1e-6}) == 1.0);
 }

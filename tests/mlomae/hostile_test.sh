@@ -28,6 +28,74 @@ refused "deep/log.jsonl, line 1: nested deeper" report deep
 refused "run is a folder" config --config run
 refused "not JSON" config --config images/left/1.png
 
+# --- What is there twice, what is no part of an explained setting, and numbers of 900,000 digits.
+echo '{"pretrain": {"lr": 0.1, "lr": 0.2}}' >twice.json
+refused "twice.json: 'lr' is there twice" config --config twice.json
+echo '{"model": {"patch": {"value": 2, "bad": 1}}}' >more.json
+refused "more.json: model.patch holds 'bad'" config --config more.json
+printf '{"pretrain": {"lr": %s}}' "$(printf '%900000s' '' | tr ' ' 1)" >long.json
+refused "long.json" config --config long.json
+[ "$(wc -c <error.txt)" -lt 600 ] || fail "a message of $(wc -c <error.txt) bytes"
+refused "900\|111" evaluate "$(printf '%90000s' '' | tr ' ' 1)" run
+[ "$(wc -c <error.txt)" -lt 600 ] || fail "a message of $(wc -c <error.txt) bytes"
+
+# --- Numbers that float32 does not hold.
+for value in 1e300 1e39 1e-300; do
+  for key in finetune_lr finetune_layer_decay finetune_weight_decay temperature finetune_epochs finetune_dropout; do
+    refused "evaluation.$key = " evaluate finetune run --set evaluation.$key=$value
+  done
+done
+refused "not finite" evaluate finetune run --set evaluation.finetune_lr=1e37 --set evaluation.finetune_warmup=0 --set evaluation.finetune_epochs=0.01
+[ ! -e run/evaluation/finetune.json ] || fail "a score of a model that diverged was kept"
+
+# --- A last step that diverges: no run that has ended well, no weights, and the checkpoint as it was.
+diverging=(--method mae --set pretrain.lr=1e38 --set pretrain.warmup=0 --set pretrain.schedule=constant)
+refused "level 'pretrain' at step 1: parameter '.*lower the learning rate" pretrain "${tiny[@]}" "${diverging[@]}" --set run.reconstruction_steps=1 --out diverged
+[ ! -e diverged/mae.safetensors ] && [ ! -e diverged/checkpoint.mlo ] || fail "what diverged was kept: $(ls diverged)"
+cp -r run diverged-later
+refused "not finite\|the loss is" pretrain --out diverged-later --resume "${diverging[@]:2}" --allow-changed pretrain.lr --allow-changed pretrain.warmup \
+  --allow-changed pretrain.schedule --set run.reconstruction_steps=5
+for file in checkpoint.mlo mae.safetensors; do cmp run/$file diverged-later/$file || fail "$file was replaced by what diverged"; done
+
+# --- Pipes that nobody writes to.
+mkfifo pipe.json
+export -f refused fail
+export mlomae
+piped() { # piped FILE arguments…: at once, with FILE in the sentence
+  local name=$1
+  shift
+  timeout 60 bash -c 'refused "$@"' _ "$name is not a file but a pipe" "$@" || fail "mlomae $* with a pipe $name"
+}
+piped pipe.json config --config pipe.json
+for file in run.json config.json log.jsonl evaluation/knn.json; do
+  rm -rf pipes && cp -r run pipes && mkdir -p pipes/evaluation && rm -f pipes/$file && mkfifo pipes/$file
+  piped pipes/$file report pipes
+done
+rm -rf pipes && cp -r run pipes && rm -f pipes/config.json && mkfifo pipes/config.json
+piped pipes/config.json evaluate knn pipes
+rm -rf pipes && cp -r run pipes && rm -f pipes/run.json pipes/log.jsonl && mkfifo pipes/log.jsonl
+piped pipes/log.jsonl pretrain --out pipes --resume --set run.reconstruction_steps=8
+
+# --- A working folder that has been removed.
+status=0
+mkdir gone
+(cd gone && rmdir ../gone && "$mlomae" --version >../out.txt 2>../error.txt) || status=$?
+[ $status = 2 ] || fail "in a folder that is gone: status $status: $(cat out.txt error.txt)"
+grep -q "the folder that it was called in has been removed" error.txt || fail "$(cat error.txt)"
+[ "$(wc -l <error.txt)" = 1 ] || fail "more than a line: $(cat error.txt)"
+
+# --- A full disk, and a file that may not grow: status 2, what was there is untouched.
+cp -r run full
+echo before >r.html
+for call in 'report run -o r.html' 'pretrain --out full --resume --set run.reconstruction_steps=8'; do
+  status=0
+  (ulimit -f 4 && eval "\"\$mlomae\" $call" >out.txt 2>error.txt) || status=$?
+  [ $status = 2 ] || fail "mlomae $call with a full disk ended with $status: $(cat error.txt)"
+  grep -q "File too large.*untouched\|File too large.*make room" error.txt || fail "mlomae $call: $(cat error.txt)"
+done
+grep -qx before r.html || fail "the page was replaced"
+cmp run/checkpoint.mlo full/checkpoint.mlo || fail "the checkpoint was replaced"
+
 # --- Standard streams that are gone.
 words=("could not be written")
 for stream in '/dev/full' '&-'; do

@@ -1,5 +1,6 @@
 // Runs read back, averaged over seeds, and written as a page.
 #include "mlomae/report/chart.h"
+#include "mlomae/report/log.h"
 #include "mlomae/report/pictures.h"
 #include "mlomae/report/write_report.h"
 
@@ -9,6 +10,8 @@
 #include <mlo/error.h>
 #include <torch/types.h>
 #include <torch/utils.h>
+
+#include <sys/stat.h>
 
 #include "catch.h"
 
@@ -142,6 +145,92 @@ TEST_CASE("Runs that differ by their seed are one line, with mean and spread", "
   CHECK(json[1]["scores"]["linear-probe class"]["test_error"] ==
         Approx(std::sqrt(0.7 * 0.3 / 400)));
   CHECK(json[0]["seconds"]["mean"] == Approx(60.5));
+}
+
+TEST_CASE("Scores of an encoder that a run no longer has are left out, and said",
+          "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.5);
+  nlohmann::ordered_json info = nlohmann::ordered_json::parse(read_bytes(folder / "a/run.json"));
+  info["encoder"] = "now";
+  write_bytes(folder / "a/run.json", info.dump());
+  write_scores(
+      folder / "a",
+      {{.kind = "knn", .feature = "class", .accuracy = 0.3, .images = 400, .encoder = "before"},
+       {.kind = "knn", .feature = "mean", .accuracy = 0.3, .images = 400, .encoder = "before"}});
+  write_scores(
+      folder / "a",
+      {{.kind = "finetune", .feature = "", .accuracy = 0.9, .images = 400, .encoder = "now"}});
+  const std::vector<Run> runs = {read_run(folder / "a")};
+  REQUIRE(runs[0].scores.size() ==
+          2);  // the one of now, and the one of older versions, which do not say
+  CHECK(runs[0].scores[0].kind == "finetune");
+  CHECK(runs[0].scores[1].kind == "linear-probe");
+  REQUIRE(runs[0].notes.size() == 1);
+  CHECK_THAT(runs[0].notes[0],
+             Contains("the scores of knn are of an encoder that the run no longer has") &&
+                 Contains("mlomae evaluate knn " + (folder / "a").string()));
+  write_report(runs, folder / "r.html", "t");
+  CHECK_THAT(read_bytes(folder / "r.html"),
+             Contains("Note: ") && Contains("mlomae evaluate knn") && !Contains("knn class"));
+  CHECK(report_as_json(runs)[0]["notes"][0] == runs[0].notes[0]);
+  CHECK_FALSE(report_as_json(runs)[0]["scores"].contains("knn class"));
+}
+
+TEST_CASE("A run counts once, and one of its seed and settings is no further seed",
+          "[mlomae][report]") {
+  const TemporaryFolder folder;
+  make_run(folder / "a", "mae", 0, 0.5);
+  make_run(folder / "again", "mae", 0, 0.9);
+  make_run(folder / "b", "mae", 1, 0.6);
+  std::filesystem::create_directory_symlink(folder / "a", folder / "link");
+  const std::vector<Run> runs = read_runs(
+      {folder / "a", folder / "link", folder / "b", folder / "b/../a/", folder / "again"});
+  REQUIRE(runs.size() == 3);
+  CHECK(runs[0].notes.size() == 2);
+  CHECK_THAT(runs[0].notes.at(0), Contains("link is the same run as") && Contains("counted once"));
+  const std::vector<Group> groups = grouped(runs);
+  REQUIRE(groups.size() == 1);
+  CHECK(groups[0].runs == std::vector<std::size_t>{0, 1});
+  CHECK(groups[0].scores.at("linear-probe class").runs == 2);
+  CHECK(groups[0].scores.at("linear-probe class").mean == Approx(0.55));
+  REQUIRE(groups[0].notes.size() == 3);
+  CHECK_THAT(groups[0].notes[2],
+             Contains("again has the seed and the settings of") && Contains("no further seed"));
+  // Imported weights all have the seed 0, and may be of any.
+  make_run(folder / "i", "imported", 0, 0.5);
+  make_run(folder / "j", "imported", 0, 0.6);
+  CHECK(grouped(read_runs({folder / "i", folder / "j"})).at(0).runs.size() == 2);
+}
+
+TEST_CASE("A line of a log that is no JSON is counted, but where a killed run has left it",
+          "[mlomae][report]") {
+  const TemporaryFolder folder;
+  const std::string start = "{\"event\":\"start\",\"step\":0}\n",
+                    step = R"({"event":"step","step":1,"losses":{"p":1.0}})";
+  const auto broken = [&](const std::string& log) {
+    write_bytes(folder / "log.jsonl", log);
+    const BrokenLines lines = read_log(
+        folder / "log.jsonl", [](const LogEntry&) {}, [](const std::string& bad) { FAIL(bad); });
+    return std::pair(lines.count, lines.first);
+  };
+  using Counted = std::pair<int64_t, int64_t>;
+  CHECK(broken(start + step + "\n" + step.substr(0, 9)) == Counted(0, 0));
+  CHECK(broken(start + step.substr(0, 9) + "\n" + start + step + "\n") == Counted(0, 0));
+  CHECK(broken(start + step.substr(0, 9) + "\n" + step + "\n") == Counted(1, 2));
+  CHECK(broken("x\n" + start + "y\nz\n" + step + "\n") == Counted(2, 3));
+  make_run(folder / "a", "mae", 0, 0.5);
+  CHECK(read_run(folder / "a").notes.empty());
+  write_bytes(folder / "a/log.jsonl", start + "{\"event\":\"st\n" + step + "\n");
+  const std::vector<Run> runs = {read_run(folder / "a")};
+  REQUIRE(runs[0].notes.size() == 1);
+  CHECK_THAT(runs[0].notes[0],
+             Contains("log.jsonl: 1 line is no JSON") && Contains("the first is line 2"));
+  write_report(runs, folder / "r.html", "t");
+  CHECK_THAT(read_bytes(folder / "r.html"), Contains("Note: ") && Contains("1 line is no JSON"));
+  REQUIRE(std::filesystem::remove(folder / "a/log.jsonl"));
+  REQUIRE(::mkfifo((folder / "a/log.jsonl").c_str(), 0600) == 0);
+  CHECK_THROWS_WITH(read_run(folder / "a"), Contains("log.jsonl is not a file but a pipe"));
 }
 
 TEST_CASE("Where no value is the common one, every run's is named", "[mlomae][report]") {

@@ -110,6 +110,40 @@ TEST_CASE("Whatever a setting is given, it is refused by its name or the run can
   CHECK(refused > 100);
 }
 
+TEST_CASE("A real number that float32 does not hold is refused by name", "[config][property]") {
+  Settings any;
+  int reals = 0;
+  for (const Field& field : fields(any)) {
+    if (!std::holds_alternative<double*>(field.value)) continue;
+    ++reals;
+    for (const double value : {1e300, -1e300, 1e39, 1e-39, 1e-300}) {
+      INFO(field.key << " = " << value);
+      Settings s = preset("micro");
+      const std::size_t dot = field.key.find('.');
+      apply_json(s, {{field.key.substr(0, dot), {{field.key.substr(dot + 1), value}}}}, "");
+      CHECK_THAT(message_of<ConfigError>([&] { s.validate(); }), Contains(field.key + " = "));
+    }
+  }
+  CHECK(reals > 30);
+  const auto refused = [](auto change) {
+    Settings s = preset("micro");
+    change(s);
+    return message_of<ConfigError>([&] { s.validate(); });
+  };
+  CHECK_THAT(refused([](Settings& s) { s.evaluation.finetune_layer_decay = 1.5; }),
+             Contains("finetune_layer_decay = 1.5: expected at most 1"));
+  CHECK(refused([](Settings& s) { s.evaluation.finetune_layer_decay = 1.0; }).empty());
+  // Each fits, and what an update makes of them does not.
+  CHECK_THAT(refused([](Settings& s) { s.pretrain.lr = 1e38, s.pretrain.weight_decay = 10.0; }),
+             Contains("pretrain.weight_decay = 10: expected at most 3.4"));
+  CHECK_THAT(refused([](Settings& s) { s.head.lr = 1e30, s.head.final_factor = 1e30; }),
+             Contains("head.final_factor"));
+  CHECK_THAT(refused([](Settings& s) {
+               s.evaluation.finetune_lr = 1e30, s.evaluation.finetune_weight_decay = 1e30;
+             }),
+             Contains("evaluation.finetune_weight_decay"));
+}
+
 TEST_CASE("Numbers in messages are the ones that were given", "[config]") {
   const auto refused = [](auto change) {
     Settings s = preset("micro");

@@ -36,6 +36,28 @@ for line in '^photos/deep/r.png: right' '^photos/l.png: left'; do grep -q "$line
 "$mlomae" nearest run photos --to away/left/2.png >out.txt
 grep -q '^away/left/2.png: photos/l.png 1.000, photos/deep/r.png' out.txt || fail "$(cat out.txt)"
 
+# What is not finite is no prediction: weights that are, and are too large for what they are multiplied with.
+cp -r run large
+offset=$(head -c 4000 large/evaluation/linear-probe.safetensors | grep -ao '"class.weights":{[^}]*"data_offsets":\[[0-9,]*' | sed 's/.*\[//')
+header=$(od -An -t u8 -N 8 large/evaluation/linear-probe.safetensors | tr -d ' ')
+head -c $((${offset#*,} - ${offset%,*})) /dev/zero | tr '\0' '\177' |
+  dd of=large/evaluation/linear-probe.safetensors bs=1 seek=$((8 + header + ${offset%,*})) conv=notrunc 2>/dev/null
+refused "linear-probe.safetensors: what this model makes of the images is not finite" predict large photos
+
+# A report has the scores of the encoder that there is.
+"$mlomae" evaluate knn run --data away >/dev/null
+cp -r run later
+"$mlomae" pretrain --out later --resume --data away --set run.reconstruction_steps=16 >/dev/null 2>&1
+"$mlomae" report later --json -o r.html >out.txt 2>error.txt
+grep -q "^note: later: the scores of knn are of an encoder that the run no longer has.*mlomae evaluate knn later" error.txt || fail "$(cat error.txt)"
+grep -q '"scores":{}' out.txt || fail "$(cat out.txt)"
+grep -q 'Note: later: the scores of linear-probe' r.html || fail "no note on the page"
+"$mlomae" evaluate knn later >/dev/null
+"$mlomae" report later --json -o r.html 2>/dev/null | grep -q '"knn class"' || fail "a score that was made anew is not shown"
+"$mlomae" report run run ./run --json -o r.html >out.txt 2>error.txt
+grep -q '"knn class":{"mean":[0-9.]*,"runs":1' out.txt || fail "a run counts as several: $(cat out.txt)"
+[ "$(grep -c "^note: .*is the same run as run" error.txt)" = 2 ] || fail "$(cat error.txt)"
+
 # A probe of what the encoder was before is not used.
 "$mlomae" pretrain --out run --resume --data away --set run.reconstruction_steps=12 >/dev/null 2>&1
 refused "of another encoder" predict run photos

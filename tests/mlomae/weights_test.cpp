@@ -185,6 +185,26 @@ TEST_CASE("Weights that are not finite are refused by the tensor's name, with th
   }
 }
 
+TEST_CASE("Weights that are no real numbers are refused by the tensor's name",
+          "[mlomae][weights]") {
+  const TemporaryFolder folder;
+  MaskedAutoencoder mae(small());
+  const at::Tensor before = mae->named_parameters()["cls_token"].clone();
+  mlo::Safetensors content = with_prefix(timm(), "weights/");
+  for (const at::ScalarType type : {at::kInt, at::kChar, at::kBool}) {
+    for (auto& [name, tensor] : content.tensors)
+      if (name == "blocks.1.mlp.fc2.bias" || name == "pos_embed") tensor = tensor.to(type);
+    mlo::write_safetensors(folder / "w.safetensors", content);
+    CHECK_THROWS_WITH(
+        import_weights(folder / "w.safetensors", mae),
+        Contains("w.safetensors: tensor 'pos_embed' is of type") && Contains(c10::toString(type)));
+    CHECK(at::equal(mae->named_parameters()["cls_token"], before));
+  }
+  content = with_prefix(timm(), "weights/", at::kHalf);
+  mlo::write_safetensors(folder / "w.safetensors", content);
+  CHECK_NOTHROW(import_weights(folder / "w.safetensors", mae));
+}
+
 TEST_CASE("Names that are odd get an answer", "[mlomae][weights]") {
   const TemporaryFolder folder;
   const std::filesystem::path file = folder / "w.safetensors";

@@ -17,8 +17,9 @@ enum class Orientation { as_stored, upright };
 /// camera's or scanner's 12 bits stand in the lower ones, 16 grey levels are left, so multiply such
 /// images by 16 before. CMYK is read as Adobe writes it. Throws mlo::Error naming the file and what
 /// is wrong with it: also for what is no regular file, for pixels out of proportion to the file
-/// (more than 2²⁸ bytes of them, and more than 64 times the file's), and for a JPEG of more than
-/// 100 scans (fewer, beyond 86 million pixels).
+/// (decoding, converting to so many channels and resizing would take more than 2²⁸ bytes, and more
+/// than 128 times the file's), and for a JPEG of more than 100 scans (fewer, beyond 86 million
+/// pixels).
 at::Tensor read_image(const std::filesystem::path& file, int64_t channels = 3,
                       Orientation orientation = Orientation::as_stored);
 /// uint8 [1 or 3, height, width] as the bytes of a PNG file, or as a file.
@@ -35,7 +36,8 @@ struct ImageSize {
 };
 /// Of a JPEG or PNG file, from its header: a few kilobytes of the file are read, and nothing is
 /// decoded (unless the header is an odd one). EXIF orientation does not count, as stored. Throws
-/// mlo::Error as read_image does.
-ImageSize image_size(const std::filesystem::path& file);
+/// mlo::Error as read_image does, also for an image that takes too much memory to be read with so
+/// many channels.
+ImageSize image_size(const std::filesystem::path& file, int64_t channels = 3);
 
 }  // namespace mlo

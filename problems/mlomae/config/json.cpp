@@ -31,8 +31,8 @@ std::string listed(const std::vector<std::string>& words) {
 
 void assign(const Field& field, const Json& json, const std::string& origin) {
   const auto refuse = [&](const std::string& expected) {
-    throw mlo::ConfigError(origin + field.key + " = " + json_text(json) + ": expected " + expected +
-                           " (" + field.about + ")");
+    throw mlo::ConfigError(origin + field.key + " = " + abridged(json_text(json)) + ": expected " +
+                           expected + " (" + field.about + ")");
   };
   if (auto* flag = std::get_if<bool*>(&field.value)) {
     if (!json.is_boolean()) refuse("true or false");
@@ -68,7 +68,8 @@ void assign(const std::vector<Field>& all, const std::string& key, const Json& j
 
 }  // namespace
 
-void check_key(const std::string& key, const std::string& origin) {
+void check_key(const std::string& given, const std::string& origin) {
+  const std::string key = abridged(given);  // which no key is that is longer
   Settings any;
   std::vector<std::string> known;
   for (const Field& field : fields(any)) {
@@ -101,16 +102,24 @@ void apply_json(Settings& settings, const Json& json, const std::string& origin)
   if (!json.is_object())
     throw mlo::ConfigError(prefix +
                            "expected an object of sections, {\"model\": {\"patch\": 4}}, not " +
-                           json_text(json).substr(0, 60));
+                           abridged(json_text(json)));
   Settings changed = settings;
   const std::vector<Field> all = fields(changed);
   for (const auto& [section, values] : json.items()) {
     if (!values.is_object())
-      throw mlo::ConfigError(prefix + "'" + section + "' is " + json_text(values).substr(0, 60) +
+      throw mlo::ConfigError(prefix + "'" + abridged(section) + "' is " +
+                             abridged(json_text(values)) +
                              ": expected an object, as in {\"model\": {\"patch\": 4}}");
-    for (const auto& [name, value] : values.items())
-      assign(all, section + "." + name,
-             value.is_object() && value.contains("value") ? value["value"] : value, prefix);
+    for (const auto& [name, value] : values.items()) {
+      const bool explained = value.is_object() && value.contains("value");
+      if (explained)
+        for (const auto& [part, unused] : value.items())
+          if (part != "value" && part != "about" && part != "choices")
+            throw mlo::ConfigError(
+                prefix + abridged(section + "." + name) + " holds '" + abridged(part) +
+                "': expected value, and perhaps about and choices, as `mlomae config` prints it");
+      assign(all, section + "." + name, explained ? value["value"] : value, prefix);
+    }
   }
   settings = changed;
 }
@@ -123,7 +132,7 @@ void apply_file(Settings& settings, const std::filesystem::path& file) {
 void apply_assignment(Settings& settings, const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
-    throw mlo::ConfigError("--set " + assignment +
+    throw mlo::ConfigError("--set " + abridged(assignment) +
                            ": expected section.name=value, for example --set model.patch=2");
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
   const std::vector<Field> all = fields(settings);
@@ -131,7 +140,7 @@ void apply_assignment(Settings& settings, const std::string& assignment) {
       std::find_if(all.begin(), all.end(), [&](const Field& f) { return f.key == key; });
   const bool is_text = field != all.end() && std::holds_alternative<std::string*>(field->value);
   Json value = text;
-  if (!is_text && Json::accept(text)) value = parse_json(text, "--set " + key);
+  if (!is_text && Json::accept(text)) value = parse_json(text, "--set " + abridged(key));
   assign(all, key, value, "--set ");
 }
 

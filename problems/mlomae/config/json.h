@@ -14,8 +14,8 @@ namespace mlomae {
 nlohmann::ordered_json to_json(const Settings& settings, bool explained = false);
 
 /// Overwrites the settings that the JSON names, plain or explained. Throws mlo::ConfigError for a
-/// key that does not exist, with the nearest that does, and for a value of another type or outside
-/// the choices; `origin` (a file) begins the message.
+/// key that does not exist, with the nearest that does, for more in an explained value, and for a
+/// value of another type or outside the choices; `origin` (a file) begins the message.
 void apply_json(Settings& settings, const nlohmann::ordered_json& json, const std::string& origin);
 void apply_file(Settings& settings, const std::filesystem::path& file);
 /// "section.name=value", the value as JSON or as bare text.

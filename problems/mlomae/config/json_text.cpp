@@ -5,7 +5,9 @@
 
 #include <cerrno>
 #include <fstream>
+#include <set>
 #include <system_error>
+#include <vector>
 
 namespace mlomae {
 namespace {
@@ -20,13 +22,20 @@ constexpr std::size_t kMostBytes = 16U << 20;
 
 Json parse_json(const std::string& text, const std::string& origin) {
   int64_t names = 0;
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& /*parsed*/) {
+  std::vector<std::set<std::string>> open;  // the names so far of each object that is being read
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (depth > kDeepest)
       throw mlo::ConfigError(origin + ": nested deeper than " + std::to_string(kDeepest) +
                              " levels; nothing of this program is");
     if (event == Json::parse_event_t::key && ++names > kMostNames)
       throw mlo::ConfigError(origin + ": more than " + std::to_string(kMostNames) +
                              " names; nothing of this program has so many");
+    if (event == Json::parse_event_t::object_start) open.emplace_back();
+    if (event == Json::parse_event_t::object_end) open.pop_back();
+    // The library would keep the last one, and nobody could say which was meant.
+    if (event == Json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second)
+      throw mlo::ConfigError(origin + ": '" + abridged(parsed.get<std::string>()) +
+                             "' is there twice in one object; remove one of them");
     return true;
   };
   try {
@@ -34,15 +43,40 @@ Json parse_json(const std::string& text, const std::string& origin) {
   } catch (const nlohmann::json::exception& error) {
     const std::string what = error.what();
     const std::size_t tag = what.find("] ");  // "[json.exception.parse_error.101] "
-    throw mlo::ConfigError(
-        origin + ": not JSON: " + (tag == std::string::npos ? what : what.substr(tag + 2)));
+    throw mlo::ConfigError(origin + ": not JSON: " +
+                           abridged(tag == std::string::npos ? what : what.substr(tag + 2), 300));
   }
+}
+
+void check_regular(const std::filesystem::path& file, const std::string& cure) {
+  std::error_code unknown;
+  const std::filesystem::file_type type = std::filesystem::status(file, unknown).type();
+  const auto fail = [&](const char* kind) {
+    throw mlo::ConfigError(file.string() + " is not a file but " + kind + "; " + cure);
+  };
+  if (type == std::filesystem::file_type::fifo) fail("a pipe");
+  if (type == std::filesystem::file_type::socket) fail("a socket");
+  if (type == std::filesystem::file_type::character || type == std::filesystem::file_type::block)
+    fail("a device");
+}
+
+std::string abridged(const std::string& text, std::size_t most) {
+  constexpr const char* kGap = " … ";
+  if (text.size() <= most) return text;
+  std::size_t head = 2 * most / 3, tail = text.size() - (most - head);
+  const auto inside = [&](std::size_t at) {
+    return (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U;
+  };  // of a letter
+  for (int i = 0; i < 3 && inside(head); ++i) --head;
+  for (int i = 0; i < 3 && inside(tail); ++i) ++tail;
+  return text.substr(0, head) + kGap + text.substr(tail);
 }
 
 Json read_json(const std::filesystem::path& file, const std::string& cure) {
   std::error_code error;
   if (std::filesystem::is_directory(file, error))
     throw mlo::ConfigError(file.string() + " is a folder; " + cure);
+  check_regular(file, cure);
   errno = 0;
   std::ifstream in(file, std::ios::binary);
   if (!in)

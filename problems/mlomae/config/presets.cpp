@@ -1,6 +1,9 @@
 #include "mlomae/config/presets.h"
 
+#include "mlomae/config/json_text.h"
+
 #include <mlo/error.h>
+#include <nlohmann/json.hpp>
 
 namespace mlomae {
 namespace {
@@ -110,7 +113,7 @@ Settings preset(const std::string& name) {
   if (name == "reference") return reference();
   std::string known;
   for (const Preset& p : presets()) known += (known.empty() ? "" : ", ") + p.name;
-  throw mlo::ConfigError("there is no preset '" + name + "'; choose one of " + known);
+  throw mlo::ConfigError("there is no preset '" + abridged(name) + "'; choose one of " + known);
 }
 
 }  // namespace mlomae

@@ -1,6 +1,7 @@
 #include "mlomae/config/settings.h"
 
 #include "mlomae/config/fields.h"
+#include "mlomae/config/json_text.h"
 
 #include <mlo/error.h>
 #include <nlohmann/json.hpp>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 namespace mlomae {
 namespace {
@@ -23,6 +25,10 @@ bool is_utf8(const std::string& text) {
   }
 }
 
+constexpr int64_t kLongest = 4096;
+constexpr double kLargest = std::numeric_limits<float>::max(),
+                 kSmallest = std::numeric_limits<float>::min();
+
 class Checks {
  public:
   explicit Checks(const Settings& settings) : copy_(settings), fields_(fields(copy_)) {}
@@ -32,17 +38,28 @@ class Checks {
       if (field.choices.empty()) continue;
       const std::string& value = *std::get<std::string*>(field.value);
       if (std::find(field.choices.begin(), field.choices.end(), value) == field.choices.end())
-        refuse(field.key, "'" + value + "'", "one of those that `mlomae config` lists");
+        refuse(field.key, "'" + abridged(value) + "'", "one of those that `mlomae config` lists");
     }
   }
-  // A run's settings are kept as JSON, which has neither.
+  // A run's settings are kept as JSON, which has neither; and LibTorch converts them to the type of
+  // what is trained.
   void can_be_kept() const {
     for (const Field& field : fields_) {
-      if (auto* real = std::get_if<double*>(&field.value); real && !std::isfinite(**real))
-        refuse(field.key, "a finite number");
+      if (auto* real = std::get_if<double*>(&field.value)) {
+        if (!std::isfinite(**real)) refuse(field.key, "a finite number");
+        if (const double size = std::abs(**real);
+            size != 0.0 && (size < kSmallest || size > kLargest))
+          refuse(field.key,
+                 "a number that float32 holds, in which is trained: 0, or of a size from 1.2e-38 "
+                 "to 3.4e+38");
+      }
       if (auto* text = std::get_if<std::string*>(&field.value); text && !is_utf8(**text))
-        refuse(field.key, "'" + **text + "'",
+        refuse(field.key, "'" + abridged(**text) + "'",
                "UTF-8; rename it, or give a link to it that has such a name");
+      if (auto* text = std::get_if<std::string*>(&field.value);
+          text && static_cast<int64_t>((**text).size()) > kLongest)
+        refuse(field.key, "'" + abridged(**text) + "'",
+               "at most " + number(kLongest) + " bytes, as many as a path may have");
     }
   }
   // So that products of these and of numbers of images are integers.
@@ -74,6 +91,12 @@ class Checks {
     const double value = get(key);
     if (!(value >= least && value < bound))
       refuse(key, "at least " + written(key, least) + " and less than " + written(key, bound));
+  }
+  // What an update multiplies by both.
+  void product_fits(const std::string& key, const std::string& lr) const {
+    if (const double rate = get(lr); get(key) > kLargest / rate)
+      refuse(key, "at most " + number(kLargest / rate) + " with " + lr + " = " + number(rate) +
+                      ", so that float32 holds their product");
   }
   [[noreturn]] static void refuse(const std::string& key, const std::string& given,
                                   const std::string& expected) {
@@ -157,6 +180,8 @@ void Settings::validate() const {
     check.within(level + "warmup", 0.0, 1.0);
     for (const char* key : {"weight_decay", "final_factor", "clip_norm"})
       check.at_least(level + key, 0.0);
+    for (const char* key : {"weight_decay", "final_factor"})
+      check.product_fits(level + key, level + "lr");
   }
   check.at_least("baselines.uniformity", 0.0);
   check.at_least("baselines.tradeoff", 0.0);
@@ -178,8 +203,10 @@ void Settings::validate() const {
   for (const char* key : {"evaluation.temperature", "evaluation.finetune_epochs",
                           "evaluation.finetune_lr", "evaluation.finetune_layer_decay"})
     check.above(key, 0.0);
+  check.at_most("evaluation.finetune_layer_decay", 1.0);
   check.at_least("evaluation.seed", 0);
   check.at_least("evaluation.finetune_weight_decay", 0.0);
+  check.product_fits("evaluation.finetune_weight_decay", "evaluation.finetune_lr");
   for (const char* key : {"evaluation.finetune_warmup", "evaluation.finetune_label_smoothing",
                           "evaluation.finetune_dropout"})
     check.within(key, 0.0, 1.0);

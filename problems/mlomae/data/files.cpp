@@ -12,6 +12,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kHidden = "with a dot before the name";
+
 std::string kind_of(const fs::path& file, bool regular) {
   if (!regular) return "no regular file";
   std::string extension = file.extension().string();
@@ -28,9 +30,13 @@ FolderContent content_of(const fs::path& folder) {
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     const fs::path& path = entry->path();
-    if (path.filename().string().starts_with(".")) continue;
     std::error_code unknown;  // a link to nowhere, or to itself
     const fs::file_status status = entry->status(unknown);
+    if (path.filename().string().starts_with(".")) {
+      // What systems leave everywhere (.DS_Store) is nobody's loss, an image may be one.
+      if (fs::is_regular_file(status) && mlo::named_as_image(path)) ++content.files.others[kHidden];
+      continue;
+    }
     if (fs::is_directory(status))
       content.folders.push_back(path);
     else if (fs::is_regular_file(status) && mlo::named_as_image(path))

@@ -162,7 +162,7 @@ class Reader {
       try {
         std::error_code unknown;
         lengths[i] = fs::file_size(listed.files[i], unknown);
-        sizes[i] = mlo::image_size(listed.files[i]);
+        sizes[i] = mlo::image_size(listed.files[i], options_.channels);
         if (options_.skip_bad) mlo::read_image(listed.files[i], options_.channels);
       } catch (const std::exception& error) {
         wrong[i] = error.what();

@@ -53,12 +53,12 @@ double tested(MaskedAutoencoder mae, Head head, const Dataset& dataset) {
   for (int64_t begin = 0; begin < count; begin += 500) {
     const mlo::Batch part =
         mlo::image_batch(*dataset.test, rows, begin, std::min(begin + 500, count), dataset.plain());
-    right += head->forward(mae->features(part[0].to(device)))
-                 .argmax(1)
-                 .cpu()
-                 .eq(part[1])
-                 .sum()
-                 .item<int64_t>();
+    const at::Tensor logits = head->forward(mae->features(part[0].to(device)));
+    if (!logits.isfinite().all().item<bool>())
+      throw mlo::NonFiniteError(
+          "what the fine-tuned model makes of the test images is not finite: it has diverged; "
+          "lower evaluation.finetune_lr");
+    right += logits.argmax(1).cpu().eq(part[1]).sum().item<int64_t>();
   }
   return static_cast<double>(right) / static_cast<double>(count);
 }

@@ -81,6 +81,11 @@ LinearProbe linear_probe(const at::Tensor& features, const at::Tensor& labels,
   weights = logistic_regression(train, labels, classes, result.strength, options.iterations,
                                 best_weights);
   result.weights = weights, result.mean = mean, result.deviation = deviation;
+  if (!weights.isfinite().all().item<bool>() ||
+      !logits(test, weights).isfinite().all().item<bool>())
+    throw mlo::NonFiniteError(
+        "linear probe: its weights, or what it makes of the test images, are not finite; look at "
+        "the encoder's features");
   result.accuracy = accuracy(test, test_labels, weights);
   result.training_loss = at::cross_entropy_loss(logits(train, weights), labels).item<double>();
   return result;

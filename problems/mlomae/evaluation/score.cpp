@@ -18,10 +18,12 @@ double Score::standard_error() const {
 }
 
 Json to_json(const Score& s) {
-  return {{"kind", s.kind},         {"feature", s.feature},
-          {"accuracy", s.accuracy}, {"standard_error", s.standard_error()},
-          {"images", s.images},     {"seconds", s.seconds},
-          {"settings", s.settings}};
+  Json json = {{"kind", s.kind},         {"feature", s.feature},
+               {"accuracy", s.accuracy}, {"standard_error", s.standard_error()},
+               {"images", s.images},     {"seconds", s.seconds},
+               {"settings", s.settings}};
+  if (!s.encoder.empty()) json["encoder"] = s.encoder;
+  return json;
 }
 
 Score score_from_json(const Json& json, const std::string& origin) {
@@ -33,6 +35,7 @@ Score score_from_json(const Json& json, const std::string& origin) {
     s.images = json.at("images").get<int64_t>();
     s.seconds = json.at("seconds").get<double>();
     s.settings = json.value("settings", Json::object());
+    s.encoder = json.value("encoder", "");
     if (!(s.accuracy >= 0.0 && s.accuracy <= 1.0) || s.images < 1)
       throw mlo::Error("accuracy outside 0 … 1, or no images");
     return s;

@@ -16,6 +16,8 @@ struct Score {
   int64_t images = 0;  ///< test images
   double seconds = 0.0;
   nlohmann::ordered_json settings = nlohmann::ordered_json::object();
+  std::string encoder = {};  ///< checksum of the encoder that was judged; empty: of none (scratch),
+                             ///< or not known (older versions)
 
   /// Of the accuracy, binomial: √(a(1 − a)/n).
   double standard_error() const;

@@ -127,8 +127,13 @@ void assign(const std::filesystem::path& file, const mlo::Safetensors& content,
       if (!optional(item.key())) Differences::add(differences.missing, item.key());
       continue;
     }
+    if (!found->second.is_floating_point())
+      throw mlo::Error(
+          file.string() + ": tensor '" + item.key() + "' is of type " +
+          c10::toString(found->second.scalar_type()) +
+          ", expected floating point; convert the weights back from what they were packed to");
     const at::Tensor value = adapt(item.key(), found->second);
-    if (value.is_floating_point() && !value.isfinite().all().item<bool>())
+    if (!value.isfinite().all().item<bool>())
       throw mlo::Error(file.string() + ": tensor '" + item.key() +
                        "' holds values that are not finite; such weights cannot be used: save them "
                        "before training diverged");

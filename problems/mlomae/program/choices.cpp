@@ -1,12 +1,14 @@
 #include "mlomae/program/choices.h"
 
 #include "mlomae/config/json.h"
+#include "mlomae/config/json_text.h"
 #include "mlomae/config/presets.h"
 
 #include <ATen/ATen.h>
 #include <mlo/error.h>
 #include <torch/cuda.h>
 #include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include <cstdio>
 
@@ -66,7 +68,7 @@ void prepare(const Settings& settings) {
   } catch (const c10::Error&) {
   }
   throw mlo::ConfigError(
-      "run.device = '" + settings.run.device + "': expected cpu" +
+      "run.device = '" + abridged(settings.run.device) + "': expected cpu" +
       (torch::cuda::is_available()
            ? ", cuda or cuda:0 to cuda:" + std::to_string(torch::cuda::device_count() - 1)
            : std::string("; no CUDA device can be used here")));

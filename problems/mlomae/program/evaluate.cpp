@@ -8,6 +8,7 @@
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/program/progress_line.h"
+#include "mlomae/report/read_run.h"
 #include "mlomae/training/run_directory.h"
 
 #include <mlo/callbacks/progress_bar.h>
@@ -150,6 +151,9 @@ int evaluate(const Arguments& arguments) {
   prepare(settings);
   const Dataset dataset = arguments.choices.any() ? opened(settings) : open_dataset(settings);
   dataset.require_test();
+  const std::string encoder = std::filesystem::exists(directory.record())
+                                  ? read_record(arguments.run).value("encoder", "")
+                                  : std::string();
   std::optional<BothFeatures> shared;
   for (const std::string& kind : CLI::detail::split(arguments.kinds, ',')) {
     std::vector<Score> scores;
@@ -164,6 +168,8 @@ int evaluate(const Arguments& arguments) {
                                              : directory.read_models(settings, dataset),
                            keep);
     }
+    if (kind != "scratch")
+      for (Score& score : scores) score.encoder = encoder;
     print(arguments, scores);  // before it is kept: that may fail, and took long to know
     write_scores(arguments.run, scores);
     if (keep) keep(beside_scores(arguments, kind));

@@ -2,6 +2,7 @@
 #include "mlomae/program/passive_waiting.h"
 #include "mlomae/program/standard_streams.h"
 
+#include "mlomae/config/json_text.h"
 #include "mlomae/config/nearest.h"
 
 #include <c10/util/Exception.h>
@@ -17,7 +18,8 @@
 
 namespace {
 
-// What the user gave cannot be used: 2. The machine or this program cannot do it: 1.
+// What the user gave cannot be used, also as a place to write to: 2. There is no memory, nobody to
+// print to, or this program is wrong: 1.
 constexpr int kBadInput = 2, kFailed = 1;
 
 int say(int status, const std::string& text) {
@@ -49,7 +51,7 @@ int refuse_words(const CLI::App& app, const CLI::ParseError& error, int count, c
   if (given == nullptr) {
     for (int i = 1; i < count; ++i)
       if (arguments[i][0] != '-')
-        return say(kBadInput, "there is no command '" + std::string(arguments[i]) +
+        return say(kBadInput, "there is no command '" + mlomae::abridged(arguments[i]) +
                                   "'; did you mean '" + mlomae::nearest(arguments[i], commands) +
                                   "'? There are " + list + " (mlomae --help)");
     if (count == 1)
@@ -66,10 +68,11 @@ int refuse_words(const CLI::App& app, const CLI::ParseError& error, int count, c
       const std::string word =
           std::string(arguments[i]).substr(0, std::string(arguments[i]).find('='));
       if (word.starts_with("--") && given->get_option_no_throw(word) == nullptr)
-        hint = " ('" + word + "': did you mean '" + mlomae::nearest(word, options) + "'?)";
+        hint = " ('" + mlomae::abridged(word) + "': did you mean '" +
+               mlomae::nearest(word, options) + "'?)";
     }
   }
-  return say(kBadInput, std::string(error.what()) + hint + "; see mlomae " +
+  return say(kBadInput, mlomae::abridged(error.what(), 300) + hint + "; see mlomae " +
                             (given != nullptr ? given->get_name() + " " : std::string()) +
                             "--help");
 }
@@ -88,7 +91,8 @@ int run(int count, char** arguments) {
       "  mlomae report run -o report.html\n"
       "  mlomae embed run photos -o features.csv\n"
       "Each command's options: mlomae COMMAND --help. All settings: mlomae config.\n"
-      "Status: 0 done; 1 it could not be done; 2 input that cannot be used; 3 stopped and saved.");
+      "Status: 0 done; 1 no memory, or nothing could be printed; 2 input that cannot be used, or "
+      "files that cannot be written; 3 stopped and saved.");
   mlomae::Action chosen;
   mlomae::add_pretrain(app, chosen);
   mlomae::add_evaluate(app, chosen);

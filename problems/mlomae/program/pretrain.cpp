@@ -1,6 +1,7 @@
 #include "mlomae/config/json.h"
 #include "mlomae/config/json_text.h"
 #include "mlomae/config/presets.h"
+#include "mlomae/evaluation/classifier.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/report/read_run.h"
@@ -192,7 +193,7 @@ Json described_anew(Json record, const Json& before, const RunDirectory& directo
                {"step", taken},
                {"command", record["command"]},
                {"changed", changed}};
-  for (const char* key : {"name", "preset", "command", "started"})
+  for (const char* key : {"name", "preset", "command", "started", "encoder"})
     if (before.contains(key)) record[key] = before[key];
   // A part that was killed has left its time in the log only.
   record["seconds"] = before.value("seconds", 0.0) +
@@ -306,6 +307,7 @@ int pretrain(const Arguments& arguments) {
   const Models models = make_models(settings, dataset);
   const Length length = run_length(settings, dataset);
   const Place place(directory, arguments.resume);
+  check_regular(directory.log(), "remove it");
   const auto engine = make_engine(settings, dataset, models, knn_monitor(settings, dataset, models),
                                   {.checkpoint = directory.checkpoint()});
   engine->build();  // whatever is wrong shows before there is a run
@@ -335,6 +337,7 @@ int pretrain(const Arguments& arguments) {
   const mlo::RunSummary summary = engine->run();
 
   directory.write_models(models);
+  record["encoder"] = checksum(models.mae);  // which scores are of it
   record["finished"] = now();
   record["reason"] = mlo::to_string(summary.reason);
   record["steps_taken"] = summary.steps;

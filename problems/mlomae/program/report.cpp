@@ -28,8 +28,10 @@ void add_report(CLI::App& app, Action& chosen) {
   command->add_flag("--json", arguments->json, "print the table as JSON");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
-      std::vector<Run> runs;
-      for (const auto& path : arguments->runs) runs.push_back(read_run(path));
+      const std::vector<Run> runs = read_runs(arguments->runs);
+      for (const Group& group : grouped(runs))
+        for (const std::string& note : group.notes)
+          std::fprintf(stderr, "note: %s\n", note.c_str());
       if (arguments->json) std::printf("%s\n", json_text(report_as_json(runs)).c_str());
       write_report(runs, arguments->out, arguments->title);
       if (!arguments->json)

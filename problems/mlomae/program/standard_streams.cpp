@@ -13,6 +13,8 @@ namespace mlomae {
 
 void guard_standard_streams() {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ,
+              SIG_IGN);  // of a file that may not become larger: an error like that of a full disk
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(descriptor, F_GETFD) != -1 || errno != EBADF) continue;
     // open() takes the lowest number that is free, which is this one. The wrong way round, so that

@@ -192,6 +192,9 @@ void add_predict(CLI::App& app, Action& chosen) {
         const Paths part(files.begin() + static_cast<std::ptrdiff_t>(begin),
                          files.begin() + static_cast<std::ptrdiff_t>(end));
         const at::Tensor probabilities = logits(part).softmax(1);
+        if (!probabilities.isfinite().all().item<bool>())
+          throw mlo::NonFiniteError(
+              kept.string() + ": what this model makes of the images is not finite; call " + again);
         for (std::size_t i = 0; i < part.size(); ++i)
           print(part[i].string(),
                 largest(probabilities[static_cast<int64_t>(i)], classes, arguments->top), "classes",

@@ -1,6 +1,7 @@
 #include "mlomae/models/weights.h"
 
 #include "mlomae/config/presets.h"
+#include "mlomae/evaluation/classifier.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/training/run_directory.h"
@@ -104,6 +105,7 @@ void add_import(CLI::App& app, Action& chosen) {
                               {"class_names", dataset.train->classes()},
                               {"mean", dataset.mean},
                               {"deviation", dataset.deviation},
+                              {"encoder", checksum(models.mae)},
                               {"seconds", 0.0}});
       directory.write_models(models);
       std::printf("%s\n", arguments->out.string().c_str());

@@ -47,20 +47,31 @@ LogEntry entry_of(const Json& json) {
 
 }  // namespace
 
-void read_log(const std::filesystem::path& file, const std::function<void(const LogEntry&)>& use,
-              const std::function<void(const std::string&)>& bad) {
+BrokenLines read_log(const std::filesystem::path& file,
+                     const std::function<void(const LogEntry&)>& use,
+                     const std::function<void(const std::string&)>& bad) {
+  check_regular(file, "remove it");
   std::ifstream in(file);
-  int64_t number = 0;
+  BrokenLines broken;
+  int64_t number = 0, torn = 0;  // torn: the number of the last line, if it is no JSON
   for (std::string line; std::getline(in, line);) {
     const std::string place = file.string() + ", line " + std::to_string(++number);
-    if (!Json::accept(line)) continue;
-    try {
-      use(entry_of(parse_json(line, place)));
-    } catch (const mlo::Error& error) {
-      const std::string what = error.what();
-      bad((what.starts_with(place) ? what : place + ": " + what) + "; remove the line");
+    const bool whole = Json::accept(line);
+    bool starts = false;
+    if (whole) {
+      try {
+        const LogEntry entry = entry_of(parse_json(line, place));
+        starts = entry.event == "start";
+        use(entry);
+      } catch (const mlo::Error& error) {
+        const std::string what = error.what();
+        bad((what.starts_with(place) ? what : place + ": " + what) + "; remove the line");
+      }
     }
+    if (torn > 0 && !starts && ++broken.count == 1) broken.first = torn;
+    torn = whole || line.empty() ? 0 : number;
   }
+  return broken;
 }
 
 }  // namespace mlomae

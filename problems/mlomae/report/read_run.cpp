@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <set>
 
 namespace mlomae {
 namespace {
@@ -23,6 +24,24 @@ Json object_of(const std::filesystem::path& file) {
   return json;
 }
 
+// A run that has gone on, or was trained anew in the same place, has scores of what its encoder
+// was.
+void take_scores(Run& run) {
+  const std::string encoder = run.info.value("encoder", "");
+  std::set<std::string> older;
+  for (Score& score : read_scores(run.path)) {
+    if (score.encoder.empty() || encoder.empty() || score.encoder == encoder)
+      run.scores.push_back(std::move(score));
+    else
+      older.insert(score.kind);
+  }
+  for (const std::string& kind : older)
+    run.notes.push_back(run.path.string() + ": the scores of " + kind +
+                        " are of an encoder that the run no longer has, and left out; make them "
+                        "anew: mlomae evaluate " +
+                        kind + " " + run.path.string());
+}
+
 }  // namespace
 
 Json read_record(const std::filesystem::path& run) {
@@ -32,12 +51,12 @@ Json read_record(const std::filesystem::path& run) {
                          const char* expected) {
     for (const char* key : keys)
       if (json.contains(key) && !right(json[key]))
-        throw mlo::Error(file.string() + ": " + key + " = " + json_text(json[key]).substr(0, 60) +
+        throw mlo::Error(file.string() + ": " + key + " = " + abridged(json_text(json[key])) +
                          ": expected " + expected + "; the file is damaged: restore it");
   };
   check(
       {"name", "method", "preset", "data", "processor", "command", "device", "started", "finished",
-       "reason"},
+       "reason", "encoder"},
       [](const Json& value) { return value.is_string(); }, "text");
   check(
       {"seconds", "images_per_second", "peak_mib"},
@@ -64,7 +83,7 @@ Run read_run(const std::filesystem::path& path) {
              reconstruction_steps = run.info.value("reconstruction_steps", int64_t{0});
   const int64_t each = steps > 0 ? std::max<int64_t>(1, reconstruction_steps / steps) : 1;
 
-  read_log(
+  const BrokenLines broken = read_log(
       path / "log.jsonl",
       [&](const LogEntry& entry) {
         const auto take = [&](const auto& numbers, const std::string& prefix) {
@@ -75,12 +94,33 @@ Run read_run(const std::filesystem::path& path) {
         if (entry.event == "validation") take(entry.metrics, "validation/");
       },
       [](const std::string& bad) { throw mlo::Error(bad); });
-  run.scores = read_scores(path);
+  if (broken.count > 0)
+    run.notes.push_back((path / "log.jsonl").string() + ": " + std::to_string(broken.count) +
+                        (broken.count == 1 ? " line is" : " lines are") +
+                        " no JSON and left out, the first is line " + std::to_string(broken.first) +
+                        "; the file is damaged: restore it");
+  take_scores(run);
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator(path / "masks", none))
     if (entry.path().extension() == ".mlo") run.snapshots.push_back(entry.path());
   std::sort(run.snapshots.begin(), run.snapshots.end());
   return run;
+}
+
+std::vector<Run> read_runs(const std::vector<std::filesystem::path>& paths) {
+  std::vector<Run> runs;
+  std::map<std::filesystem::path, std::size_t> known;
+  for (const auto& path : paths) {
+    std::error_code error;
+    const std::filesystem::path place = std::filesystem::weakly_canonical(path, error);
+    const auto [same, is_new] = known.emplace(error ? path : place, runs.size());
+    if (is_new)
+      runs.push_back(read_run(path));
+    else
+      runs[same->second].notes.push_back(path.string() + " is the same run as " +
+                                         runs[same->second].path.string() + ", and counted once");
+  }
+  return runs;
 }
 
 }  // namespace mlomae

@@ -16,8 +16,9 @@ struct Run {
   std::filesystem::path path;
   nlohmann::ordered_json config, info;  ///< config.json, run.json
   std::map<std::string, std::map<int64_t, double>>
-      series;  ///< "loss/level", "level.metric": value by reconstruction step
-  std::vector<Score> scores;
+      series;                      ///< "loss/level", "level.metric": value by reconstruction step
+  std::vector<Score> scores;       ///< of the encoder that the run has now
+  std::vector<std::string> notes;  ///< sentences about what was left out
   std::vector<std::filesystem::path> snapshots;  ///< oldest first
 
   std::string name() const { return info.value("name", path.filename().string()); }
@@ -31,5 +32,8 @@ nlohmann::ordered_json read_record(const std::filesystem::path& run);
 /// Throws mlo::Error naming file and cure. A run that is going on, or was killed in the middle of a
 /// line of its log, is read as far as it got.
 Run read_run(const std::filesystem::path& path);
+
+/// Of several, each directory once, by whatever path it is given.
+std::vector<Run> read_runs(const std::vector<std::filesystem::path>& paths);
 
 }  // namespace mlomae

@@ -227,6 +227,9 @@ class Page {
         ". Minutes, images a second and peak memory of pretraining; images are those of the "
         "reconstruction level."
         " Settings are named where they differ from what most runs on these data have.</p>";
+    for (const Group& group : groups_)
+      for (const std::string& note : group.notes)
+        html_ += "<p class=\"soft\">Note: " + escaped(note) + "</p>";
   }
 
   // A table of so many columns of pictures, which are as large as the page lets them be.
@@ -416,6 +419,22 @@ class Page {
 
 }  // namespace
 
+namespace {
+
+// Of two runs with the same settings. Weights that were imported may have been trained with any.
+bool one_seed(const Run& a, const Run& b) {
+  if (a.method() == "imported")
+    return a.info.contains("encoder") && a.info.value("encoder", "") == b.info.value("encoder", "");
+  const auto seed = [](const Run& run) {
+    const auto section = run.config.find("run");
+    return section != run.config.end() && section->is_object() ? section->value("seed", Json())
+                                                               : Json();
+  };
+  return seed(a) == seed(b);
+}
+
+}  // namespace
+
 std::vector<Group> grouped(const std::vector<Run>& runs) {
   using Setting = std::pair<std::string, std::string>;
   std::vector<std::vector<Setting>> settings;  // of each run, those that tell runs apart
@@ -444,7 +463,15 @@ std::vector<Group> grouped(const std::vector<Run>& runs) {
       for (const Setting& setting : settings[r])
         if (2 * runs_with[data][setting] <= runs_of[data]) same->differing.push_back(setting);
     }
-    same->runs.push_back(r);
+    same->notes.insert(same->notes.end(), runs[r].notes.begin(), runs[r].notes.end());
+    const auto twin = std::find_if(same->runs.begin(), same->runs.end(), [&](std::size_t other) {
+      return one_seed(runs[other], runs[r]);
+    });
+    if (twin == same->runs.end())
+      same->runs.push_back(r);
+    else
+      same->notes.push_back(runs[r].path.string() + " has the seed and the settings of " +
+                            runs[*twin].path.string() + ", so it is no further seed, and left out");
   }
   for (Group& group : groups) {
     std::map<std::string, std::vector<double>> accuracies;
@@ -502,6 +529,7 @@ Json report_as_json(const std::vector<Run>& runs) {
       entry["scores"][name] = as_json(s);
       entry["scores"][name]["test_error"] = s.test_error;
     }
+    if (!group.notes.empty()) entry["notes"] = group.notes;
     entry["seconds"] = as_json(group.seconds);
     entry["images_per_second"] = as_json(group.images_per_second);
     entry["peak_mib"] = as_json(group.peak_mib);

@@ -19,10 +19,12 @@ struct Spread {
   double standard_error() const;
 };
 
-/// Runs of the same data, method and settings, but for the seed.
+/// Runs of the same data, method and settings, but for the seed. Of several with one seed the
+/// first: the others are no further seeds, and their spread would say nothing.
 struct Group {
   std::string data, method;
   std::vector<std::size_t> runs;
+  std::vector<std::string> notes;  ///< of the runs, and about those that are left out
   std::vector<std::pair<std::string, std::string>>
       differing;                         ///< settings that most runs on these data do not have
   std::map<std::string, Spread> scores;  ///< "linear-probe class", …: accuracy
@@ -35,7 +37,7 @@ std::vector<Group> grouped(const std::vector<Run>& runs);
 std::vector<bool> winners(const std::vector<Spread>& column);
 
 /// The table of the report as JSON: of each number its mean and "runs", with several "deviation"
-/// over the seeds; of scores also "test_error".
+/// over the seeds; of scores also "test_error"; and "notes" about what was left out.
 nlohmann::ordered_json report_as_json(const std::vector<Run>& runs);
 
 /// One HTML file that needs nothing else: table, curves, masks, reconstructions, settings. Replaces
