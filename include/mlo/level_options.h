@@ -46,7 +46,7 @@ struct LevelOptions {
   /// Those below take their steps first all the same.
   std::vector<std::string> constant = {};
   /// Levels that stand below this one, where the order of registration does not say so.
-  std::vector<std::string> above = {};
+  std::vector<std::string> below = {};
   /// One of several top levels. If no level says so, the last one is the top.
   bool top = false;
 

@@ -21,7 +21,7 @@ namespace mlo {
 ///     begins anew LEVEL.data                `BatchSource::fingerprint`; where the saved position
 ///     does not fit (another number of rows or
 ///                               batches), the data goes on from where the loading engine's stands
-///     LEVEL.reads, LEVEL.constant, LEVEL.above, LEVEL.top, LEVEL.unroll, LEVEL.warmup_steps,
+///     LEVEL.reads, LEVEL.constant, LEVEL.below, LEVEL.top, LEVEL.unroll, LEVEL.warmup_steps,
 ///     LEVEL.accumulate, LEVEL.clip_norm, LEVEL.precision
 ///
 /// How long a run lasts and what is written on the way (the other EngineOptions) may always differ.

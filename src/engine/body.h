@@ -134,12 +134,12 @@ struct EngineAccess {
 /// While one engine evaluates losses no other may: LibTorch's generators and attention switches
 /// belong to the process. Entering again from the same engine is fine. Puts the generators and
 /// every requires_grad back at the end, as the user has set it.
-class Exclusive {
+class ExclusiveGuard {
  public:
-  explicit Exclusive(Engine::Body& body);
-  ~Exclusive();
-  Exclusive(const Exclusive&) = delete;
-  Exclusive& operator=(const Exclusive&) = delete;
+  explicit ExclusiveGuard(Engine::Body& body);
+  ~ExclusiveGuard();
+  ExclusiveGuard(const ExclusiveGuard&) = delete;
+  ExclusiveGuard& operator=(const ExclusiveGuard&) = delete;
 
  private:
   static std::atomic<const void*> active;

@@ -28,19 +28,19 @@ bool is_constant(const Level& level, const Level& other) {
 }
 
 // Puts back what finding out who reads whom may touch: parameters, buffers, counters.
-class Untouched {
+class UntouchedGuard {
  public:
-  Untouched(Levels& levels, Level& level)
+  UntouchedGuard(Levels& levels, Level& level)
       : levels_(levels),
         counters_(level.counters),
         before_(level.counters),
         untrained_(levels.untrained.snapshot()) {}
-  ~Untouched() {
+  ~UntouchedGuard() {
     levels_.untrained.set(untrained_);
     counters_ = before_;
   }
-  Untouched(const Untouched&) = delete;
-  Untouched& operator=(const Untouched&) = delete;
+  UntouchedGuard(const UntouchedGuard&) = delete;
+  UntouchedGuard& operator=(const UntouchedGuard&) = delete;
 
   void buffers_again() const { levels_.untrained.set(untrained_); }
 
@@ -52,7 +52,7 @@ class Untouched {
 };
 
 // The loss on all of a step's micro-batches, replayed.
-double value(Level& level, std::vector<Draw>& draws, const Untouched& untouched) {
+double value(Level& level, std::vector<Draw>& draws, const UntouchedGuard& untouched) {
   untouched.buffers_again();
   double sum = 0.0;
   for (Draw& draw : draws) sum += replay(level, draw).loss.item<double>();
@@ -64,10 +64,10 @@ double value(Level& level, std::vector<Draw>& draws, const Untouched& untouched)
 void Engine::Body::order_levels() {
   auto& all = levels.all;
   for (const auto& level : all)
-    for (const auto& below : level->options.above) {
+    for (const auto& below : level->options.below) {
       if (levels.find(below).name == level->name)
         throw ConfigError("level " + quoted(level->name) +
-                          ": LevelOptions::above names the level itself");
+                          ": LevelOptions::below names the level itself");
     }
   // The first level in the order of registration that has everything it must be above of behind it,
   // again and again.
@@ -78,19 +78,19 @@ void Engine::Body::order_levels() {
   };
   while (!all.empty()) {
     const auto next = std::find_if(all.begin(), all.end(), [&](const auto& level) {
-      return std::all_of(level->options.above.begin(), level->options.above.end(), placed);
+      return std::all_of(level->options.below.begin(), level->options.below.end(), placed);
     });
     if (next == all.end()) {
       std::string circle;
       for (const auto& level : all) {
         if (!circle.empty()) circle += "; ";
         circle += quoted(level->name) + " above";
-        for (const auto& below : level->options.above) circle.append(" ").append(quoted(below));
+        for (const auto& below : level->options.below) circle.append(" ").append(quoted(below));
       }
       for (auto& level : all) ordered.push_back(std::move(level));
       all = std::move(ordered);
       throw ConfigError("the declared orders contradict each other: " + circle +
-                        "; take out one of them (LevelOptions::above)");
+                        "; take out one of them (LevelOptions::below)");
     }
     ordered.push_back(std::move(*next));
     all.erase(next);
@@ -118,11 +118,11 @@ void Engine::Body::build() {
   if (built) return;
   if (levels.size() == 0)
     throw ConfigError("the engine has no level; call Engine::add before building or running it");
-  const Exclusive exclusive(*this);
+  const ExclusiveGuard exclusive(*this);
   check_early_stopping();
   order_levels();
   levels.collect();
-  const Thawed thawed(levels);
+  const ThawGuard thawed(levels);
 
   graph.nodes.assign(levels.size(), {});
   plans.clear();
@@ -154,7 +154,7 @@ void Engine::Body::build() {
 }
 
 void Engine::Body::discover_reads(Level& level, bool perturb) {
-  const Untouched untouched(levels, level);
+  const UntouchedGuard untouched(levels, level);
   std::vector<Draw>& draws = perturb ? level.pending : level.last_draws;
   std::vector<char> reached(levels.size(), 0);
   std::vector<std::string> unseen(levels.size());
@@ -217,7 +217,7 @@ void Engine::Body::discover_reads(Level& level, bool perturb) {
       for (std::size_t p = 0; p < other->parameters.size(); ++p)
         if (!reached_parameters[other->index][p]) rest.push_back(p);
       const auto changes = [&](const std::vector<std::size_t>& perturbed) {
-        const Rewind back(other->parameters, other->values.freeze(), other->scratch);
+        const RewindGuard back(other->parameters, other->values.freeze(), other->scratch);
         for (const std::size_t p : perturbed) {
           const at::NoGradGuard no_grad;
           const auto& parameter = other->parameters[p];
@@ -372,7 +372,7 @@ void Engine::Body::check_method(Level& upper, Level& level) {
   if (needs.trajectory) check_trajectory(upper, level);
   if (needs.differences && !built) check_constants(upper, level);
   if (needs.second_order || needs.forward_mode) {
-    const Untouched untouched(levels, level);
+    const UntouchedGuard untouched(levels, level);
     const at::AutoGradMode with_gradients(
         true);  // around the gradients that are taken of the losses
     std::vector<Draw>& draws = built ? level.last_draws : level.pending;
@@ -427,7 +427,7 @@ void Engine::Body::check_attention(Level& level, const std::string& who, std::ve
 // that the two disagree, and its mixed products do, too, the user should know. Second derivatives
 // are taken only then.
 void Engine::Body::check_constants(Level& upper, Level& level) {
-  const Untouched untouched(levels, level);
+  const UntouchedGuard untouched(levels, level);
   StepRecord record;
   record.values.resize(levels.size());
   record.values[level.index] = level.values.freeze();
@@ -467,7 +467,7 @@ void Engine::Body::check_constants(Level& upper, Level& level) {
       (size > 0.0 ? size : std::sqrt(static_cast<double>(numel(level.parameters)))) / norm(v);
   double values[2];
   try {
-    const Rewind back(level.parameters, record.values[level.index], level.scratch);
+    const RewindGuard back(level.parameters, record.values[level.index], level.scratch);
     for (const int side : {0, 1}) {
       back.again();
       for (std::size_t i = 0; i < v.size(); ++i)
@@ -578,8 +578,8 @@ void Engine::Body::check_trajectory(Level& upper, Level& level) {
 
 void Engine::Body::look_at_reads_again() {
   const Graph before = graph;
-  const Exclusive exclusive(*this);
-  const Thawed thawed(levels);
+  const ExclusiveGuard exclusive(*this);
+  const ThawGuard thawed(levels);
   for (const auto& level : levels.all) {
     const Graph::Node& node = graph.nodes[level->index];
     const bool knows_all = node.reads.size() + node.constants.size() + 1 == levels.size();

@@ -273,7 +273,7 @@ static CheckReport checked(Engine& engine, const CheckOptions& options) {
   options.validate();
   engine.build();
   Engine::Body& body = EngineAccess::body(engine);
-  const Exclusive exclusive(body);
+  const ExclusiveGuard exclusive(body);
   Level& level =
       options.level.empty() ? body.levels[body.tops.back()] : body.levels.find(options.level);
   StateGuard start(body);

@@ -75,9 +75,9 @@ void EngineOptions::validate() const {
         "validations");
 }
 
-std::atomic<const void*> Exclusive::active = nullptr;
+std::atomic<const void*> ExclusiveGuard::active = nullptr;
 
-Exclusive::Exclusive(Engine::Body& body) : levels_(body.levels) {
+ExclusiveGuard::ExclusiveGuard(Engine::Body& body) : levels_(body.levels) {
   body.check_usable();
   if (c10::InferenceMode::is_enabled())
     throw ConfigError(
@@ -97,7 +97,7 @@ Exclusive::Exclusive(Engine::Body& body) : levels_(body.levels) {
   levels_.look_at_frozen();
 }
 
-Exclusive::~Exclusive() {
+ExclusiveGuard::~ExclusiveGuard() {
   if (!outermost_) return;
   levels_.set_all_gradients(true);
   active = nullptr;
@@ -155,7 +155,7 @@ RunSummary Engine::run() {
 void Engine::step() {
   guarded("step", [this] {
     body_->build();
-    const Exclusive exclusive(*body_);
+    const ExclusiveGuard exclusive(*body_);
     body_->step();
   });
 }
@@ -163,7 +163,7 @@ void Engine::step() {
 Tensors Engine::hypergradient(const std::string& name) {
   return guarded("hypergradient", [&] {
     body_->build();
-    const Exclusive exclusive(*body_);
+    const ExclusiveGuard exclusive(*body_);
     Level& level = body_->levels.find(name);
     body_->check_parameters();
     body_->begin_cycle();
@@ -277,7 +277,7 @@ void Engine::Body::warn(const std::string& what, const std::string& text) {
 
 RunSummary Engine::Body::run() {
   build();
-  const Exclusive exclusive(*this);
+  const ExclusiveGuard exclusive(*this);
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [start] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -334,13 +334,13 @@ RunSummary Engine::Body::run() {
 }
 
 std::map<std::string, double> Engine::Body::validate() {
-  const Exclusive exclusive(*this);
+  const ExclusiveGuard exclusive(*this);
   const at::NoGradGuard no_grad;
-  struct Modes {
-    explicit Modes(Levels& all) : levels(all), modes(all.modes()) {
+  struct ModesGuard {
+    explicit ModesGuard(Levels& all) : levels(all), modes(all.modes()) {
       levels.set_modes(std::vector<char>(modes.size(), 0));
     }
-    ~Modes() { levels.set_modes(modes); }
+    ~ModesGuard() { levels.set_modes(modes); }
     Levels& levels;
     std::vector<char> modes;
   } const evaluating(levels);

@@ -26,7 +26,7 @@ int64_t aggregate(const c10::CachingDeviceAllocator::StatArray& stats, bool peak
 
 }  // namespace
 
-Profile::Profile(bool on, Counters& counters, at::Device device)
+ProfileGuard::ProfileGuard(bool on, Counters& counters, at::Device device)
     : on_(on), counters_(counters), device_(device) {
   if (!on_) return;
   if (device_.is_cpu()) {
@@ -41,7 +41,7 @@ Profile::Profile(bool on, Counters& counters, at::Device device)
   start_ = std::chrono::steady_clock::now();
 }
 
-Profile::~Profile() {
+ProfileGuard::~ProfileGuard() {
   if (!on_) return;
   counters_.seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();

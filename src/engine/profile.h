@@ -9,12 +9,12 @@
 namespace mlo {
 
 /// For its lifetime measures seconds and peak memory into a level's counters; does nothing if off.
-class Profile {
+class ProfileGuard {
  public:
-  Profile(bool on, Counters& counters, at::Device device);
-  ~Profile();
-  Profile(const Profile&) = delete;
-  Profile& operator=(const Profile&) = delete;
+  ProfileGuard(bool on, Counters& counters, at::Device device);
+  ~ProfileGuard();
+  ProfileGuard(const ProfileGuard&) = delete;
+  ProfileGuard& operator=(const ProfileGuard&) = delete;
 
  private:
   const bool on_;

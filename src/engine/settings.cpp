@@ -115,7 +115,7 @@ Settings Engine::Body::settings(const State* saved) const {
     const int64_t steps =
         saved ? saved->integer("level/" + level->name + "/steps") : level->counters.steps;
     const std::string prefix = level->name + ".";
-    all[prefix + "above"] = joined(given.above);
+    all[prefix + "below"] = joined(given.below);
     all[prefix + "accumulate"] = std::to_string(given.accumulate);
     all[prefix + "clip_norm"] = number(given.clip_norm);
     all[prefix + "constant"] = joined(given.constant);

@@ -282,7 +282,7 @@ void Engine::Body::apply_reads(const State& state, const std::set<std::string>& 
 }
 
 void Engine::Body::load_state(const State& incoming, const LoadOptions& load) {
-  const Exclusive exclusive(*this);
+  const ExclusiveGuard exclusive(*this);
   check_state(incoming);
   const std::set<std::string> changed = changes(incoming, load);
   const State before = state();

@@ -161,7 +161,7 @@ void Engine::Body::start_inner_loop(Level& level) {
 void Engine::Body::take(const Turn& turn) {
   Level& level = levels[turn.level];
   if (turn.kind == Turn::Kind::start) return start_inner_loop(level);
-  const Profile profile(options.profile, level.counters, level.parameters.front().device());
+  const ProfileGuard profile(options.profile, level.counters, level.parameters.front().device());
   StepRecord* record = begin_record(level, turn.kind == Turn::Kind::last_step);
   Tensors gradient = total_gradient(level, record);
   // The sweep has used them; handles must be gone before this level's parameters change, or they

@@ -28,14 +28,14 @@ struct Probe::Body {
         shifted(the_record.draws.size()) {
     if (before) refuse_lost();
     rewinds.reserve(level.value_reads.size() + 1);
-    rewinds.push_back(std::make_unique<Rewind>(
+    rewinds.push_back(std::make_unique<RewindGuard>(
         level.parameters, before ? record.values[level.index] : level.values.freeze(),
         level.scratch));
     for (const std::size_t j : level.value_reads) {
       const auto& frozen = record.values[j];
       if (before && !frozen->live)
         rewinds.push_back(
-            std::make_unique<Rewind>(levels[j].parameters, frozen, levels[j].scratch));
+            std::make_unique<RewindGuard>(levels[j].parameters, frozen, levels[j].scratch));
     }
     gradients.reserve(levels.size());
     for (const auto& other : levels.all) gradients.push_back(other->gradients_on);
@@ -154,7 +154,7 @@ struct Probe::Body {
   Level& level;
   const StepRecord& record;
   const bool second_order, before;
-  std::vector<std::unique_ptr<Rewind>> rewinds;  // own level's first
+  std::vector<std::unique_ptr<RewindGuard>> rewinds;  // own level's first
   std::vector<char> gradients;
   bool evaluating = false;
   Tensors untrained;  // the present values, to be put back

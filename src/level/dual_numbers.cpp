@@ -81,7 +81,7 @@ bool known(std::string_view name) {
 
 }  // namespace
 
-DualNumbers::DualNumbers(const Tensors& parameters, const Tensors& v) {
+DualNumbersGuard::DualNumbersGuard(const Tensors& parameters, const Tensors& v) {
   level_ = torch::autograd::ForwardADLevel::get_next_idx();
   try {
     if (level_ != 0)
@@ -101,9 +101,11 @@ DualNumbers::DualNumbers(const Tensors& parameters, const Tensors& v) {
   }
 }
 
-DualNumbers::~DualNumbers() { torch::autograd::ForwardADLevel::release_idx(level_); }
+DualNumbersGuard::~DualNumbersGuard() { torch::autograd::ForwardADLevel::release_idx(level_); }
 
-at::Tensor DualNumbers::tangent(const at::Tensor& tensor) const { return tensor._fw_grad(level_); }
+at::Tensor DualNumbersGuard::tangent(const at::Tensor& tensor) const {
+  return tensor._fw_grad(level_);
+}
 
 std::string not_differentiable_after_forward(const at::Tensor& loss, const at::Tensor& tangent) {
   std::vector<torch::autograd::Node*> open = {loss.grad_fn().get(), tangent.grad_fn().get()};

@@ -11,12 +11,12 @@ namespace mlo {
 /// tangent, its derivative along v. One at a time in a process (LibTorch has one forward level); a
 /// second throws UnsupportedError. Whatever was dual is plain again afterwards, also while an
 /// exception passes.
-class DualNumbers {
+class DualNumbersGuard {
  public:
-  DualNumbers(const Tensors& parameters, const Tensors& v);
-  ~DualNumbers();
-  DualNumbers(const DualNumbers&) = delete;
-  DualNumbers& operator=(const DualNumbers&) = delete;
+  DualNumbersGuard(const Tensors& parameters, const Tensors& v);
+  ~DualNumbersGuard();
+  DualNumbersGuard(const DualNumbersGuard&) = delete;
+  DualNumbersGuard& operator=(const DualNumbersGuard&) = delete;
 
   /// Undefined: it does not depend on the parameters.
   at::Tensor tangent(const at::Tensor& tensor) const;

@@ -182,7 +182,7 @@ Tensors analytic_product(Level& level, const Draw& draw, const Tensors& v, const
 
 Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const Tensors& wrt,
                          double* value) {
-  const DualNumbers duals(level.parameters, v);
+  const DualNumbersGuard duals(level.parameters, v);
   const auto refuse = [&](const std::string& why) {
     throw UnsupportedError("level '" + level.name + "': the reverse-over-forward oracle " + why +
                            "; use mlo::exact_oracle() (mlo::one_step()) or "

@@ -213,14 +213,14 @@ void Levels::set_modes(const std::vector<char>& modes) {
       if (modules[i]->is_training() != (modes[i] != 0)) modules[i]->train(modes[i] != 0);
 }
 
-Thawed::Thawed(Levels& levels) : levels_(levels) {
+ThawGuard::ThawGuard(Levels& levels) : levels_(levels) {
   levels.set_all_gradients(false);
   for (const auto& level : levels.all)
     frozen_.push_back(std::exchange(level->frozen, std::vector<char>(level->parameters.size(), 0)));
   levels.set_all_gradients(true);
 }
 
-Thawed::~Thawed() {
+ThawGuard::~ThawGuard() {
   levels_.set_all_gradients(false);
   for (std::size_t i = 0; i < frozen_.size(); ++i) levels_[i].frozen = std::move(frozen_[i]);
   levels_.set_all_gradients(true);

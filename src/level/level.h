@@ -33,7 +33,7 @@ class Level {
   std::vector<std::string> parameter_names;
   Tensors parameters;  // trainable ones
   Values values;
-  Tensors scratch;  // for Rewind
+  Tensors scratch;  // for RewindGuard
   bool gradients_on = true;
   std::vector<char>
       frozen;  // by parameter: switched off by the user, so that it is a constant for now
@@ -128,12 +128,12 @@ class Levels {
 
 /// For its lifetime nothing is frozen: who reads whom does not hang on what the user trains just
 /// now.
-class Thawed {
+class ThawGuard {
  public:
-  explicit Thawed(Levels& levels);
-  ~Thawed();
-  Thawed(const Thawed&) = delete;
-  Thawed& operator=(const Thawed&) = delete;
+  explicit ThawGuard(Levels& levels);
+  ~ThawGuard();
+  ThawGuard(const ThawGuard&) = delete;
+  ThawGuard& operator=(const ThawGuard&) = delete;
 
  private:
   Levels& levels_;

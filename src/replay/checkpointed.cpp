@@ -44,19 +44,19 @@ void set_autocast(const std::array<AutocastState, 2>& states) {
 
 // Autocast's cache of converted weights holds the graph they were converted in, or none: neither
 // pass may see the other's.
-class OwnAutocast {
+class OwnAutocastGuard {
  public:
-  explicit OwnAutocast(const std::array<AutocastState, 2>& states)
+  explicit OwnAutocastGuard(const std::array<AutocastState, 2>& states)
       : before_(autocast_state()), cached_(at::autocast::is_autocast_cache_enabled()) {
     set_autocast(states);
     at::autocast::set_autocast_cache_enabled(false);
   }
-  ~OwnAutocast() {
+  ~OwnAutocastGuard() {
     at::autocast::set_autocast_cache_enabled(cached_);
     set_autocast(before_);
   }
-  OwnAutocast(const OwnAutocast&) = delete;
-  OwnAutocast& operator=(const OwnAutocast&) = delete;
+  OwnAutocastGuard(const OwnAutocastGuard&) = delete;
+  OwnAutocastGuard& operator=(const OwnAutocastGuard&) = delete;
 
  private:
   const std::array<AutocastState, 2> before_;
@@ -64,20 +64,20 @@ class OwnAutocast {
 };
 
 // A frozen parameter that was to be differentiated by when f ran.
-class Unfrozen {
+class UnfrozenGuard {
  public:
-  explicit Unfrozen(const Tensors& parameters) {
+  explicit UnfrozenGuard(const Tensors& parameters) {
     for (const at::Tensor& p : parameters) {
       if (p.requires_grad() || !p.is_leaf()) continue;
       p.set_requires_grad(true);
       changed_.push_back(p);
     }
   }
-  ~Unfrozen() {
+  ~UnfrozenGuard() {
     for (const at::Tensor& p : changed_) p.set_requires_grad(false);
   }
-  Unfrozen(const Unfrozen&) = delete;
-  Unfrozen& operator=(const Unfrozen&) = delete;
+  UnfrozenGuard(const UnfrozenGuard&) = delete;
+  UnfrozenGuard& operator=(const UnfrozenGuard&) = delete;
 
  private:
   Tensors changed_;
@@ -107,13 +107,13 @@ struct CheckpointedBackward final : torch::autograd::Node {
       places.push_back(i);
     }
     if (wrt.empty()) return result;
-    const Unfrozen unfrozen(places[0] == 0 ? Tensors(wrt.begin() + 1, wrt.end()) : wrt);
+    const UnfrozenGuard unfrozen(places[0] == 0 ? Tensors(wrt.begin() + 1, wrt.end()) : wrt);
     at::Tensor output;
     {
       const GeneratorGuard generators;
       set_generator_states(generator_states);
-      const OwnAutocast autocast(autocast_states);
-      const NoChoices no_choices;
+      const OwnAutocastGuard autocast(autocast_states);
+      const NoChoicesGuard no_choices;
       const at::AutoGradMode with_gradients(true);
       output = f(input);
     }
@@ -145,7 +145,7 @@ at::Tensor checkpointed(const Function& f, const at::Tensor& input, const Tensor
     differentiated |= tensor.requires_grad();
     dual |= tensor._fw_grad(0).defined();
   }
-  const NoChoices no_choices;
+  const NoChoicesGuard no_choices;
   if (!differentiated || dual || !at::GradMode::is_enabled()) return f(input);
 
   const std::shared_ptr<CheckpointedBackward> node(new CheckpointedBackward,
@@ -157,7 +157,7 @@ at::Tensor checkpointed(const Function& f, const at::Tensor& input, const Tensor
   node->autocast_states = autocast_state();
   at::Tensor output;
   {
-    const OwnAutocast autocast(node->autocast_states);
+    const OwnAutocastGuard autocast(node->autocast_states);
     const at::NoGradGuard no_grad;
     output = f(input);
     if (output.is_view() || output.is_same(input)) output = output.clone();  // a graph of its own

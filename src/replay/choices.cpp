@@ -58,8 +58,8 @@ void ChoiceTape::finish() const {
                     " times; the number of calls must not depend on the parameters");
 }
 
-NoChoices::NoChoices() { ++forbidden; }
-NoChoices::~NoChoices() { --forbidden; }
+NoChoicesGuard::NoChoicesGuard() { ++forbidden; }
+NoChoicesGuard::~NoChoicesGuard() { --forbidden; }
 
 namespace detail {
 

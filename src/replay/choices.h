@@ -38,12 +38,12 @@ class ChoiceTape {
 };
 
 /// For its lifetime `mlo::replayed` on this thread is refused.
-class NoChoices {
+class NoChoicesGuard {
  public:
-  NoChoices();
-  ~NoChoices();
-  NoChoices(const NoChoices&) = delete;
-  NoChoices& operator=(const NoChoices&) = delete;
+  NoChoicesGuard();
+  ~NoChoicesGuard();
+  NoChoicesGuard(const NoChoicesGuard&) = delete;
+  NoChoicesGuard& operator=(const NoChoicesGuard&) = delete;
 };
 
 }  // namespace mlo

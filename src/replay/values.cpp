@@ -111,7 +111,8 @@ void Untrained::set(const Tensors& snapshot) {
   }
 }
 
-Rewind::Rewind(const Tensors& live, std::shared_ptr<const FrozenValues> frozen, Tensors& scratch)
+RewindGuard::RewindGuard(const Tensors& live, std::shared_ptr<const FrozenValues> frozen,
+                         Tensors& scratch)
     : live_(live), frozen_(std::move(frozen)), scratch_(scratch), versions_(versions_of(live)) {
   make_room(scratch_, live_);
   copy_values(scratch_, live_);
@@ -119,9 +120,9 @@ Rewind::Rewind(const Tensors& live, std::shared_ptr<const FrozenValues> frozen, 
   set_versions(live_, frozen_->versions);
 }
 
-void Rewind::again() const { copy_values(live_, frozen_->live ? scratch_ : frozen_->copy); }
+void RewindGuard::again() const { copy_values(live_, frozen_->live ? scratch_ : frozen_->copy); }
 
-Rewind::~Rewind() {
+RewindGuard::~RewindGuard() {
   copy_values(live_, scratch_);
   set_versions(live_, versions_);
 }

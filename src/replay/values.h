@@ -74,12 +74,12 @@ class Untrained {
 
 /// For its lifetime the live parameters are, bit for bit and version for version, what they were
 /// when `frozen` was taken.
-class Rewind {
+class RewindGuard {
  public:
-  Rewind(const Tensors& live, std::shared_ptr<const FrozenValues> frozen, Tensors& scratch);
-  ~Rewind();
-  Rewind(const Rewind&) = delete;
-  Rewind& operator=(const Rewind&) = delete;
+  RewindGuard(const Tensors& live, std::shared_ptr<const FrozenValues> frozen, Tensors& scratch);
+  ~RewindGuard();
+  RewindGuard(const RewindGuard&) = delete;
+  RewindGuard& operator=(const RewindGuard&) = delete;
 
   /// The recorded values again, after somebody has written the live parameters within the rewind.
   void again() const;

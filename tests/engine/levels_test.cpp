@@ -11,9 +11,9 @@ using mlo::ConfigError;
 TEST_CASE("Declared orders that contradict each other are refused by name", "[engine][levels]") {
   const at::Tensor x = leaf(), y = leaf(), z = leaf();
   Engine engine;
-  engine.add("a", alone(x), {.optimizer = mlo::sgd(), .above = {"b"}});
-  engine.add("b", alone(y), {.optimizer = mlo::sgd(), .above = {"c"}});
-  engine.add("c", alone(z), {.optimizer = mlo::sgd(), .above = {"a"}});
+  engine.add("a", alone(x), {.optimizer = mlo::sgd(), .below = {"b"}});
+  engine.add("b", alone(y), {.optimizer = mlo::sgd(), .below = {"c"}});
+  engine.add("c", alone(z), {.optimizer = mlo::sgd(), .below = {"a"}});
   for (int again = 0; again < 2; ++again)
     check_refused<ConfigError>(
         [&] { engine.run(); },
@@ -21,18 +21,18 @@ TEST_CASE("Declared orders that contradict each other are refused by name", "[en
   CHECK(engine.level_names().size() == 3);
 
   Engine itself;
-  itself.add("a", alone(x), {.optimizer = mlo::sgd(), .above = {"a"}});
-  check_refused<ConfigError>([&] { itself.build(); }, {"'a'", "LevelOptions::above", "itself"});
+  itself.add("a", alone(x), {.optimizer = mlo::sgd(), .below = {"a"}});
+  check_refused<ConfigError>([&] { itself.build(); }, {"'a'", "LevelOptions::below", "itself"});
 
   Engine unknown;
-  unknown.add("a", alone(x), {.optimizer = mlo::sgd(), .above = {"nobody"}});
+  unknown.add("a", alone(x), {.optimizer = mlo::sgd(), .below = {"nobody"}});
   check_refused<ConfigError>([&] { unknown.build(); }, {"'nobody'", "'a'"});
 }
 
 TEST_CASE("A declared order puts levels where registration did not", "[engine][levels]") {
   const at::Tensor x = leaf(), y = leaf(0.5);
   Engine engine;
-  engine.add("up", lead(y, x), {.optimizer = mlo::sgd(), .above = {"low"}});
+  engine.add("up", lead(y, x), {.optimizer = mlo::sgd(), .below = {"low"}});
   engine.add("low", follow(x, y), {.optimizer = mlo::sgd(), .unroll = 3});
   engine.step();
   CHECK(engine.level_names() == std::vector<std::string>{"low", "up"});

@@ -102,7 +102,7 @@ const std::vector<Change>& changes() {
       {"fit.accumulate", "1", "2", [](Run& r) { r.fit.accumulate = 2; }},
       {"fit.clip_norm", "0", "0.5", [](Run& r) { r.fit.clip_norm = 0.5; }},
       {"fit.reads", "found", "up", [](Run& r) { r.fit.reads = std::vector<std::string>{"up"}; }},
-      {"up.above", "none", "fit", [](Run& r) { r.up.above = {"fit"}; }},
+      {"up.below", "none", "fit", [](Run& r) { r.up.below = {"fit"}; }},
       {"up.top", "no", "yes", [](Run& r) { r.up.top = true; }},
   };
   return all;

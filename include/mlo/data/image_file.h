@@ -17,7 +17,7 @@ enum class Orientation { as_stored, upright };
 /// camera's or scanner's 12 bits stand in the lower ones, 16 grey levels are left, so multiply such
 /// images by 16 before. CMYK is read as Adobe writes it. Throws mlo::Error naming the file and what
 /// is wrong with it: also for what is no regular file, for pixels out of proportion to the file
-/// (decoding, converting to so many channels and resizing would take more than 2²⁸ bytes, and more
+/// (decoding, converting to so many channels and resizing would take more than 224 MiB, and more
 /// than 128 times the file's), and for a JPEG of more than 100 scans (fewer, beyond 86 million
 /// pixels).
 at::Tensor read_image(const std::filesystem::path& file, int64_t channels = 3,

@@ -32,7 +32,8 @@ Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vecto
     if (!tokens.isfinite().all().item<bool>())
       throw mlo::NonFiniteError(
           "the encoder's features are not finite: its weights have diverged, or are damaged; train "
-          "it again with a lower learning "
+          "it again with a lower "
+          "learning "
           "rate, or use an earlier checkpoint");
     class_tokens.push_back(tokens.select(1, 0).clone());
     means.push_back(tokens.narrow(1, 1, tokens.size(1) - 1).mean(1));

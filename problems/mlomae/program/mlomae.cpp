@@ -92,7 +92,8 @@ int run(int count, char** arguments) {
       "  mlomae embed run photos -o features.csv\n"
       "Each command's options: mlomae COMMAND --help. All settings: mlomae config.\n"
       "Status: 0 done; 1 no memory, or nothing could be printed; 2 input that cannot be used, or "
-      "files that cannot be written; 3 stopped and saved.");
+      "files that cannot be written; 3 "
+      "stopped and saved.");
   mlomae::Action chosen;
   mlomae::add_pretrain(app, chosen);
   mlomae::add_evaluate(app, chosen);

@@ -28,9 +28,9 @@ std::vector<int64_t> some(const std::vector<int64_t>& rows, std::size_t count) {
 }
 
 // Puts LibTorch's generators and the models' modes back.
-class Aside {
+class AsideGuard {
  public:
-  explicit Aside(const Models& models)
+  explicit AsideGuard(const Models& models)
       : modes_(models.mae.ptr()), cpu_(at::detail::getDefaultCPUGenerator().get_state()) {
     const at::Device device = models.mae->parameters().front().device();
     if (device.is_cuda()) {
@@ -39,13 +39,13 @@ class Aside {
     }
     models.mae.ptr()->eval();
   }
-  ~Aside() {
+  ~AsideGuard() {
     at::Generator cpu = at::detail::getDefaultCPUGenerator();
     cpu.set_state(cpu_);
     if (cuda_.defined()) cuda_generator_.set_state(cuda_);
   }
-  Aside(const Aside&) = delete;
-  Aside& operator=(const Aside&) = delete;
+  AsideGuard(const AsideGuard&) = delete;
+  AsideGuard& operator=(const AsideGuard&) = delete;
 
  private:
   const KeepModes modes_;
@@ -148,7 +148,7 @@ at::Tensor snapshot_images(const Dataset& dataset, int64_t count) {
 
 Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models,
                        const at::Tensor& images, int64_t step) {
-  const Aside aside(models);
+  const AsideGuard aside(models);
   const at::NoGradGuard no_grad;
   torch::manual_seed(0);  // the same draws at each snapshot: what differs is the network's doing
   const at::Device device = models.mae->parameters().front().device();
