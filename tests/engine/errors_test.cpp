@@ -88,9 +88,9 @@ TEST_CASE("What on_gradient leaves must fit the parameters", "[engine][errors]")
       {[](Tensors& g) { g.clear(); }, "0 tensors for 2 parameters"},
       {[](Tensors& g) { g.pop_back(); }, "1 tensors for 2 parameters"},
       {[&](Tensors& g) { g[1] = numbers({0}); },
-       "Double [0] on cpu as the gradient of parameter '1', which is Double [2] on cpu"},
-      {[&](Tensors& g) { g[0] = numbers({}); }, "parameter '0'"},
-      {[&](Tensors& g) { g[0] = numbers({7}); }, "parameter '0'"},
+       "Double [0] on cpu as the gradient of parameter 'parameter1', which is Double [2] on cpu"},
+      {[&](Tensors& g) { g[0] = numbers({}); }, "parameter 'parameter0'"},
+      {[&](Tensors& g) { g[0] = numbers({7}); }, "parameter 'parameter0'"},
       {[](Tensors& g) { g[0] = g[0].to(at::kFloat); }, "Float [2]"},
       {[](Tensors& g) { g[0] = g[0].to_sparse(); }, "Sparse"},
       {[](Tensors& g) { g[0] = g[0].to(at::kMeta); }, "on meta"},
@@ -104,14 +104,14 @@ TEST_CASE("What on_gradient leaves must fit the parameters", "[engine][errors]")
       const at::Tensor x = leaf({1.0, 2.0}), y = leaf({3.0, 4.0});
       Lambda problem(mlo::trains(x, y), [=](const Batch&) { return (x * y).sum(); });
       problem.gradient_hook = hook;
-      check_named<LossError>([&] { one(problem, {.optimizer = optimizer()})->step(); },
-                             {"level 'head' at step 0: on_gradient", words});
+      check_refused<LossError>([&] { one(problem, {.optimizer = optimizer()})->step(); },
+                               {"level 'head' at step 0: on_gradient", words});
     }
     const at::Tensor x = leaf({1.0, 2.0});
     Lambda problem(x, [=](const Batch&) { return x.square().sum(); });
     problem.gradient_hook = [](Tensors& g) { g[0].div_(0.0); };
-    check_named<NonFiniteError>([&] { one(problem, {.optimizer = optimizer()})->step(); },
-                                {"level 'head'", "on_gradient", "not finite"});
+    check_refused<mlo::NonFiniteError>([&] { one(problem, {.optimizer = optimizer()})->step(); },
+                                       {"level 'head'", "on_gradient", "not finite"});
     // A view of another gradient, as of one number for all: made the level's own before the
     // optimizer writes it.
     problem.gradient_hook = [](Tensors& g) { g[0] = torch::ones({1}, at::kDouble).expand({2}); };

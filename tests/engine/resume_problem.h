@@ -73,7 +73,7 @@ class ResumeProblem {
  private:
   at::Tensor features(const at::Tensor& x) { return drop_(norm_(first_(x)).tanh()); }
   mlo::Data random_rows() {
-    return [this](int64_t) { return Batch{data_.index_select(0, at::randint(26, {6}))}; };
+    return [this](int64_t) { return Batch{data_.index_select(0, at::randint(26, {60}))}; };
   }
 
   torch::nn::Linear first_{nullptr};

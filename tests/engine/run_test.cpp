@@ -376,7 +376,8 @@ TEST_CASE("Counters count what every level did", "[engine][run]") {
   CHECK(run(mlo::one_step()) == std::vector<int64_t>{6, 6, 6 + 3, 3, 0, 3});
   CHECK(run(mlo::one_step({.keep_graph = false})) ==
         std::vector<int64_t>{6, 6 + 3, 6 + 6, 3, 0, 3});
-  CHECK(run(mlo::darts()) == std::vector<int64_t>{6, 6 + 6, 6 + 6, 3, 0, 3});
+  // And a second radius at the second visit.
+  CHECK(run(mlo::darts()) == std::vector<int64_t>{6, 6 + 6 + 2, 6 + 6 + 2, 3, 0, 3});
   CHECK(run(mlo::neumann({.iterations = 4, .step = 0.5})) ==
         std::vector<int64_t>{6, 6, 6 + 3 * 5, 3, 3 * 4, 3});
   CHECK(run(mlo::unrolled()) == std::vector<int64_t>{6, 6 + 6, 6 + 12, 3, 3, 6});

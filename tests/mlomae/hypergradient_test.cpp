@@ -2,6 +2,7 @@
 // that were taken; what it costs.
 #include "functional.h"
 #include "level/level.h"
+#include "level/second_order.h"
 #include "replay/choices.h"
 #include "replay/random.h"
 
@@ -117,8 +118,8 @@ mlo::Tensors by_autograd(const Setting& s, Fault fault = Fault::none) {
       draw("pretrain", i);
       mlo::Tensors choices;
       const std::string name = "pretrain";
-      const mlo::ChoiceTape tape(choices, /*replay=*/false, name,
-                                 mlo::stream_key(5, mlo::name_key("pretrain"), i, 0));
+      mlo::ChoiceTape tape(mlo::ChoiceTape::record, choices, name,
+                           mlo::stream_key(5, mlo::name_key("pretrain"), i, 0));
       const at::Tensor loss =
           reconstruction_loss(n.mae, n.network, options(s), batch(0, i)[0]).loss;
       mlo::Tensors g = torch::autograd::grad({loss}, e, {}, true, true, true);

@@ -322,7 +322,8 @@ TEST_CASE("kinks below what is differentiated show in the estimate at visits 2, 
                                    << ", estimated " << seen->estimate);
       note("kinks, visit " + std::to_string(visits), *seen);
       wrong += seen->error > 0.1 ? 1 : 0;
-      CHECK((seen->error < 0.02 || seen->estimate > 0.3 * seen->error));
+      // The estimate is relative to the difference, of which kinks may be all.
+      CHECK((seen->error < 0.02 || seen->estimate > 0.3 * std::min(seen->error, 1.0)));
     }
   }
   CHECK(wrong > 0);
