@@ -112,8 +112,8 @@ class Problem {
   /// Called before the first of the `unroll` steps that the levels above wait for.
   virtual void on_inner_loop_start() {}
   /// Called with the total gradient (one tensor a parameter; undefined where unused) just before
-  /// the optimizer reads it. It may be changed in place; the change is not differentiated through.
-  /// Hooks may write their own level's parameters.
+  /// the optimizer reads it. It may be changed, and must keep number, shapes and types; that is not
+  /// differentiated through. Hooks may write their own level's parameters.
   virtual void on_gradient(Tensors& /*gradient*/) {}
   /// Called after the optimizer's step.
   virtual void on_step() {}
