@@ -52,15 +52,10 @@ void erase_between(std::string& text, std::string_view begin, std::string_view e
 
 bool is_libtorch(const std::exception& error) {
   if (dynamic_cast<const c10::Error*>(&error)) return true;
-  // A backward pass that is not there, and a number that a type does not hold, are thrown as a
-  // plain runtime_error.
-  if (typeid(error) != typeid(std::runtime_error)) return false;
-  const std::string_view text = error.what();
-  const auto begin = text.find("derivative for ");
-  return (begin != std::string_view::npos &&
-          text.find("is not implemented", begin) != std::string_view::npos) ||
-         (text.starts_with("value cannot be converted to type ") &&
-          text.ends_with("without overflow"));
+  // A number that a type does not hold is thrown as a plain runtime_error.
+  const std::string_view text = typeid(error) == typeid(std::runtime_error) ? error.what() : "";
+  return text.starts_with("value cannot be converted to type ") &&
+         text.ends_with("without overflow");
 }
 
 std::string words_of(const std::exception& error) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <charconv>
 #include <string>
 
@@ -10,6 +11,14 @@ namespace mlo {
 inline std::string number(double value) {
   char text[32];
   return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
+/// A few digits of it, for tables and reports: 0.0123, 1.2e-07.
+inline std::string brief(double value, int digits) {
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
+                                 std::chars_format::general, digits);
+  return {text.data(), end.ptr};
 }
 
 }  // namespace mlo

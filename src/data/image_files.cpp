@@ -1,14 +1,11 @@
 #include "mlo/data/image_files.h"
-#include "mlo/data/image_file.h"
 
 #include "data/fingerprint.h"
 #include "mlo/error.h"
 
 #include <algorithm>
-#include <array>
 #include <fstream>
 #include <mutex>
-#include <optional>
 
 namespace mlo {
 namespace {

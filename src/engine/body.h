@@ -18,8 +18,7 @@
 namespace mlo {
 
 /// The engine proper. Its functions are in engine.cpp (running), build.cpp (checks and plan),
-/// step.cpp (one step), engine_state.cpp (saving) and settings.cpp (what a resumed run is compared
-/// by).
+/// step.cpp (one step), state.cpp (saving) and settings.cpp (what a resumed run is compared by).
 struct Engine::Body {
   explicit Body(Engine& engine, EngineOptions the_options)
       : self(engine), options(std::move(the_options)) {}
@@ -116,7 +115,7 @@ struct Engine::Body {
   /// CheckpointError if one is not.
   std::set<std::string> changes(const State& saved, const LoadOptions& options) const;
 
-  // engine_state.cpp
+  // state.cpp
   State state() const;
   void load_state(const State& state, const LoadOptions& options);
   void check_state(const State& state) const;

@@ -506,25 +506,18 @@ void Engine::Body::check_constants(Level& upper, Level& level) {
   // What is detached is so at every radius; kinks are not, and rounding is not.
   add_scaled(nearer, exact, -1.0);
   add_scaled(nearer, differences, -1.0);
-  if (norm(nearer) > 0.3 * gap)
-    warn("kinks in " + level.name, "level '" + level.name + "': products by differences ('" +
-                                       level.options.best_response->name() +
-                                       "') and by automatic differentiation disagree by " +
-                                       number(std::round(100.0 * gap / larger)) +
-                                       " %, and by how much changes with the radius: kinks (ReLU, "
-                                       "max pooling, clamps) or rounding within it. Take "
-                                       "mlo::one_step() or mlo::reverse_over_forward_oracle() for "
-                                       "this level, or keep it in float64");
-  else
-    warn("detached in " + level.name,
-         "level '" + level.name + "': products by differences ('" +
-             level.options.best_response->name() +
-             "') and by automatic differentiation disagree by " +
-             number(std::round(100.0 * gap / larger)) +
-             " %. Does the loss detach something that depends on this level's parameters? "
-             "Differences see through detach() and "
-             "no-grad blocks; mlo::stop_gradient(…) is a constant for both. If nothing is "
-             "detached, take mlo::one_step()");
+  const bool kinks = norm(nearer) > 0.3 * gap;
+  warn(
+      (kinks ? "kinks in " : "detached in ") + level.name,
+      "level '" + level.name + "': products by differences ('" +
+          level.options.best_response->name() + "') and by automatic differentiation disagree by " +
+          number(std::round(100.0 * gap / larger)) +
+          (kinks ? " %, and by how much changes with the radius: kinks (ReLU, max pooling, clamps) "
+                   "or rounding within it. Take mlo::one_step() or "
+                   "mlo::reverse_over_forward_oracle() for this level, or keep it in float64"
+                 : " %. Does the loss detach something that depends on this level's parameters? "
+                   "Differences see through detach() and no-grad blocks; mlo::stop_gradient(…) is "
+                   "a constant for both. If nothing is detached, take mlo::one_step()"));
 }
 
 // An unrolled level has one adjoint for each level it reads and one for itself. That is right only

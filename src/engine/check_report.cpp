@@ -15,23 +15,17 @@ using Json = nlohmann::ordered_json;
 // What is worth a word: an exact method and good differences are far below.
 constexpr double kNotable = 1e-2;
 
-std::string brief(double value) {
-  std::ostringstream text;
-  text << std::setprecision(3) << value;
-  return text.str();
-}
-
 std::string line(const Comparison& comparison) {
   std::ostringstream text;
-  text << "relative error " << brief(comparison.relative_error) << ", cosine "
+  text << "relative error " << brief(comparison.relative_error, 3) << ", cosine "
        << std::setprecision(6) << comparison.cosine;
   return text.str();
 }
 
 std::string line_of_differences(const Comparison& comparison) {
-  return line(comparison) + " (norm " + brief(comparison.norm) + " against " +
-         brief(comparison.reference_norm) + "; differences are good to " +
-         brief(comparison.uncertainty) + ")";
+  return line(comparison) + " (norm " + brief(comparison.norm, 3) + " against " +
+         brief(comparison.reference_norm, 3) + "; differences are good to " +
+         brief(comparison.uncertainty, 3) + ")";
 }
 
 double most_missing(const CheckReport& report) {
@@ -57,7 +51,7 @@ std::string next(const CheckReport& report) {
            "rate below";
   const Comparison& asked = report.resolved ? *report.resolved : report.steps_taken;
   if (asked.uncertainty > kNotable && !is_off(asked))
-    return "errors below " + brief(asked.uncertainty) +
+    return "errors below " + brief(asked.uncertainty, 3) +
            " cannot be told: the derivative is small against the rounding of the loss, or the loss "
            "has kinks; compute in float64 (module->to(at::kDouble)), or give another radius";
   if (!is_off(asked)) return "";
@@ -106,7 +100,7 @@ std::string Comparison::Coordinate::to_string() const {
   for (std::size_t i = 0; i < index.size(); ++i)
     text += (i == 0 ? "[" : ", ") + std::to_string(index[i]);
   if (!index.empty()) text += "]";
-  return text + ": " + brief(value) + ", differences " + brief(reference);
+  return text + ": " + brief(value, 3) + ", differences " + brief(reference, 3);
 }
 
 Verdict Comparison::verdict(double tolerance) const {
@@ -138,8 +132,8 @@ std::string CheckReport::to_string() const {
   text += "  against the steps taken:     " + line_of_differences(steps_taken) + "\n";
   if (resolved) text += "  against levels solved anew:  " + line_of_differences(*resolved) + "\n";
   for (const auto& each : solved)
-    text += "    '" + each.level + "': gradient " + brief(each.gradient_before) + " before, " +
-            brief(each.gradient_after) + " after; " + brief(each.missing) +
+    text += "    '" + each.level + "': gradient " + brief(each.gradient_before, 3) + " before, " +
+            brief(each.gradient_after, 3) + " after; " + brief(each.missing, 3) +
             " of its response is missing\n";
   if (!resolve_failure.empty())
     text += "  the levels could not be solved anew: " + resolve_failure + "\n";

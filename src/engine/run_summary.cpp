@@ -1,26 +1,20 @@
 #include "mlo/run_summary.h"
 
+#include "text.h"
+
 #include <algorithm>
-#include <array>
-#include <cstdio>
 
 namespace mlo {
 namespace {
 
 using Row = std::vector<std::string>;
 
-std::string brief(double value, const char* format = "%.4g") {
-  std::array<char, 32> text = {};
-  return {text.data(),
-          static_cast<std::size_t>(std::snprintf(text.data(), text.size(), format, value))};
-}
-
 std::string described(const RunSummary::Level& level) {
   const SolveSummary& solve = level.solve;
   if (level.counters.visits == 0 || solve.reason == SolveSummary::Reason::direct) return "";
   std::string text = std::string(to_string(solve.reason)) + " after " +
                      std::to_string(solve.iterations) + " iterations";
-  if (solve.residual > 0.0) text += ", residual " + brief(solve.residual, "%.1e");
+  if (solve.residual > 0.0) text += ", residual " + brief(solve.residual, 2);
   return text;
 }
 
@@ -55,7 +49,7 @@ const char* to_string(RunSummary::Reason reason) {
 
 std::string RunSummary::to_string() const {
   std::string text = std::string(mlo::to_string(reason)) + ": " + std::to_string(steps) +
-                     " steps, " + brief(seconds) + " s\n";
+                     " steps, " + brief(seconds, 4) + " s\n";
   if (levels.empty()) return text;
   const bool timed = std::any_of(levels.begin(), levels.end(),
                                  [](const Level& level) { return level.counters.seconds > 0.0; });
@@ -64,11 +58,11 @@ std::string RunSummary::to_string() const {
   rows[0].emplace_back("last solve");
   for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
     const Counters& counters = level->counters;
-    Row row = {level->name, brief(level->loss, "%.6g")};
+    Row row = {level->name, brief(level->loss, 6)};
     for (const int64_t count : {counters.steps, counters.forwards, counters.backwards,
                                 counters.hessian_products, counters.mixed_products})
       row.push_back(std::to_string(count));
-    if (timed) row.push_back(brief(counters.seconds));
+    if (timed) row.push_back(brief(counters.seconds, 4));
     row.push_back(described(*level));
     rows.push_back(std::move(row));
   }

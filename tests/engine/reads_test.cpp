@@ -81,6 +81,30 @@ TEST_CASE("A detached part that differences see through is warned about",
   }
 }
 
+TEST_CASE("A kink within the radius of differences is told from a detached part",
+          "[engine][reads][warnings]") {
+  const auto warnings = [](double kink) {
+    const at::Tensor x = leaf(1.0), y = leaf(1.0);
+    Engine engine({.steps = 1});
+    engine.add("low",
+               Lambda(x,
+                      [=](const Batch&) {
+                        return 0.5 * (x - 0.3).square() + 100.0 * (x * y - kink).relu();
+                      }),
+               {.optimizer = mlo::sgd({.lr = 1e-9}), .best_response = mlo::darts()});
+    engine.add("up", Lambda(y, [=](const Batch&) { return (x - 1.0).square() + y.square(); }),
+               {.optimizer = mlo::sgd({.lr = 1e-9})});
+    const auto watch = std::make_shared<Watch>();
+    engine.add(watch);
+    engine.run();
+    return watch->warnings;
+  };
+  CHECK(warnings(2.0).empty());
+  const auto near = warnings(1.000002);
+  REQUIRE(near.size() == 1);
+  CHECK_THAT(near[0], Contains("'low'") && Contains("kinks") && !Contains("detach"));
+}
+
 TEST_CASE("A warning of the build waits for the first callback", "[engine][reads][warnings]") {
   const Reweight problem;
   Engine engine({.steps = 1});

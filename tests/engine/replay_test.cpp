@@ -303,6 +303,27 @@ TEST_CASE("Values written without a trace are noticed by the loss", "[engine][re
       {"level 'low'", "data() or set_data", "NoGradGuard"});
 }
 
+TEST_CASE("Sums in another order are no other loss where several threads make them",
+          "[engine][replay][guard]") {
+  const ThreadsGuard back;
+  const at::Tensor x = at::ones({3}).requires_grad_();
+  const auto build = [x](int threads, float off) {
+    at::set_num_threads(threads);
+    auto calls = std::make_shared<int>(0);
+    Engine engine;
+    engine.add("level",
+               Lambda(x,
+                      [=](const Batch&) {
+                        return x.square().sum() * ((*calls)++ % 2 == 0 ? 1.0F : 1.0F + off);
+                      }),
+               sgd());
+    engine.build();
+  };
+  CHECK_THROWS_AS(build(1, 5e-7F), LossError);
+  CHECK_NOTHROW(build(2, 5e-7F));
+  CHECK_THROWS_AS(build(2, 1e-3F), LossError);
+}
+
 TEST_CASE("The guard's own evaluations are few and not counted", "[engine][replay][guard]") {
   const at::Tensor x = leaf({0.2, 0.3, 0.4}), y = leaf(0.5);
   int calls = 0;

@@ -6,6 +6,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 
 #include <cstring>
 #include <functional>
@@ -33,6 +34,15 @@ inline at::Tensor leaf(at::ArrayRef<double> values) {
 inline at::Tensor leaf(double value = 0.0) {
   return at::scalar_tensor(value, at::kDouble).requires_grad_();
 }
+
+/// Puts the number of LibTorch's threads back.
+struct ThreadsGuard {
+  ThreadsGuard() : before(at::get_num_threads()) {}
+  ~ThreadsGuard() { at::set_num_threads(before); }
+  ThreadsGuard(const ThreadsGuard&) = delete;
+  ThreadsGuard& operator=(const ThreadsGuard&) = delete;
+  const int before;
+};
 
 /// A level made of functions.
 struct Lambda final : mlo::Problem {

@@ -109,6 +109,47 @@ TEST_CASE("conjugate gradient takes a stored solution only if it is better than 
   CHECK(energy(problem.solve(*solver)) < energy(expected));  // now it points the right way
 }
 
+TEST_CASE("conjugate gradient does not begin with what is hardly better than nothing") {
+  Problem6 problem(definite(100.0));
+  const auto warm = conjugate_gradient_solver({.max_iterations = 3, .tolerance = 1e-12});
+  const auto cold =
+      conjugate_gradient_solver({.max_iterations = 3, .tolerance = 1e-12, .warm_start = false});
+  const Vector a = problem.a;
+  for (const double factor : {1.4, 5.0}) {
+    problem.a = a;
+    problem.solve(*conjugate_gradient_solver({}));
+    const Vector stored = problem.solve(*warm);
+    problem.a = factor * a;  // the stored one leaves more than half of it, where the factor is 5
+    const double left = (problem.a - problem.h * stored).norm() / problem.a.norm();
+    INFO("left " << left);
+    REQUIRE((left > 0.5) == (factor == 5.0));
+    CHECK((relative_error(problem.solve(*warm), problem.solve(*cold)) < 1e-12) == (left > 0.5));
+  }
+}
+
+TEST_CASE("conjugate gradient begins anew where a warm start meets curvature <= 0 at once") {
+  Matrix h = Matrix::Identity(6, 6);
+  h(0, 0) = 0.5;
+  Problem6 problem(h);
+  problem.a = Vector::Ones(6);
+  problem.a[0] = 0.7;
+  const auto warm = conjugate_gradient_solver({});
+  const auto cold = conjugate_gradient_solver({.warm_start = false});
+  const Vector stored = problem.solve(*warm);
+  h(0, 0) = -0.3;
+  Problem6 bent(h);
+  bent.a = problem.a;
+  const double left = (bent.a - bent.h * stored).norm() / bent.a.norm();
+  REQUIRE(left < 0.5);  // so it is taken
+  const Vector z = bent.solve(*warm);
+  const double residual = bent.summary.residual;
+  bent.solve(*cold);
+  INFO("stored " << left << ", warm " << residual << ", cold " << bent.summary.residual);
+  CHECK(residual <= bent.summary.residual * (1.0 + 1e-9));
+  CHECK(residual < left);
+  CHECK((bent.a - bent.h * z).norm() / bent.a.norm() == Approx(residual));
+}
+
 TEST_CASE("conjugate gradient returns no iterate that is worse than nothing") {
   // One direction whose curvature is next to nothing: the step along it is a thousand times too
   // long.
