@@ -45,8 +45,8 @@ const char* to_string(Verdict verdict);
 struct Comparison {
   double relative_error = 0.0;  ///< ‖g − r‖ / ‖r‖
   double cosine = 0.0;          ///< g·r / ‖g‖‖r‖
-  double uncertainty =
-      0.0;  ///< estimated error of r itself, relative to ‖r‖; 0 for automatic differentiation
+  /// estimated error of r itself, relative to ‖r‖; 0 for automatic differentiation
+  double uncertainty = 0.0;
   double norm = 0.0;            ///< ‖g‖
   double reference_norm = 0.0;  ///< ‖r‖
 
@@ -54,8 +54,8 @@ struct Comparison {
   struct Coordinate {
     std::string parameter;  ///< of the level; several, joined by ", ", where a direction goes
                             ///< through several
-    std::vector<int64_t>
-        index;  ///< of the element; empty for a random direction in the parameter, and for a scalar
+    /// of the element; empty for a random direction in the parameter, and for a scalar
+    std::vector<int64_t> index;
     double value = 0.0;             ///< of g
     double reference = 0.0;         ///< of r
     std::string to_string() const;  ///< "'weight'[2, 0]: 0.31, differences 0.3"
@@ -72,8 +72,8 @@ struct CheckReport {
   std::string level;
   int64_t directions = 0;
   bool exact_directions = false;  ///< all coordinates were differenced
-  Comparison
-      steps_taken;  ///< against differentiation of the steps that the levels below really took
+  /// against differentiation of the steps that the levels below really took
+  Comparison steps_taken;
   /// Against the levels below solved anew. Its uncertainty contains what they still lacked
   /// (`Solved::missing`).
   std::optional<Comparison> resolved;
@@ -81,8 +81,8 @@ struct CheckReport {
   /// How well a level was solved anew.
   struct Solved {
     std::string level;
-    double gradient_before =
-        0.0;  ///< ‖∇L_k‖ before the first step, root mean square over the evaluations
+    /// ‖∇L_k‖ before the first step, root mean square over the evaluations
+    double gradient_before = 0.0;
     double gradient_after = 0.0;  ///< ... and after the last
     /// Part of its response to the upper level that the steps did not take: how much of what the
     /// shift does to ∇L_k is left after the last step. 0 at the optimum; 1 has not moved.
@@ -94,8 +94,8 @@ struct CheckReport {
 
   struct Analytic {
     std::string level;
-    Comparison
-        product;  ///< its `product` against automatic differentiation, own and mixed together
+    /// its `product` against automatic differentiation, own and mixed together
+    Comparison product;
     std::optional<Comparison> gradient;  ///< its `gradient`, if it has one
   };
   std::vector<Analytic> analytic;  ///< one for each level with AnalyticDerivatives

@@ -10,8 +10,8 @@
 namespace mlo {
 
 struct EarlyStopping {
-  std::string metric =
-      {};  ///< "level.name" of a number that a `validate()` returns; empty: no early stopping
+  /// "level.name" of a number that a `validate()` returns; empty: no early stopping
+  std::string metric = {};
   int64_t patience = 5;  ///< validations without improvement before the run stops
   enum class Mode { min, max } mode = Mode::min;
   double min_delta = 0.0;  ///< smaller changes are no improvement
@@ -24,8 +24,8 @@ struct EngineOptions {
   double seconds = std::numeric_limits<double>::infinity();  ///< stop after this long
   uint64_t seed = 0;  ///< of every random stream: (seed, level, step, micro-batch)
   EarlyStopping early_stopping = {};
-  std::filesystem::path checkpoint =
-      {};  ///< file saved when a run returns, for whatever reason (not when it throws), and …
+  /// file saved when a run returns, for whatever reason (not when it throws), and …
+  std::filesystem::path checkpoint = {};
   int64_t checkpoint_every = 0;  ///< … every so many steps; 0: only at the end
   SinkFactory checkpoint_sink = atomic_file;
   bool profile = false;  ///< seconds and peak memory of each level

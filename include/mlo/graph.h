@@ -23,8 +23,8 @@ struct Turn {
 struct Graph {
   struct Node {
     std::string name;
-    std::vector<std::size_t>
-        reads;  ///< other levels whose parameters its loss depends on, through a graph
+    /// other levels whose parameters its loss depends on, through a graph
+    std::vector<std::size_t> reads;
     std::vector<std::size_t> constants;  ///< ... and those it takes as constants, as declared
     bool top = false;
     int64_t unroll = 1, warmup_steps = 0;  ///< as in LevelOptions

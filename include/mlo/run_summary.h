@@ -15,10 +15,10 @@ struct RunSummary {
   enum class Reason { steps, time, request, early_stopping };
   struct Level {
     std::string name;
-    double loss =
-        std::numeric_limits<double>::quiet_NaN();  ///< the last one; NaN if it has not stepped
-    Counters counters = {};                        ///< over resumed runs, too
-    SolveSummary solve = {};                       ///< of the method's last visit
+    /// the last one; NaN if it has not stepped
+    double loss = std::numeric_limits<double>::quiet_NaN();
+    Counters counters = {};   ///< over resumed runs, too
+    SolveSummary solve = {};  ///< of the method's last visit
   };
   Reason reason = Reason::steps;
   int64_t steps = 0;               ///< of the top level, in all

@@ -31,20 +31,20 @@ struct StepRecord {
   int64_t step = 0;         ///< own steps taken before this one
   std::vector<Draw> draws;  ///< one for each micro-batch; the loss is their mean
   Tensors gradient;         ///< what the optimizer was given: after hooks and clipping
-  std::vector<Tensors>
-      kept;  ///< for each draw ∇_θ L with its graph; empty unless the method keeps graphs
-  bool shared =
-      false;  ///< more than one level's sweep comes by: kept graphs must outlive the first
-  std::shared_ptr<const StepDerivative>
-      derivative;  ///< of the optimizer's update; null unless the method needs it
+  /// for each draw ∇_θ L with its graph; empty unless the method keeps graphs
+  std::vector<Tensors> kept;
+  /// more than one level's sweep comes by: kept graphs must outlive the first
+  bool shared = false;
+  /// of the optimizer's update; null unless the method needs it
+  std::shared_ptr<const StepDerivative> derivative;
   std::vector<double> learning_rates;  ///< of each parameter; empty unless the method needs them
 
   /// Values as this step read them, by level index (own level: before the step); null for levels it
   /// does not read. Copies are made only where values have changed since.
   std::vector<std::shared_ptr<const FrozenValues>> values;
   std::vector<char> modes;  ///< train (1) or eval (0) of each module that the losses run
-  bool guarded_attention =
-      false;        ///< attention ran through a kernel that can be differentiated twice
+  /// attention ran through a kernel that can be differentiated twice
+  bool guarded_attention = false;
   int threads = 0;  ///< LibTorch's own, within an operation
 };
 

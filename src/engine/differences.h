@@ -35,10 +35,10 @@ enum class Response { steps_taken, solved_anew };
 /// A shift of a level's parameters: undefined tensors stay where they are.
 struct Direction {
   Tensors shift;  ///< of the size of what is shifted, so that a step is relative
-  double unit =
-      1.0;  ///< the length that counts as one: derivatives are reported along shift / unit
-  double weight =
-      1.0;  ///< on the squares: the sum over all directions estimates that over all coordinates
+  /// the length that counts as one: derivatives are reported along shift / unit
+  double unit = 1.0;
+  /// on the squares: the sum over all directions estimates that over all coordinates
+  double weight = 1.0;
   std::vector<std::size_t> parameters;
   int64_t coordinate = -1;  ///< in the one parameter; −1: a random direction
 };

@@ -10,12 +10,12 @@ namespace mlo {
 
 /// What follows from the graph and the methods for one level; made once, by build().
 struct LevelPlan {
-  std::vector<std::size_t>
-      below;  // levels that must have taken their unroll counts before this one steps
+  // levels that must have taken their unroll counts before this one steps
+  std::vector<std::size_t> below;
   std::unique_ptr<Sweep> sweep;  // its own total derivative; null if nothing below responds to it
-  std::vector<char>
-      differentiated;      // by level: its loss is differentiated by that level's parameters
-  std::vector<char> kept;  // by level: ... or its kept gradient is, in some sweep
+  // by level: its loss is differentiated by that level's parameters
+  std::vector<char> differentiated;
+  std::vector<char> kept;             // by level: ... or its kept gradient is, in some sweep
   std::vector<std::size_t> sweepers;  // levels whose sweeps visit this one
   bool trains_itself = false;         // its loss depends on its own parameters directly
 };

@@ -337,10 +337,8 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   const std::vector<Written> before = written(gradient);
   hook(level, "on_gradient", [&] { level.problem->on_gradient(gradient); });
   check_fits(level, gradient);
-  if (written(gradient) != before) {
+  if (written(gradient) != before)
     check_finite_gradient(level, gradient, total, " that on_gradient left");
-    make_own(gradient);
-  }
   for (std::size_t i = 0; i < gradient.size(); ++i)
     if (level.frozen[i])
       gradient[i]

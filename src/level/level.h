@@ -35,24 +35,24 @@ class Level {
   Values values;
   Tensors scratch;  // for RewindGuard
   bool gradients_on = true;
-  std::vector<char>
-      frozen;  // by parameter: switched off by the user, so that it is a constant for now
+  // by parameter: switched off by the user, so that it is a constant for now
+  std::vector<char> frozen;
   bool makes_gradient = false;  // its loss uses declared values and may be on no graph: on_gradient
                                 // makes the gradient
   bool takes_gradients = false;  // its loss is another one, or none, where gradients are off
 
   std::shared_ptr<torch::optim::Optimizer> optimizer;
   std::vector<double> base_learning_rates;
-  std::map<std::string, std::string>
-      optimizer_settings;            // as given: "" for the class, ".lr" and the like
+  // as given: "" for the class, ".lr" and the like
+  std::map<std::string, std::string> optimizer_settings;
   std::unique_ptr<UpdateRule> rule;  // null if the optimizer is not known
   std::string why_no_rule;
 
   // What the levels above ask of it.
   Needs needs;                    // of its method, if anybody sweeps over it
   bool guarded_attention = true;  // ... whose second derivatives pass through attention
-  std::vector<std::size_t>
-      value_reads;  // other levels whose values its loss depends on, with a graph or as constants
+  // other levels whose values its loss depends on, with a graph or as constants
+  std::vector<std::size_t> value_reads;
 
   // Its recent past.
   std::deque<StepRecord> records;  // oldest first
@@ -64,8 +64,8 @@ class Level {
 
   // What a replay has been held against (see Probe); what is not in a checkpoint is found anew.
   double largest_loss = 0.0;  // by magnitude
-  double widest_gap =
-      -1.0;  // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
+  // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
+  double widest_gap = -1.0;
 
   Counters counters;
   int64_t batches = 0;  // handed out by its data
@@ -98,8 +98,8 @@ class Levels {
  public:
   std::vector<std::unique_ptr<Level>> all;
   Untrained untrained;  // buffers and frozen parameters of every level's modules
-  std::vector<std::shared_ptr<torch::nn::Module>>
-      modules;  // and all their submodules, each before those below it
+  // and all their submodules, each before those below it
+  std::vector<std::shared_ptr<torch::nn::Module>> modules;
 
   Level& operator[](std::size_t i) const { return *all[i]; }
   std::size_t size() const { return all.size(); }

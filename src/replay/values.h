@@ -14,8 +14,8 @@ struct FrozenValues {
   Tensors copy;                   ///< meaningless while live
   std::vector<int64_t> versions;  ///< autograd's version counters at that moment
   bool live = true;
-  bool lost =
-      false;  ///< the parameters were written without about_to_change: what they were is gone
+  /// the parameters were written without about_to_change: what they were is gone
+  bool lost = false;
 };
 
 /// A level's parameters with copy-on-write handles to what they were: a step record holds a handle,

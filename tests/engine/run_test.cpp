@@ -309,6 +309,23 @@ TEST_CASE(
     CHECK_FALSE(std::filesystem::exists(folder / "other.mlo"));
     CHECK_NOTHROW(engine.state());
   }
+  // Nor is it validated: what fails there could not say why.
+  int64_t validations = 0;
+  const at::Tensor x = leaf(1.0);
+  Lambda level = alone(x);
+  level.step_hook = [x] {
+    const at::NoGradGuard no_grad;
+    x.fill_(NAN);
+  };
+  level.judge = [&] {
+    ++validations;
+    return std::map<std::string, double>{};
+  };
+  Engine engine({.steps = 3, .validate_every = 1});
+  engine.add("level", std::move(level), sgd());
+  check_refused<mlo::NonFiniteError>([&] { engine.run(); },
+                                     {"level 'level' at step 1", "'parameter0' is not finite"});
+  CHECK(validations == 0);
 }
 
 TEST_CASE("Losses and metrics of all levels can be asked for", "[engine][run]") {

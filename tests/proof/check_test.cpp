@@ -351,3 +351,16 @@ TEST_CASE("an engine that the check could not put back says so instead of going 
   healthy.engine.step();
   CHECK(healthy.stream->handed_out == 1);
 }
+
+TEST_CASE("A report says first that the hypergradient is off, and only else what cannot be told",
+          "[check]") {
+  const auto next = [](double error, double uncertainty) {
+    mlo::CheckReport report;
+    report.steps_taken.relative_error = error;
+    report.steps_taken.uncertainty = uncertainty;
+    return nlohmann::json::parse(report.to_json()).at("next").get<std::string>();
+  };
+  CHECK(next(1e-6, 1e-7).empty());
+  CHECK_THAT(next(1e-3, 0.07), Contains("errors below 0.07 cannot be told"));
+  CHECK_THAT(next(3.67, 0.07), Contains("differentiate the steps taken"));
+}

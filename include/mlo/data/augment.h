@@ -21,8 +21,8 @@ struct RandomResizedCrop {
 /// does it.
 struct Augmentation {
   int64_t size = 32;  ///< side of the result
-  int64_t crop_padding =
-      0;  ///< > 0: zeros around the image, then a random crop; a resized crop has none
+  /// > 0: zeros around the image, then a random crop; a resized crop has none
+  int64_t crop_padding = 0;
   std::optional<RandomResizedCrop> resized_crop = std::nullopt;
   bool flip = false;  ///< left and right exchanged half of the time
   std::vector<double> mean = {0.0}, deviation = {1.0};  ///< one number, or one a channel

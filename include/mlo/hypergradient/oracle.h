@@ -17,11 +17,11 @@ struct Needs {
   bool learning_rates = false;        ///< of each parameter, at the step
   bool kept_graph = false;            ///< the graph of ∇L of the recorded steps
   bool second_order = false;          ///< the loss is differentiated twice by autograd
-  bool forward_mode =
-      false;              ///< the loss is evaluated on dual numbers, and its tangent differentiated
+  /// the loss is evaluated on dual numbers, and its tangent differentiated
+  bool forward_mode = false;
   bool analytic = false;  ///< the problem has AnalyticDerivatives
-  bool differences =
-      false;  ///< the loss is compared at near parameters: it must be computed in float32 or wider
+  /// the loss is compared at near parameters: it must be computed in float32 or wider
+  bool differences = false;
 };
 
 /// Derivatives of a level's gradient at one of its steps.

@@ -20,8 +20,8 @@ struct SgdOptions {
   double momentum = 0.0;
   double dampening = 0.0;
   double weight_decay = 0.0;
-  bool decay_vectors =
-      true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
+  /// false: parameters of less than two dimensions (biases, norms) are not decayed
+  bool decay_vectors = true;
   bool nesterov = false;
 };
 /// torch::optim::SGD, by ATen's fused kernels: the same class and state, the same steps to
@@ -34,8 +34,8 @@ struct AdamOptions {
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0.0;
-  bool decay_vectors =
-      true;  ///< false: parameters of less than two dimensions (biases, norms) are not decayed
+  /// false: parameters of less than two dimensions (biases, norms) are not decayed
+  bool decay_vectors = true;
 };
 /// torch::optim::Adam (weight decay added to the gradient), by ATen's fused kernels: the same class
 /// and state, the same steps to rounding.

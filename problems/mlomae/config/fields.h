@@ -11,8 +11,8 @@ namespace mlomae {
 /// A setting as the outside knows it.
 struct Field {
   std::string key;  ///< "section.name"
-  std::variant<bool*, int64_t*, double*, std::string*>
-      value;                              ///< into the Settings it was listed for
+  /// into the Settings it was listed for
+  std::variant<bool*, int64_t*, double*, std::string*> value;
   std::string about;                      ///< one line for people
   std::vector<std::string> choices = {};  ///< of a text; empty: any
 };

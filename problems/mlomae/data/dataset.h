@@ -20,13 +20,13 @@ struct Dataset {
   std::shared_ptr<const mlo::ImageSet> train,
       test;  ///< test may be null: no labels, or none kept for it
   std::shared_ptr<const mlo::ImageSet> unlabelled;  ///< those of data.unlabelled; null without
-  std::vector<int64_t>
-      pretrain;  ///< rows of pretrain_images() that the reconstruction level is trained on
+  /// rows of pretrain_images() that the reconstruction level is trained on
+  std::vector<int64_t> pretrain;
   std::vector<int64_t> head, held_out;  ///< rows of `train` that the levels above it are trained on
   int64_t image_size = 0;               ///< side of the network's input
   std::vector<double> mean, deviation;  ///< by channel, of values 0 … 1
-  std::vector<std::string>
-      notices;         ///< what people should know: images that are not used, or not as they are
+  /// what people should know: images that are not used, or not as they are
+  std::vector<std::string> notices;
   uint64_t files = 0;  ///< digest of the files' names and lengths (folders)
 
   const std::shared_ptr<const mlo::ImageSet>& pretrain_images() const {

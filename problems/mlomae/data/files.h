@@ -11,10 +11,10 @@ namespace mlomae {
 /// Files by what they are taken for. Names that begin with a dot are not read, and of them only
 /// images are counted; links are followed.
 struct FoundFiles {
-  std::vector<std::filesystem::path>
-      images;  ///< JPEG and PNG by their names, in the order of their paths
-  std::map<std::string, int64_t>
-      others;  ///< number of those that are not read, by extension (".webp"), or what else they are
+  /// JPEG and PNG by their names, in the order of their paths
+  std::vector<std::filesystem::path> images;
+  /// number of those that are not read, by extension (".webp"), or what else they are
+  std::map<std::string, int64_t> others;
 };
 
 /// A folder's own files, and the folders in it, in the order of their names. Throws mlo::Error

@@ -15,8 +15,8 @@ namespace mlomae {
 
 struct FolderOptions {
   int64_t channels = 3;
-  bool labels_needed =
-      true;  ///< by the method: folders are classes, and one without images is an error
+  /// by the method: folders are classes, and one without images is an error
+  bool labels_needed = true;
   bool skip_bad = false;  ///< read every image now and leave out those that cannot be; else look at
                           ///< the headers of all
 };

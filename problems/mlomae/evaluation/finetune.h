@@ -17,8 +17,8 @@ struct FinetuneOptions {
   double lr = 1e-3;
   double weight_decay = 0.05;  ///< of matrices
   double warmup = 0.05;        ///< part of the steps
-  double layer_decay =
-      0.75;  ///< of the learning rate, from each block to the one below it; 1: none
+  /// of the learning rate, from each block to the one below it; 1: none
+  double layer_decay = 0.75;
   double label_smoothing = 0.0;
   double dropout = 0.1;  ///< before the head's linear layer
   uint64_t seed = 0;     ///< of the head, the batches and dropout

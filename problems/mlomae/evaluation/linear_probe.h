@@ -10,8 +10,8 @@ namespace mlomae {
 struct LinearProbeOptions {
   /// Candidates for λ in   mean cross entropy + λ/2 ‖W‖²   on standardized features.
   std::vector<double> strengths = {1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0};
-  double held_out =
-      0.1;  ///< part of the training rows by which λ is chosen; then all of them train
+  /// part of the training rows by which λ is chosen; then all of them train
+  double held_out = 0.1;
   int64_t iterations = 200;
   uint64_t seed = 0;  ///< of the held-out rows
 };

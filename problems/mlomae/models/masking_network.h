@@ -12,8 +12,8 @@ struct MaskingNetworkOptions {
   int64_t patches = 64;  ///< N
   int64_t dim = 96;      ///< of a patch's embedding
   int64_t hidden = 512;
-  bool zero_output =
-      false;  ///< the output layer starts at zero: every patch is as likely as any other
+  /// the output layer starts at zero: every patch is as likely as any other
+  bool zero_output = false;
 };
 
 /// T: Linear(N·dim → hidden), ReLU, Linear(hidden → N) on embedded patches. Parameters:

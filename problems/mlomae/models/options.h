@@ -16,14 +16,14 @@ struct ModelOptions {
   int64_t dim = 96, depth = 4, heads = 3;  ///< encoder; dim is a multiple of heads and of 4
   int64_t decoder_dim = 64, decoder_depth = 2, decoder_heads = 2;  ///< likewise
   double mlp_ratio = 4.0;  ///< width of a block's hidden layer, in dims
-  double dropout =
-      0.0;  ///< after attention's projection and each layer of the MLP; both encoder and decoder
-  bool learned_positions =
-      false;  ///< train the position embeddings, which begin as sines and cosines
-  bool normalize_targets =
-      true;  ///< reconstruct each patch's pixels normalized by its own mean and deviation
-  bool checkpoint_activations =
-      false;  ///< recompute each block in the backward pass instead of storing it
+  /// after attention's projection and each layer of the MLP; both encoder and decoder
+  double dropout = 0.0;
+  /// train the position embeddings, which begin as sines and cosines
+  bool learned_positions = false;
+  /// reconstruct each patch's pixels normalized by its own mean and deviation
+  bool normalize_targets = true;
+  /// recompute each block in the backward pass instead of storing it
+  bool checkpoint_activations = false;
 
   int64_t side() const { return image_size / patch; }  ///< patches a side
   int64_t patches() const { return side() * side(); }  ///< N

@@ -15,10 +15,10 @@ namespace mlomae {
 struct Run {
   std::filesystem::path path;
   nlohmann::ordered_json config, info;  ///< config.json, run.json
-  std::map<std::string, std::map<int64_t, double>>
-      series;                      ///< "loss/level", "level.metric": value by reconstruction step
-  std::vector<Score> scores;       ///< of the encoder that the run has now
-  std::vector<std::string> notes;  ///< sentences about what was left out
+  /// "loss/level", "level.metric": value by reconstruction step
+  std::map<std::string, std::map<int64_t, double>> series;
+  std::vector<Score> scores;                     ///< of the encoder that the run has now
+  std::vector<std::string> notes;                ///< sentences about what was left out
   std::vector<std::filesystem::path> snapshots;  ///< oldest first
 
   std::string name() const { return info.value("name", path.filename().string()); }

@@ -25,9 +25,9 @@ struct Group {
   std::string data, method;
   std::vector<std::size_t> runs;
   std::vector<std::string> notes;  ///< of the runs, and about those that are left out
-  std::vector<std::pair<std::string, std::string>>
-      differing;                         ///< settings that most runs on these data do not have
-  std::map<std::string, Spread> scores;  ///< "linear-probe class", …: accuracy
+  /// settings that most runs on these data do not have
+  std::vector<std::pair<std::string, std::string>> differing;
+  std::map<std::string, Spread> scores;         ///< "linear-probe class", …: accuracy
   Spread seconds, images_per_second, peak_mib;  ///< of the runs that have ended
 };
 std::vector<Group> grouped(const std::vector<Run>& runs);
