@@ -89,6 +89,7 @@ list_missing() {
   need python3-venv find_python
   need libeigen3-dev has_file /usr/include/eigen3/Eigen/Core
   need catch2 has_file /usr/include/catch2/catch.hpp /usr/include/catch2/catch_all.hpp
+  need libfmt-dev has_file /usr/include/fmt/core.h
   need nlohmann-json3-dev has_file /usr/include/nlohmann/json.hpp
   need zlib1g-dev has_file /usr/include/zlib.h
   need libjpeg-dev has_file /usr/include/jpeglib.h

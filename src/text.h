@@ -1,24 +1,59 @@
 #pragma once
 
-#include <array>
-#include <charconv>
+#include "mlo/error.h"
+
+// Compiled in, so that neither libmlo nor its users need the library. The formatting itself is
+// compiled once, in text.cpp.
+#ifndef FMT_HEADER_ONLY
+#define FMT_HEADER_ONLY
+#endif
+// fmt's own prints and ends the process.
+#define FMT_ASSERT(condition, message) static_cast<void>(0)
+#include <fmt/core.h>
+
 #include <string>
+#include <vector>
 
 namespace mlo {
 
-/// The shortest text that reads back as the same number, for messages: a field of -1e-12 is not
-/// said to be -0.000000.
-inline std::string number(double value) {
-  char text[32];
-  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+std::string vmessage(fmt::string_view format, fmt::format_args values);
+
+/// The text for people that fmt's `format` makes of `values`: checked against them when compiled,
+/// numbers as the shortest text that reads back as the same number, unless it says how many digits.
+template <class... Values>
+std::string message(fmt::format_string<Values...> format, Values&&... values) {
+  return vmessage(format, fmt::make_format_args(values...));
 }
 
-/// A few digits of it, for tables and reports: 0.0123, 1.2e-07.
-inline std::string brief(double value, int digits) {
-  std::array<char, 32> text;
-  const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
-                                 std::chars_format::general, digits);
-  return {text.data(), end.ptr};
+/// Throws a Failure that says so. In the words that all messages keep to:
+/// "Struct::field = value; it must be …", or "level 'name': what is wrong; the cure".
+template <class Failure, class... Values>
+[[noreturn]] void refuse(fmt::format_string<Values...> format, Values&&... values) {
+  throw Failure(vmessage(format, fmt::make_format_args(values...)));
 }
+
+/// Refuses unless `holds`.
+template <class Failure = ConfigError, class... Values>
+void require(bool holds, fmt::format_string<Values...> format, Values&&... values) {
+  if (!holds) throw Failure(vmessage(format, fmt::make_format_args(values...)));
+}
+
+/// 'name'
+std::string quoted(const std::string& name);
+
+/// "'a', 'b'", or "none".
+std::string listed(const std::vector<std::string>& names);
+
+/// The same of what `name` gives of each item.
+template <class Items, class Name>
+std::string listed(const Items& items, const Name& name) {
+  std::vector<std::string> names;
+  for (const auto& item : items) names.push_back(std::string(name(item)));
+  return listed(names);
+}
+
+// Kept while the sources move to the above.
+inline std::string number(double value) { return message("{}", value); }
+inline std::string brief(double value, int digits) { return message("{:.{}g}", value, digits); }
 
 }  // namespace mlo

@@ -16,8 +16,6 @@
 namespace mlo {
 namespace {
 
-std::string quoted(const std::string& name) { return "'" + name + "'"; }
-
 bool contains(const std::vector<std::size_t>& list, std::size_t item) {
   return std::find(list.begin(), list.end(), item) != list.end();
 }
