@@ -21,8 +21,8 @@ struct Contestant {
 
 struct Case {
   std::string name;
-  std::string what;        ///< one line for `list`
-  int64_t steps_a_repeat;  ///< outer steps timed together
+  std::string what;          ///< one line for `list`
+  int64_t steps_per_repeat;  ///< outer steps timed together
   /// All of them, or the one of that name if it is not empty: the others' memory would count in its
   /// peak.
   std::function<std::vector<Contestant>(const std::string& only)> contestants;

@@ -105,19 +105,20 @@ int run(const Case& which, const std::string& method, int repeats, bool json) {
     return 2;
   }
   std::vector<Measurement> measured(contestants.size());
-  for (auto& contestant : contestants) contestant.steps(which.steps_a_repeat);  // warm-up
+  for (auto& contestant : contestants) contestant.steps(which.steps_per_repeat);  // warm-up
   for (int repeat = 0; repeat < repeats; ++repeat) {
     for (std::size_t i = 0; i < contestants.size(); ++i) {
       const mlo::Counters before =
           contestants[i].counters ? contestants[i].counters() : mlo::Counters();
       peak_mib();
       const auto start = std::chrono::steady_clock::now();
-      contestants[i].steps(which.steps_a_repeat);
+      contestants[i].steps(which.steps_per_repeat);
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      measured[i].seconds.push_back(took.count() / static_cast<double>(which.steps_a_repeat));
+      measured[i].seconds.push_back(took.count() / static_cast<double>(which.steps_per_repeat));
       measured[i].peak = std::max(measured[i].peak, peak_mib());
       if (contestants[i].counters)
-        measured[i].counters = counters_of(before, contestants[i].counters(), which.steps_a_repeat);
+        measured[i].counters =
+            counters_of(before, contestants[i].counters(), which.steps_per_repeat);
     }
   }
   for (std::size_t i = 0; i < contestants.size(); ++i) {
@@ -131,10 +132,10 @@ int run(const Case& which, const std::string& method, int repeats, bool json) {
           {"threads", at::get_num_threads()},
           {"seconds", {{"median", median}, {"min", seconds.front()}, {"max", seconds.back()}}},
           {"repeats", repeats},
-          {"steps_a_repeat", which.steps_a_repeat},
+          {"steps_per_repeat", which.steps_per_repeat},
           {"peak_mib", measured[i].peak},
           {"counters", measured[i].counters},
-          {"gflop_a_second", contestants[i].flop / median * 1e-9},
+          {"gflop_per_second", contestants[i].flop / median * 1e-9},
           {"commit", kCommit},
           {"build", kBuild},
           {"mlo", mlo::version()},

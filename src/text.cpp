@@ -14,8 +14,7 @@ std::string quoted(const std::string& name) { return message("'{}'", name); }
 
 std::string listed(const std::vector<std::string>& names) {
   std::string text;
-  for (const std::string& name : names)
-    text.append(text.empty() ? "" : ", ").append(quoted(name));
+  for (const std::string& name : names) text.append(text.empty() ? "" : ", ").append(quoted(name));
   return text.empty() ? "none" : text;
 }
 

@@ -54,8 +54,8 @@ class ProgressBar final : public Callback {
         {.step = step_,
          .steps = steps_,
          .seconds_left = left > 0 ? static_cast<double>(left) * rate_.seconds_per_step() : 0.0,
-         .rate = throughput_.a_step / rate_.seconds_per_step(),
-         .unit = throughput_.a_step > 0.0 ? throughput_.unit : "",
+         .rate = throughput_.per_step / rate_.seconds_per_step(),
+         .unit = throughput_.per_step > 0.0 ? throughput_.unit : "",
          .losses = StepReport{step_, steps_, seconds_, engine}.losses()},
         columns());
     put("\r" + line_ + "\x1b[K");

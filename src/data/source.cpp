@@ -25,7 +25,7 @@ class TensorSource final : public BatchSource {
       : all_(std::move(tensors)),
         rows_(rows),
         batch_size_(options.batch_size == 0 ? rows : std::min(options.batch_size, rows)),
-        rows_an_epoch_(options.drop_last ? rows - rows % batch_size_ : rows),
+        rows_per_epoch_(options.drop_last ? rows - rows % batch_size_ : rows),
         shuffle_(options.shuffle && batch_size_ < rows),
         own_seed_(options.seed != 0),
         seed_(options.seed),
@@ -37,14 +37,14 @@ class TensorSource final : public BatchSource {
       return all_;
     }
     if (shuffle_ && orders_.empty()) shuffle();
-    const int64_t size = std::min(batch_size_, rows_an_epoch_ - position_);
+    const int64_t size = std::min(batch_size_, rows_per_epoch_ - position_);
     std::vector<at::Tensor> batch;
     batch.reserve(all_.size());
     for (std::size_t i = 0; i < all_.size(); ++i)
       batch.push_back(shuffle_ ? all_[i].index_select(0, orders_[i].narrow(0, position_, size))
                                : all_[i].narrow(0, position_, size));
     position_ += size;
-    if (position_ == rows_an_epoch_) {
+    if (position_ == rows_per_epoch_) {
       position_ = 0;
       ++epoch_;
       orders_.clear();
@@ -66,8 +66,8 @@ class TensorSource final : public BatchSource {
       text += (text.empty() ? "" : ", ") + detail::fingerprint(tensor);
     if (batch_size_ == rows_) return text;
     text += ", in batches of " + std::to_string(batch_size_);
-    if (rows_an_epoch_ != rows_)
-      text += " without the last " + std::to_string(rows_ - rows_an_epoch_);
+    if (rows_per_epoch_ != rows_)
+      text += " without the last " + std::to_string(rows_ - rows_per_epoch_);
     if (shuffle_)
       text +=
           own_seed_ ? ", shuffled from seed " + std::to_string(seed_) : std::string(", shuffled");
@@ -77,7 +77,7 @@ class TensorSource final : public BatchSource {
   void save(State& state, const std::string& prefix) const override {
     state.set(prefix + "rows", rows_);
     state.set(prefix + "batch_size", batch_size_);
-    state.set(prefix + "rows_an_epoch", rows_an_epoch_);
+    state.set(prefix + "rows_per_epoch", rows_per_epoch_);
     state.set(prefix + "shuffle", shuffle_);
     state.set(prefix + "key", static_cast<int64_t>(key_));
     state.set(prefix + "epoch", epoch_);
@@ -94,16 +94,16 @@ class TensorSource final : public BatchSource {
     };
     same("rows", rows_);
     same("batch_size", batch_size_);
-    same("rows_an_epoch", rows_an_epoch_);
+    same("rows_per_epoch", rows_per_epoch_);
     same("shuffle", shuffle_);
     const int64_t key = state.integer(prefix + "key");
     const int64_t epoch = state.integer(prefix + "epoch");
     const int64_t position = state.integer(prefix + "position");
-    if (epoch < 0 || position < 0 || position >= rows_an_epoch_ || position % batch_size_ != 0)
+    if (epoch < 0 || position < 0 || position >= rows_per_epoch_ || position % batch_size_ != 0)
       throw CheckpointError("'" + prefix + "position' is row " + std::to_string(position) +
                             " of epoch " + std::to_string(epoch) +
                             " in the state, where no batch of " + std::to_string(batch_size_) +
-                            " of " + std::to_string(rows_an_epoch_) +
+                            " of " + std::to_string(rows_per_epoch_) +
                             " rows begins; resume from another checkpoint");
     key_ = static_cast<uint64_t>(key);
     epoch_ = epoch;
@@ -121,7 +121,7 @@ class TensorSource final : public BatchSource {
   Batch all_;
   int64_t rows_;
   int64_t batch_size_;
-  int64_t rows_an_epoch_;
+  int64_t rows_per_epoch_;
   bool shuffle_;
   bool own_seed_;
   uint64_t seed_;

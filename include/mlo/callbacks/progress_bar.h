@@ -11,7 +11,7 @@ namespace mlo {
 /// What a step of the top level gets through, for a progress bar to show a rate: {512, "images"}.
 /// Zero: no rate is shown.
 struct Throughput {
-  double a_step = 0.0;
+  double per_step = 0.0;
   std::string unit = "items";
 };
 /// Steps, time left, rate and the losses, redrawn in place at most ten times a second; writes

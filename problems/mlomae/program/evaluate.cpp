@@ -107,9 +107,10 @@ std::vector<Score> by_training(const std::string& kind, const Settings& settings
                                 .label_smoothing = s.finetune_label_smoothing,
                                 .dropout = s.finetune_dropout,
                                 .seed = static_cast<uint64_t>(s.seed)};
-  const Finetuned result = finetune(
-      models.mae, dataset, dataset.augmented(settings), options,
-      mlo::progress_bar(stderr, {.a_step = static_cast<double>(options.batch), .unit = "images"}));
+  const Finetuned result =
+      finetune(models.mae, dataset, dataset.augmented(settings), options,
+               mlo::progress_bar(
+                   stderr, {.per_step = static_cast<double>(options.batch), .unit = "images"}));
   keep = [mae = models.mae, head = result.head, classes = dataset.train->classes()](
              const std::filesystem::path& file) { write_classifier(file, mae, head, classes); };
   return {{.kind = kind,

@@ -118,17 +118,17 @@ int dry_run(const Settings& settings, bool as_json) {
     levels[level] = {
         {"parameters", counts[level]},
         {"peak_mib", static_cast<double>(now.peak_bytes) / 1048576.0},
-        {"seconds_a_step", (now.seconds - then.seconds) /
-                               static_cast<double>(std::max<int64_t>(1, now.steps - then.steps))},
-        {"forwards_an_outer_step", (now.forwards - then.forwards) / kSteps},
-        {"backwards_an_outer_step", (now.backwards - then.backwards) / kSteps}};
+        {"seconds_per_step", (now.seconds - then.seconds) /
+                                 static_cast<double>(std::max<int64_t>(1, now.steps - then.steps))},
+        {"forwards_per_outer_step", (now.forwards - then.forwards) / kSteps},
+        {"backwards_per_outer_step", (now.backwards - then.backwards) / kSteps}};
   }
   const Json result = {
       {"images", dataset.pretrain.size()},
       {"image_size", dataset.image_size},
       {"levels", levels},
       {"reconstruction_steps", length.reconstruction_steps},
-      {"seconds_a_reconstruction_step", seconds / static_cast<double>(length.steps_each)},
+      {"seconds_per_reconstruction_step", seconds / static_cast<double>(length.steps_each)},
       {"hours", seconds * static_cast<double>(length.steps()) / 3600.0},
       {"peak_mib", peak_mib()},
       {"threads", at::get_num_threads()}};
@@ -145,11 +145,11 @@ int dry_run(const Settings& settings, bool as_json) {
       "parameters", "memory (MiB)", "seconds a step");
   for (const auto& [name, level] : levels.items())
     std::printf("%-10s %14lld %16.0f %16.3f\n", name.c_str(), level["parameters"].get<long long>(),
-                level["peak_mib"].get<double>(), level["seconds_a_step"].get<double>());
+                level["peak_mib"].get<double>(), level["seconds_per_step"].get<double>());
   std::printf(
       "\nabout %.3f s a reconstruction step with everything above it, %.1f hours in all; the "
       "process has used %.0f MiB\n",
-      result["seconds_a_reconstruction_step"].get<double>(), result["hours"].get<double>(),
+      result["seconds_per_reconstruction_step"].get<double>(), result["hours"].get<double>(),
       peak_mib());
   return 0;
 }
@@ -323,10 +323,10 @@ int pretrain(const Arguments& arguments) {
     record = described_anew(std::move(record), earlier, directory, before, changed);
   directory.write_record(record);
 
-  const int64_t images_a_step =
+  const int64_t images_per_step =
       settings.pretrain.batch * settings.pretrain.accumulate * length.steps_each;
-  engine->add(
-      mlo::progress_bar(stderr, {.a_step = static_cast<double>(images_a_step), .unit = "images"}));
+  engine->add(mlo::progress_bar(
+      stderr, {.per_step = static_cast<double>(images_per_step), .unit = "images"}));
   if (::isatty(::fileno(stderr)) != 1)
     engine->add(std::make_shared<Warnings>());  // a terminal's progress bar says them itself
   engine->add(mlo::json_lines(directory.log(), settings.run.log_every));
@@ -346,7 +346,7 @@ int pretrain(const Arguments& arguments) {
       summary.steps == before && earlier.contains("images_per_second");  // it was finished already
   record["images_per_second"] =
       took_none ? earlier["images_per_second"].get<double>()
-                : static_cast<double>((summary.steps - before) * images_a_step) /
+                : static_cast<double>((summary.steps - before) * images_per_step) /
                       std::max(summary.seconds, 1e-9);
   record["peak_mib"] =
       took_none && earlier.contains("peak_mib") ? earlier["peak_mib"].get<double>() : peak_mib();
