@@ -1,7 +1,7 @@
 #include "mlo/callbacks/best_checkpoint.h"
 #include "mlo/callback.h"
 #include "mlo/engine.h"
-#include "mlo/error.h"
+#include "text.h"
 
 namespace mlo {
 namespace {
@@ -9,21 +9,18 @@ namespace {
 class BestCheckpoint final : public Callback {
  public:
   explicit BestCheckpoint(std::filesystem::path file) : file_(std::move(file)) {
-    if (!file_.has_filename())
-      throw ConfigError("best_checkpoint: '" + file_.string() +
-                        "' names no file; give the file to save to");
+    require(file_.has_filename(), "best_checkpoint: {} names no file; give the file to save to",
+            quoted(file_.string()));
   }
 
   void on_start(const Engine& engine) override {
     const EngineOptions& options = engine.options();
-    if (options.validate_every <= 0 || options.early_stopping.metric.empty())
-      throw ConfigError(
-          "best_checkpoint: nothing tells which step is the best (EngineOptions::validate_every "
-          "is " +
-          std::to_string(options.validate_every) + ", early_stopping.metric is '" +
-          options.early_stopping.metric +
-          "'); set both: validate_every > 0, and early_stopping.metric to a \"level.name\" of a "
-          "validate()");
+    require(
+        options.validate_every > 0 && !options.early_stopping.metric.empty(),
+        "best_checkpoint: nothing tells which step is the best (EngineOptions::validate_every = "
+        "{}, early_stopping.metric = {}); set both: validate_every > 0, and "
+        "early_stopping.metric to a \"level.name\" of a validate()",
+        options.validate_every, quoted(options.early_stopping.metric));
   }
 
   void on_validation(const Engine& engine, const ValidationReport& report) override {

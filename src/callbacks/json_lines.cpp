@@ -2,7 +2,7 @@
 #include "io/json.h"
 #include "mlo/callback.h"
 #include "mlo/engine.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <cerrno>
 #include <system_error>
@@ -22,14 +22,14 @@ Json object(const Numbers& numbers) {
 class JsonLines final : public Callback {
  public:
   JsonLines(std::filesystem::path path, int64_t every) : path_(std::move(path)), every_(every) {
-    if (every < 1)
-      throw ConfigError("json_lines: every is " + std::to_string(every) +
-                        "; it must be at least 1 (1: a line each step)");
+    require(every >= 1, "json_lines: every = {}; it must be at least 1 (1: a line each step)",
+            every);
     file_.reset(std::fopen(path_.c_str(), "a+e"));
     if (!file_)
-      throw ConfigError("json_lines: cannot open '" + path_.string() +
-                        "': " + std::generic_category().message(errno) +
-                        "; name a file in a folder that exists and may be written");
+      refuse<ConfigError>(
+          "{}: json_lines cannot open it: {}; name a file in a folder that exists and may be "
+          "written",
+          path_.string(), std::generic_category().message(errno));
     // A run that was killed may have left half a line: it must not spoil the first one of this run.
     if (std::fseek(file_.get(), -1, SEEK_END) == 0 && std::fgetc(file_.get()) != '\n') write("\n");
   }
@@ -86,9 +86,8 @@ class JsonLines final : public Callback {
   void write(const std::string& line) {
     if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() ||
         std::fflush(file_.get()) != 0)
-      throw Error("json_lines: cannot write to '" + path_.string() +
-                  "': " + std::generic_category().message(errno) +
-                  "; make room on the disk or log elsewhere");
+      refuse<Error>("{}: json_lines cannot write to it: {}; make room on the disk or log elsewhere",
+                    path_.string(), std::generic_category().message(errno));
   }
 
   struct Close {

@@ -1,7 +1,7 @@
 #include "mlo/callbacks/progress_bar.h"
 #include "callbacks/progress_line.h"
 #include "mlo/callback.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -13,8 +13,8 @@ class ProgressBar final : public Callback {
  public:
   ProgressBar(std::FILE* stream, Throughput throughput)
       : stream_(stream), throughput_(std::move(throughput)) {
-    if (stream == nullptr)
-      throw ConfigError("progress_bar: the stream is null; give an open one, stderr for example");
+    require(stream != nullptr,
+            "progress_bar: the stream is null; give an open one, stderr for example");
     terminal_ = ::isatty(::fileno(stream)) == 1;
   }
   ~ProgressBar() override { finish(); }  // a run that ends by an exception says no on_stop
@@ -34,7 +34,7 @@ class ProgressBar final : public Callback {
   }
 
   void on_warning(const std::string& text) override {
-    if (terminal_) put("\r\x1b[Kwarning: " + text + "\n" + line_);
+    if (terminal_) put(message("\r\x1b[Kwarning: {}\n{}", text, line_));
   }
 
   void on_stop(const Engine& engine, const std::string& /*reason*/) override {
@@ -58,7 +58,7 @@ class ProgressBar final : public Callback {
          .unit = throughput_.per_step > 0.0 ? throughput_.unit : "",
          .losses = StepReport{step_, steps_, seconds_, engine}.losses()},
         columns());
-    put("\r" + line_ + "\x1b[K");
+    put(message("\r{}\x1b[K", line_));
   }
 
   void finish() {

@@ -1,26 +1,17 @@
 #include "callbacks/progress_line.h"
+#include "text.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 
 namespace mlo {
 namespace {
 
-template <class... Values>
-std::string formatted(const char* format, Values... values) {
-  std::array<char, 64> text = {};
-  const int size = std::snprintf(text.data(), text.size(), format, values...);
-  return {text.data(),
-          static_cast<std::size_t>(std::clamp(size, 0, static_cast<int>(text.size()) - 1))};
-}
-
 std::string duration(double seconds) {
   if (!(seconds >= 0.0 && seconds < 1e9)) return "-:--";
   const auto total = std::llround(seconds);
-  if (total < 3600) return formatted("%lld:%02lld", total / 60, total % 60);
-  return formatted("%lld:%02lld:%02lld", total / 3600, total / 60 % 60, total % 60);
+  if (total < 3600) return message("{}:{:02}", total / 60, total % 60);
+  return message("{}:{:02}:{:02}", total / 3600, total / 60 % 60, total % 60);
 }
 
 bool continues(char c) {
@@ -50,18 +41,17 @@ std::string progress_line(const Progress& progress, int columns) {
                        0.0, 1.0)
           : 1.0;
 
-  std::string text = std::to_string(progress.step) + "/" + std::to_string(progress.steps) +
-                     formatted("  %d%%  eta ", static_cast<int>(100.0 * done)) +
-                     duration(progress.seconds_left);
+  std::string text = message("{}/{}  {}%  eta {}", progress.step, progress.steps,
+                             static_cast<int>(100.0 * done), duration(progress.seconds_left));
   if (!progress.unit.empty() && progress.rate >= 0.0 && std::isfinite(progress.rate)) {
-    const std::string item =
-        formatted(progress.rate < 10.0 ? "  %.2g " : "  %.0f ", progress.rate) + progress.unit +
-        "/s";
+    const std::string item = progress.rate < 10.0
+                                 ? message("  {:.2g} {}/s", progress.rate, progress.unit)
+                                 : message("  {:.0f} {}/s", progress.rate, progress.unit);
     if (columns_of(text) + columns_of(item) <= room) text += item;
   }
   const char* separator = "  ";
   for (const auto& [level, loss] : progress.losses) {
-    std::string item = separator + level + formatted(" %.3g", loss);
+    std::string item = message("{}{} {:.3g}", separator, level, loss);
     for (char& c : item)
       if (static_cast<unsigned char>(c) < ' ')
         c = '?';  // a line feed in a name would break the line
@@ -76,7 +66,7 @@ std::string progress_line(const Progress& progress, int columns) {
     std::string bar(static_cast<std::size_t>(done * static_cast<double>(width)), '=');
     if (bar.size() < width) bar += '>';
     bar.resize(width, ' ');
-    text = "[" + bar + "] " + text;
+    text = message("[{}] {}", bar, text);
   }
   cut(text, room);
   return text;

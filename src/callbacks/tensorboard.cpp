@@ -1,8 +1,8 @@
 #include "mlo/callbacks/tensorboard.h"
 
 #include "mlo/engine.h"
-#include "mlo/error.h"
 #include "mlo/io/event_file.h"
+#include "text.h"
 
 namespace mlo {
 namespace {
@@ -11,9 +11,7 @@ class TensorBoard final : public Callback {
  public:
   TensorBoard(std::filesystem::path folder, int64_t every)
       : folder_(std::move(folder)), every_(every) {
-    if (every < 1)
-      throw ConfigError("tensorboard: every = " + std::to_string(every) +
-                        "; it must be at least 1");
+    require(every >= 1, "tensorboard: every = {}; it must be at least 1", every);
   }
 
   void on_start(const Engine& engine) override {

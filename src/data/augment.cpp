@@ -1,8 +1,8 @@
 #include "mlo/data/augment.h"
 
 #include "data/resize.h"
-#include "mlo/error.h"
 #include "replay/random.h"
+#include "text.h"
 
 #include <ATen/ops/narrow.h>
 
@@ -66,28 +66,31 @@ at::Tensor fitted(const at::Tensor& image, int64_t size) {
 }  // namespace
 
 void Augmentation::validate(int64_t channels) const {
-  const auto refuse = [](const std::string& what) { throw ConfigError("Augmentation::" + what); };
-  if (size < 1) refuse("size is " + std::to_string(size) + ", expected at least 1");
-  if (crop_padding < 0)
-    refuse("crop_padding is " + std::to_string(crop_padding) + ", expected at least 0");
-  if (crop_padding > 0 && resized_crop)
-    refuse("crop_padding and resized_crop are both given; choose one of the crops");
+  require(size >= 1, "Augmentation::size = {}; it must be at least 1", size);
+  require(crop_padding >= 0, "Augmentation::crop_padding = {}; it must be at least 0",
+          crop_padding);
+  require(crop_padding == 0 || !resized_crop,
+          "Augmentation::crop_padding and resized_crop are both given; choose one of the crops");
   if (resized_crop) {
-    const RandomResizedCrop& c = *resized_crop;
-    if (!(c.smallest_area > 0.0 && c.smallest_area <= c.largest_area && c.largest_area <= 1.0))
-      refuse("resized_crop: areas from " + std::to_string(c.smallest_area) + " to " +
-             std::to_string(c.largest_area) + ", expected 0 < smallest <= largest <= 1");
-    if (!(c.narrowest > 0.0 && c.narrowest <= c.widest && std::isfinite(c.widest)))
-      refuse("resized_crop: ratios from " + std::to_string(c.narrowest) + " to " +
-             std::to_string(c.widest) + ", expected 0 < narrowest <= widest");
+    const auto& [smallest, largest, narrowest, widest] = *resized_crop;
+    require(smallest > 0.0 && smallest <= largest && largest <= 1.0,
+            "RandomResizedCrop: smallest_area = {}, largest_area = {}; it must be "
+            "0 < smallest_area <= largest_area <= 1",
+            smallest, largest);
+    require(narrowest > 0.0 && narrowest <= widest && std::isfinite(widest),
+            "RandomResizedCrop: narrowest = {}, widest = {}; it must be 0 < narrowest <= widest, "
+            "and both finite",
+            narrowest, widest);
   }
-  for (const auto* list : {&mean, &deviation})
-    if (list->size() != 1 && static_cast<int64_t>(list->size()) != channels)
-      refuse("mean and deviation have " + std::to_string(mean.size()) + " and " +
-             std::to_string(deviation.size()) + " numbers, expected 1 or one for each of " +
-             std::to_string(channels) + " channels");
+  const auto fits = [&](const std::vector<double>& list) {
+    return list.size() == 1 || static_cast<int64_t>(list.size()) == channels;
+  };
+  require(fits(mean) && fits(deviation),
+          "Augmentation::mean and deviation have {} and {} numbers; each must have 1, or one for "
+          "each of {} channels",
+          mean.size(), deviation.size(), channels);
   for (const double d : deviation)
-    if (!(d > 0.0)) refuse("deviation has " + std::to_string(d) + ", expected more than 0");
+    require(d > 0.0, "Augmentation::deviation has {}; it must be more than 0", d);
 }
 
 void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t key, float* out) {

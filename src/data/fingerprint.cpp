@@ -1,4 +1,5 @@
 #include "data/fingerprint.h"
+#include "text.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/index_select.h>
@@ -7,8 +8,6 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 
 namespace mlo::detail {
 
@@ -23,20 +22,12 @@ void Checksum::add(const at::Tensor& tensor) {
   if (dense.nbytes() > 0) add(dense.const_data_ptr(), dense.nbytes());
 }
 
-std::string Checksum::text() const {
-  std::array<char, 8> digits = {};
-  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), crc_, 16).ptr;
-  const std::string text(digits.data(), end);
-  return std::string(8 - text.size(), '0') + text;
-}
+std::string Checksum::text() const { return message("{:08x}", crc_); }
 
 std::string fingerprint(const at::Tensor& tensor) {
   constexpr int64_t kBytes = int64_t{4} << 20, kRows = 16;
-  std::string text = c10::toString(tensor.scalar_type());
-  text += '[';
-  for (int64_t d = 0; d < tensor.dim(); ++d)
-    text += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
-  text += ']';
+  const std::string text =
+      message("{}[{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", "));
   if (tensor.layout() != c10::kStrided || tensor.is_quantized() || tensor.is_meta() ||
       tensor.requires_grad())
     return text;

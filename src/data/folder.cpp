@@ -1,6 +1,6 @@
 #include "mlo/data/image_files.h"
 #include "mlo/data/images.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 
@@ -25,9 +25,9 @@ std::vector<fs::path> entries(const fs::path& folder, Wanted&& wanted) {
   for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator();
        entry.increment(error))
     if (!hidden(entry->path()) && wanted(*entry)) found.push_back(entry->path());
-  if (error)
-    throw Error("folder '" + folder.string() + "' cannot be read: " + error.message() +
-                "; check its name, and that it may be read");
+  require<Error>(!error,
+                 "{}: the folder cannot be read: {}; check its name, and that it may be read",
+                 folder.string(), error.message());
   std::sort(found.begin(), found.end());
   return found;
 }
@@ -35,9 +35,8 @@ std::vector<fs::path> entries(const fs::path& folder, Wanted&& wanted) {
 }  // namespace
 
 std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolderOptions options) {
-  if (options.channels != 1 && options.channels != 3)
-    throw ConfigError("ImageFolderOptions::channels is " + std::to_string(options.channels) +
-                      "; expected 1 (grey) or 3 (colour)");
+  require(options.channels == 1 || options.channels == 3,
+          "ImageFolderOptions::channels = {}; it must be 1 (grey) or 3 (colour)", options.channels);
   std::vector<std::string> classes;
   std::vector<fs::path> files;
   std::vector<int64_t> labels;
@@ -59,13 +58,15 @@ std::shared_ptr<const ImageSet> folder_images(const fs::path& folder, ImageFolde
       files.push_back(file);
       labels.push_back(label);
     }
-    if (files.size() == before)
-      throw Error("folder '" + inside.string() +
-                  "' is a class without a readable JPEG or PNG image; put some in, or remove it");
+    require<Error>(
+        files.size() > before,
+        "{}: a class without a readable JPEG or PNG image; put some in, or remove the folder",
+        inside.string());
   }
-  if (classes.empty())
-    throw Error("folder '" + folder.string() +
-                "' holds no folders; expected one folder a class, with JPEG or PNG images in it");
+  require<Error>(!classes.empty(),
+                 "{}: holds no folders, expected one folder a class; put the JPEG or PNG images of "
+                 "each class into a folder of its name",
+                 folder.string());
   return file_images(std::move(files), std::move(labels), std::move(classes), options.channels,
                      options.orientation);
 }

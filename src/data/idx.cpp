@@ -3,7 +3,7 @@
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
 #include "mlo/data/images.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <zlib.h>
 
@@ -80,9 +80,9 @@ class Unpacked {
       if (result == Z_STREAM_END) {
         next_member();
       } else if (result != Z_OK && !(result == Z_BUF_ERROR && !starved)) {
-        fail_(std::string("cannot be unpacked: ") + (result == Z_BUF_ERROR    ? "it ends too early"
-                                                     : stream_.msg != nullptr ? stream_.msg
-                                                                              : ::zError(result)),
+        fail_(message("cannot be unpacked: {}", result == Z_BUF_ERROR    ? "it ends too early"
+                                                : stream_.msg != nullptr ? stream_.msg
+                                                                         : ::zError(result)),
               "it is truncated or damaged: get it again");
       }
     }
@@ -119,7 +119,7 @@ class IdxFile {
 
   at::Tensor read() {
     at::Tensor tensor = allocated(shape_, type_);
-    if (!tensor.defined()) fail("needs " + std::to_string(size_) + " bytes of memory", "free some");
+    if (!tensor.defined()) fail(message("needs {} bytes of memory", size_), "free some");
     take(tensor.data_ptr(), size_, "its data");
     // Only at the end are length and checksum of a packed file seen.
     uint8_t beyond = 0;
@@ -139,8 +139,7 @@ class IdxFile {
       case 0x0D: return at::kFloat;
       case 0x0E: return at::kDouble;
       default:
-        fail("has elements of the unknown type " + std::to_string(code) +
-                 ", expected 8, 9, 11, 12, 13 or 14",
+        fail(message("has elements of the unknown type {}, expected 8, 9, 11, 12, 13 or 14", code),
              "it is damaged or no IDX file: get it again");
     }
   }
@@ -154,9 +153,9 @@ class IdxFile {
     std::array<uint8_t, 4> magic = {};
     take(magic.data(), magic.size(), "its magic number");
     if (magic[0] != 0 || magic[1] != 0 || magic[3] == 0)
-      fail("is not an IDX file: it begins with the bytes " + std::to_string(magic[0]) + " " +
-               std::to_string(magic[1]) + " " + std::to_string(magic[2]) + " " +
-               std::to_string(magic[3]) + ", expected 0 0, a type and a number of dimensions",
+      fail(message("is not an IDX file: it begins with the bytes {}, expected 0 0, a type and a "
+                   "number of dimensions",
+                   fmt::join(magic, " ")),
            "give a file of that format, plain or packed by gzip");
     type_ = type_of(magic[2]);
     for (int i = 0; i < magic[3]; ++i) {
@@ -166,19 +165,19 @@ class IdxFile {
     }
     const auto size = bytes_of(shape_, type_);
     if (!size || *size > file_.most())
-      fail("announces more data than its " + std::to_string(file_.file_size()) + " bytes can hold",
+      fail(message("announces more data than its {} bytes can hold", file_.file_size()),
            "it is truncated or damaged: get it again");
     size_ = *size;
   }
 
   void take(void* bytes, uint64_t count, const std::string& what) {
     if (const uint64_t got = file_.read(bytes, count); got < count)
-      fail("ends within " + what + ", " + std::to_string(count - got) + " bytes early",
+      fail(message("ends within {}, {} bytes early", what, count - got),
            "it is truncated: get it again");
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
-    throw Error("IDX file '" + path_.string() + "' " + what + "; " + cure);
+    refuse<Error>("{}: {}; {}", path_.string(), what, cure);
   }
 
   const std::filesystem::path& path_;
@@ -198,18 +197,18 @@ std::shared_ptr<const ImageSet> idx_images(const std::filesystem::path& images,
                                            const std::filesystem::path& labels) {
   IdxFile pixels(images), numbers(labels);
   const std::vector<int64_t>&shape = pixels.shape(), &count = numbers.shape();
-  if (shape.size() != 3 || pixels.type() != at::kByte ||
-      std::count(shape.begin(), shape.end(), 0) != 0)
-    throw Error(
-        "IDX file '" + images.string() +
-        "' holds no images: expected bytes in 3 dimensions (count, rows, columns), none of them 0");
-  if (count.size() != 1 || numbers.type() != at::kByte)
-    throw Error("IDX file '" + labels.string() +
-                "' holds no labels: expected bytes in 1 dimension");
-  if (count[0] != shape[0])
-    throw Error("IDX file '" + labels.string() + "' has " + std::to_string(count[0]) +
-                " labels, expected " + std::to_string(shape[0]) + ", one for each image of '" +
-                images.string() + "'; give the two files that belong together");
+  require<Error>(shape.size() == 3 && pixels.type() == at::kByte &&
+                     std::count(shape.begin(), shape.end(), 0) == 0,
+                 "{}: holds no images; it must be bytes in 3 dimensions (count, rows, columns), "
+                 "none of them 0",
+                 images.string());
+  require<Error>(count.size() == 1 && numbers.type() == at::kByte,
+                 "{}: holds no labels; it must be bytes in 1 dimension", labels.string());
+  require<Error>(
+      count[0] == shape[0],
+      "{}: has {} labels, expected {}, one for each image of {}; give the two files that "
+      "belong together",
+      labels.string(), count[0], shape[0], images.string());
   const at::Tensor classes = numbers.read().to(at::kLong);
   return tensor_images(pixels.read().unsqueeze(1), classes);
 }

@@ -3,7 +3,7 @@
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
 #include "mlo/data/images.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 
@@ -13,11 +13,10 @@ namespace {
 std::vector<uint8_t> bytes_of(const std::filesystem::path& file) {
   constexpr uint64_t kMost = uint64_t{1} << 30;
   const auto fail = [&](const std::string& what, const std::string& cure) {
-    throw Error("image '" + file.string() + "' " + what + "; " + cure);
+    refuse<Error>("{}: {}; {}", file.string(), what, cure);
   };
   RegularFile in(file, fail);
-  if (in.size() > kMost)
-    fail("has " + std::to_string(in.size()) + " bytes, which no image has", "remove it");
+  if (in.size() > kMost) fail(message("has {} bytes, which no image has", in.size()), "remove it");
   std::vector<uint8_t> bytes(in.size());
   in.read(bytes.data(), bytes.size());
   return bytes;
@@ -83,8 +82,7 @@ bool may_be_read(const Announced& image, int64_t wanted, uint64_t bytes) {
 at::Tensor read_image(const std::filesystem::path& file, int64_t channels,
                       Orientation orientation) {
   if (channels != 1 && channels != 3)
-    throw ConfigError("read_image: " + std::to_string(channels) +
-                      " channels; expected 1 (grey) or 3 (colour)");
+    refuse<ConfigError>("read_image: channels = {}; it must be 1 (grey) or 3 (colour)", channels);
   const std::vector<uint8_t> bytes = bytes_of(file);
   try {
     Pixels pixels = decode(bytes, channels);
@@ -92,7 +90,7 @@ at::Tensor read_image(const std::filesystem::path& file, int64_t channels,
     pixels.values = {};  // turning takes as much once more
     return orientation == Orientation::upright ? turned(image, pixels.orientation) : image;
   } catch (const Error& error) {
-    throw Error("image '" + file.string() + "' " + error.what() + "; get it again, or remove it");
+    refuse<Error>("{}: {}; get it again, or remove it", file.string(), error.what());
   }
 }
 

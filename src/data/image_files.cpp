@@ -1,7 +1,7 @@
 #include "mlo/data/image_files.h"
 
 #include "data/fingerprint.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 #include <fstream>
@@ -51,9 +51,9 @@ class FileImages final : public ImageSet {
         in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
         sum.add(bytes.data(), static_cast<std::size_t>(in.gcount()));
       }
-      fingerprint_ = std::to_string(files_.size()) + " files " + sum.text() + ", " +
-                     std::to_string(classes_.size()) + " classes, " + std::to_string(channels_) +
-                     " channels" + (orientation_ == Orientation::upright ? ", upright" : "");
+      fingerprint_ = message("{} files {}, {} classes, {} channels{}", files_.size(), sum.text(),
+                             classes_.size(), channels_,
+                             orientation_ == Orientation::upright ? ", upright" : "");
     });
     return fingerprint_;
   }
@@ -74,17 +74,15 @@ std::shared_ptr<const ImageSet> file_images(std::vector<fs::path> files,
                                             std::vector<int64_t> labels,
                                             std::vector<std::string> classes, int64_t channels,
                                             Orientation orientation) {
-  if (channels != 1 && channels != 3)
-    throw ConfigError("file_images: " + std::to_string(channels) +
-                      " channels; expected 1 (grey) or 3 (colour)");
-  if (files.size() != labels.size())
-    throw ConfigError("file_images: " + std::to_string(labels.size()) + " labels for " +
-                      std::to_string(files.size()) + " files; expected one a file");
+  require(channels == 1 || channels == 3,
+          "file_images: channels = {}; it must be 1 (grey) or 3 (colour)", channels);
+  require(files.size() == labels.size(), "file_images: {} labels for {} files; give one a file",
+          labels.size(), files.size());
   for (const int64_t label : labels)
-    if (label < 0 || label >= static_cast<int64_t>(classes.size()))
-      throw ConfigError("file_images: the label " + std::to_string(label) + " with " +
-                        std::to_string(classes.size()) +
-                        " classes; expected 0 to the number of classes less one");
+    require(label >= 0 && label < static_cast<int64_t>(classes.size()),
+            "file_images: the label {} with {} classes; it must be at least 0, and less than the "
+            "number of classes",
+            label, classes.size());
   return std::make_shared<FileImages>(channels, orientation, std::move(classes), std::move(files),
                                       std::move(labels));
 }

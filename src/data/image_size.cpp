@@ -1,7 +1,7 @@
 #include "mlo/data/image_file.h"
 
 #include "data/image_file.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 #include <array>
@@ -88,8 +88,8 @@ bool named_as_image(const fs::path& file) {
 ImageSize image_size(const fs::path& file, int64_t channels) {
   std::error_code error;
   if (!fs::is_regular_file(file, error))
-    throw Error("image '" + file.string() +
-                "' cannot be opened: it is no regular file; check its name, or remove it");
+    refuse<Error>("{}: cannot be opened: it is no regular file; check its name, or remove it",
+                  file.string());
   // A header that cannot be right is left to what reads the whole file and says what is wrong with
   // it.
   if (const auto said = by_header(file);

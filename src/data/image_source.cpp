@@ -1,7 +1,6 @@
 #include "mlo/data/image_source.h"
 
 #include "data/fingerprint.h"
-#include "mlo/error.h"
 #include "replay/random.h"
 #include "text.h"
 
@@ -38,17 +37,14 @@ std::vector<at::Tensor> prepared(const ImageSet& set, const int64_t* rows, int64
 }
 
 std::string text_of(const Augmentation& a) {
-  std::string text = "size " + std::to_string(a.size);
-  if (a.crop_padding > 0) text += ", crop_padding " + std::to_string(a.crop_padding);
+  std::string text = message("size {}", a.size);
+  if (a.crop_padding > 0) text += message(", crop_padding {}", a.crop_padding);
   if (const auto& crop = a.resized_crop)
-    text += ", resized_crop " + number(crop->smallest_area) + " to " + number(crop->largest_area) +
-            " by " + number(crop->narrowest) + " to " + number(crop->widest);
+    text += message(", resized_crop {} to {} by {} to {}", crop->smallest_area, crop->largest_area,
+                    crop->narrowest, crop->widest);
   if (a.flip) text += ", flip";
-  text += ", mean";
-  for (const double value : a.mean) text += " " + number(value);
-  text += ", deviation";
-  for (const double value : a.deviation) text += " " + number(value);
-  return text;
+  return text +
+         message(", mean {}, deviation {}", fmt::join(a.mean, " "), fmt::join(a.deviation, " "));
 }
 
 /// Batches are numbered from the first of the first epoch; what a batch holds follows from the key
@@ -89,12 +85,11 @@ class ImageSource final : public BatchSource {
     detail::Checksum rows;
     rows.add(rows_.data(), rows_.size() * sizeof(int64_t));
     if (of_images_.empty()) of_images_ = images_->fingerprint();
-    std::string text = std::to_string(rows_.size()) + " rows (" + rows.text() + ") of [" +
-                       of_images_ + "], in batches of " + std::to_string(options_.batch_size);
-    if (!options_.drop_last) text += " with the last";
-    if (options_.shuffle) text += ", shuffled";
-    if (options_.seed != 0) text += ", seed " + std::to_string(options_.seed);
-    return text + ", augmentation " + text_of(options_.augmentation);
+    return message("{} rows ({}) of [{}], in batches of {}{}{}{}, augmentation {}", rows_.size(),
+                   rows.text(), of_images_, options_.batch_size,
+                   options_.drop_last ? "" : " with the last", options_.shuffle ? ", shuffled" : "",
+                   options_.seed != 0 ? message(", seed {}", options_.seed) : "",
+                   text_of(options_.augmentation));
   }
 
   void save(State& state, const std::string& prefix) const override {
@@ -109,10 +104,10 @@ class ImageSource final : public BatchSource {
   void load(const State& state, const std::string& prefix) override {
     const auto same = [&](const char* name, int64_t own) {
       if (const int64_t saved = state.integer(prefix + name); saved != own)
-        throw CheckpointError(
-            "'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " +
-            std::to_string(own) +
-            " in this source; resume with the same images, batch_size, shuffle and drop_last");
+        refuse<CheckpointError>(
+            "'{}{}' is {} in the state, and {} in this source; resume with the same images, "
+            "batch_size, shuffle and drop_last",
+            prefix, name, saved, own);
     };
     same("rows", static_cast<int64_t>(rows_.size()));
     same("batch_size", options_.batch_size);
@@ -120,8 +115,9 @@ class ImageSource final : public BatchSource {
     same("shuffle", static_cast<int64_t>(options_.shuffle));
     const int64_t next = state.integer(prefix + "next");
     if (next < 0)
-      throw CheckpointError("'" + prefix + "next' is " + std::to_string(next) +
-                            " in the state, expected at least 0; resume from another checkpoint");
+      refuse<CheckpointError>(
+          "'{}next' is {} in the state, expected at least 0; resume from another checkpoint",
+          prefix, next);
     restart(static_cast<uint64_t>(state.integer(prefix + "key")), next);
   }
 
@@ -234,40 +230,38 @@ class ImageSource final : public BatchSource {
 }  // namespace
 
 void ImageSourceOptions::validate() const {
-  if (batch_size < 1)
-    throw ConfigError("ImageSourceOptions::batch_size is " + std::to_string(batch_size) +
-                      ", expected at least 1");
-  if (workers < 0)
-    throw ConfigError("ImageSourceOptions::workers is " + std::to_string(workers) +
-                      ", expected at least 0");
-  if (prefetch < 1)
-    throw ConfigError("ImageSourceOptions::prefetch is " + std::to_string(prefetch) +
-                      ", expected at least 1");
+  require(batch_size >= 1, "ImageSourceOptions::batch_size = {}; it must be at least 1",
+          batch_size);
+  require(workers >= 0, "ImageSourceOptions::workers = {}; it must be at least 0", workers);
+  require(prefetch >= 1, "ImageSourceOptions::prefetch = {}; it must be at least 1", prefetch);
 }
 
 std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images,
                                           std::vector<int64_t> rows, ImageSourceOptions options) {
-  if (!images) throw ConfigError("image_source: the image set is null; give one");
+  require(images != nullptr, "image_source: the image set is null; give one");
   options.validate();
   options.augmentation.validate(images->channels());
   if (rows.empty())
     for (int64_t i = 0; i < images->size(); ++i) rows.push_back(i);
   for (const int64_t row : rows)
-    if (row < 0 || row >= images->size())
-      throw ConfigError("image_source: row " + std::to_string(row) + ", expected 0 to " +
-                        std::to_string(images->size() - 1));
-  if (rows.empty() || (options.drop_last && options.batch_size > static_cast<int64_t>(rows.size())))
-    throw ConfigError("image_source: batch_size is " + std::to_string(options.batch_size) +
-                      ", but there are only " + std::to_string(rows.size()) +
-                      " images; take a smaller batch_size, or drop_last = false");
+    require(row >= 0 && row < images->size(),
+            "image_source: row {} of {} images; it must be at least 0, and less than their number",
+            row, images->size());
+  require(!rows.empty() &&
+              (!options.drop_last || options.batch_size <= static_cast<int64_t>(rows.size())),
+          "ImageSourceOptions::batch_size = {}, but there are only {} images; take a smaller "
+          "batch_size, or drop_last = false",
+          options.batch_size, rows.size());
   return std::make_unique<ImageSource>(std::move(images), std::move(rows), options);
 }
 
 Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int64_t begin,
                   int64_t end, const Augmentation& augmentation) {
   if (begin < 0 || begin >= end || end > static_cast<int64_t>(rows.size()))
-    throw ConfigError("image_batch: rows " + std::to_string(begin) + " to " + std::to_string(end) +
-                      " of " + std::to_string(rows.size()));
+    refuse<ConfigError>(
+        "image_batch: begin = {}, end = {} with {} rows; it must be 0 <= begin < end <= the number "
+        "of rows",
+        begin, end, rows.size());
   return Batch(prepared(images, rows.data() + begin, end - begin, augmentation, false,
                         [](int64_t row) { return stream_key(0, 1, 0, row); }));
 }

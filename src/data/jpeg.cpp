@@ -1,6 +1,6 @@
 #include "data/exif.h"
 #include "data/image_file.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 #include <array>
@@ -26,6 +26,13 @@ struct ErrorManager {
 // of them; this bounds the work, too.
 constexpr int64_t kMostScans = 100, kMostPixelsOfScans = int64_t{1} << 33;
 
+template <class... Values>
+void note(ErrorManager& manager, fmt::format_string<Values...> format, Values&&... values) {
+  std::array<char, JMSG_LENGTH_MAX>& text = manager.message;
+  *fmt::vformat_to_n(text.data(), text.size() - 1, format, fmt::make_format_args(values...)).out =
+      '\0';
+}
+
 extern "C" void on_error(j_common_ptr info) {
   auto* manager = reinterpret_cast<ErrorManager*>(info->err);
   info->err->format_message(info, manager->message.data());
@@ -48,9 +55,7 @@ extern "C" void on_progress(j_common_ptr info) {
   const int64_t most = std::min(
       kMostScans, kMostPixelsOfScans / (int64_t{jpeg->image_width} * int64_t{jpeg->image_height}));
   if (jpeg->input_scan_number <= most) return;
-  std::snprintf(manager->message.data(), manager->message.size(),
-                "it has more than %d scans, which only keep the reader busy",
-                static_cast<int>(most));
+  note(*manager, "it has more than {} scans, which only keep the reader busy", most);
   std::longjmp(manager->back, 1);
 }
 
@@ -80,9 +85,8 @@ bool decode(const std::vector<uint8_t>& bytes, int64_t wanted, jpeg_decompress_s
                     .channels = info.num_components,
                     .in_scans = jpeg_has_multiple_scans(&info) != 0},
                    wanted, bytes.size())) {
-    std::snprintf(manager.message.data(), manager.message.size(),
-                  "%zu bytes announce %u x %u pixels, too many to be true", bytes.size(),
-                  info.image_width, info.image_height);
+    note(manager, "{} bytes announce {} x {} pixels, too many to be true", bytes.size(),
+         info.image_width, info.image_height);
     return false;
   }
   // Of four channels libjpeg makes CMYK only; the caller goes on to RGB.
@@ -130,7 +134,7 @@ Pixels decode_jpeg(const std::vector<uint8_t>& bytes, int64_t wanted) {
   Pixels pixels;
   const bool whole = decode(bytes, wanted, info, manager, pixels);
   jpeg_destroy_decompress(&info);
-  if (!whole) throw Error(std::string("is no whole JPEG: ") + manager.message.data());
+  if (!whole) refuse<Error>("is no whole JPEG: {}", manager.message.data());
   if (pixels.channels == 4) to_rgb(pixels);
   return pixels;
 }

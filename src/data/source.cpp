@@ -1,8 +1,8 @@
 #include "mlo/data/source.h"
 
 #include "data/fingerprint.h"
-#include "mlo/error.h"
 #include "replay/random.h"
+#include "text.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/index_select.h>
@@ -65,12 +65,9 @@ class TensorSource final : public BatchSource {
     for (const at::Tensor& tensor : all_.tensors())
       text += (text.empty() ? "" : ", ") + detail::fingerprint(tensor);
     if (batch_size_ == rows_) return text;
-    text += ", in batches of " + std::to_string(batch_size_);
-    if (rows_per_epoch_ != rows_)
-      text += " without the last " + std::to_string(rows_ - rows_per_epoch_);
-    if (shuffle_)
-      text +=
-          own_seed_ ? ", shuffled from seed " + std::to_string(seed_) : std::string(", shuffled");
+    text += message(", in batches of {}", batch_size_);
+    if (rows_per_epoch_ != rows_) text += message(" without the last {}", rows_ - rows_per_epoch_);
+    if (shuffle_) text += own_seed_ ? message(", shuffled from seed {}", seed_) : ", shuffled";
     return text;
   }
 
@@ -87,10 +84,10 @@ class TensorSource final : public BatchSource {
   void load(const State& state, const std::string& prefix) override {
     const auto same = [&](const char* name, int64_t own) {
       if (const int64_t saved = state.integer(prefix + name); saved != own)
-        throw CheckpointError(
-            "'" + prefix + name + "' is " + std::to_string(saved) + " in the state, and " +
-            std::to_string(own) +
-            " in this source; resume with the same data, batch_size, shuffle and drop_last");
+        refuse<CheckpointError>(
+            "'{}{}' is {} in the state, and {} in this source; resume with the same data, "
+            "batch_size, shuffle and drop_last",
+            prefix, name, saved, own);
     };
     same("rows", rows_);
     same("batch_size", batch_size_);
@@ -100,11 +97,11 @@ class TensorSource final : public BatchSource {
     const int64_t epoch = state.integer(prefix + "epoch");
     const int64_t position = state.integer(prefix + "position");
     if (epoch < 0 || position < 0 || position >= rows_per_epoch_ || position % batch_size_ != 0)
-      throw CheckpointError("'" + prefix + "position' is row " + std::to_string(position) +
-                            " of epoch " + std::to_string(epoch) +
-                            " in the state, where no batch of " + std::to_string(batch_size_) +
-                            " of " + std::to_string(rows_per_epoch_) +
-                            " rows begins; resume from another checkpoint");
+      refuse<CheckpointError>(
+          "'{}position' is row {} of epoch {} in the state, where no batch of {} of {} rows "
+          "begins; "
+          "resume from another checkpoint",
+          prefix, position, epoch, batch_size_, rows_per_epoch_);
     key_ = static_cast<uint64_t>(key);
     epoch_ = epoch;
     position_ = position;
@@ -164,7 +161,7 @@ class Zip final : public BatchSource {
 
   void save(State& state, const std::string& prefix) const override {
     for (std::size_t i = 0; i < sources_.size(); ++i)
-      sources_[i]->save(state, prefix + std::to_string(i) + "/");
+      sources_[i]->save(state, message("{}{}/", prefix, i));
   }
 
   void load(const State& state, const std::string& prefix) override {
@@ -181,32 +178,24 @@ class Zip final : public BatchSource {
  private:
   void load_each(const State& state, const std::string& prefix) {
     for (std::size_t i = 0; i < sources_.size(); ++i)
-      sources_[i]->load(state, prefix + std::to_string(i) + "/");
+      sources_[i]->load(state, message("{}{}/", prefix, i));
   }
 
   std::vector<std::unique_ptr<BatchSource>> sources_;
 };
 
 void check_defined(const std::vector<at::Tensor>& tensors, const std::string& who) {
-  if (tensors.empty()) throw ConfigError(who + ": no tensors were given; give at least one");
+  require(!tensors.empty(), "{}: no tensors were given; give at least one", who);
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    if (!tensors[i].defined())
-      throw ConfigError(who + ": tensor " + std::to_string(i) +
-                        " is undefined; give one that holds data");
-}
-
-std::string shape(const at::Tensor& tensor) {
-  std::string text = "[";
-  for (const int64_t n : tensor.sizes()) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
-  return text + "]";
+    require(tensors[i].defined(), "{}: tensor {} is undefined; give one that holds data", who, i);
 }
 
 }  // namespace
 
 Data::Data(std::unique_ptr<BatchSource> source) : source_(std::move(source)) {
-  if (!source_)
-    throw ConfigError(
-        "Data: the batch source is null; give one, or leave .data out for a level without batches");
+  require(
+      source_ != nullptr,
+      "Data: the batch source is null; give one, or leave .data out for a level without batches");
 }
 
 Data::Data(Batch full) {
@@ -217,9 +206,9 @@ Data::Data(Batch full) {
 }
 
 void TensorSourceOptions::validate() const {
-  if (batch_size < 0)
-    throw ConfigError("TensorSourceOptions::batch_size is " + std::to_string(batch_size) +
-                      "; it must be at least 1, or 0 for all rows");
+  require(batch_size >= 0,
+          "TensorSourceOptions::batch_size = {}; it must be at least 1, or 0 for all rows",
+          batch_size);
 }
 
 std::unique_ptr<BatchSource> tensor_source(std::vector<at::Tensor> tensors,
@@ -227,34 +216,32 @@ std::unique_ptr<BatchSource> tensor_source(std::vector<at::Tensor> tensors,
   options.validate();
   check_defined(tensors, "tensor_source");
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (tensors[i].dim() == 0)
-      throw ConfigError("tensor_source: tensor " + std::to_string(i) +
-                        " has no dimensions, expected rows along the first; unsqueeze it, or hold "
-                        "it in the problem");
-    if (tensors[i].size(0) != tensors[0].size(0))
-      throw ConfigError(
-          "tensor_source: tensor " + std::to_string(i) + " has the shape " + shape(tensors[i]) +
-          ", expected the " + std::to_string(tensors[0].size(0)) +
-          " rows of tensor 0; give tensors that are paired row by row, or zip two sources");
+    require(tensors[i].dim() > 0,
+            "tensor_source: tensor {} has no dimensions, expected rows along the first; unsqueeze "
+            "it, or hold it in the problem",
+            i);
+    require(tensors[i].size(0) == tensors[0].size(0),
+            "tensor_source: tensor {} has the shape [{}], expected the {} rows of tensor 0; give "
+            "tensors that are paired row by row, or zip two sources",
+            i, fmt::join(tensors[i].sizes(), ", "), tensors[0].size(0));
   }
   const int64_t rows = tensors[0].size(0);
-  if (rows == 0)
-    throw ConfigError("tensor_source: the tensors have no rows (tensor 0 has the shape " +
-                      shape(tensors[0]) +
-                      "), expected at least one; look at what the data was read or filtered by");
-  if (options.drop_last && options.batch_size > rows)
-    throw ConfigError("tensor_source: batch_size is " + std::to_string(options.batch_size) +
-                      ", but there are only " + std::to_string(rows) +
-                      " rows, so that drop_last leaves no batch; take a smaller batch_size, or "
-                      "drop_last = false");
+  require(
+      rows > 0,
+      "tensor_source: the tensors have no rows (tensor 0 has the shape [{}]), expected at least "
+      "one; look at what the data was read or filtered by",
+      fmt::join(tensors[0].sizes(), ", "));
+  require(!options.drop_last || options.batch_size <= rows,
+          "TensorSourceOptions::batch_size = {}, but there are only {} rows, so that drop_last "
+          "leaves no batch; take a smaller batch_size, or drop_last = false",
+          options.batch_size, rows);
   return std::make_unique<TensorSource>(Batch(std::move(tensors)), rows, options);
 }
 
 std::unique_ptr<BatchSource> zip(std::vector<std::unique_ptr<BatchSource>> sources) {
-  if (sources.empty()) throw ConfigError("zip: no sources were given; give at least one");
+  require(!sources.empty(), "zip: no sources were given; give at least one");
   for (std::size_t i = 0; i < sources.size(); ++i)
-    if (!sources[i])
-      throw ConfigError("zip: source " + std::to_string(i) + " is null; give a source for each");
+    require(sources[i] != nullptr, "zip: source {} is null; give a source for each", i);
   return std::make_unique<Zip>(std::move(sources));
 }
 

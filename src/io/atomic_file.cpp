@@ -1,7 +1,7 @@
 #include "io/descriptor.h"
-#include "mlo/error.h"
 #include "mlo/io/checkpoint.h"
 #include "mlo/io/file_sink.h"
+#include "text.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -17,15 +17,15 @@ namespace {
 class AtomicFile final : public FileSink {
  public:
   explicit AtomicFile(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
-    if (std::error_code unknown;
-        !path_.has_filename() || std::filesystem::is_directory(path_, unknown))
-      throw CheckpointError("cannot write '" + path_.string() +
-                            "': it is a folder; give the name of a file in it");
+    std::error_code unknown;
+    require<CheckpointError>(path_.has_filename() && !std::filesystem::is_directory(path_, unknown),
+                             "{}: cannot write: it is a folder; give the name of a file in it",
+                             path_.string());
     // The rename would put a file in the place of a device such as /dev/full, for everybody.
-    if (std::error_code unknown; std::filesystem::is_other(path_, unknown))
-      throw CheckpointError(
-          "cannot write '" + path_.string() +
-          "': it is a device, pipe or socket, which a save would replace; give the name of a file");
+    require<CheckpointError>(!std::filesystem::is_other(path_, unknown),
+                             "{}: cannot write: it is a device, pipe or socket, which a save would "
+                             "replace; give the name of a file",
+                             path_.string());
     temporary_ += ".tmp";
     // One fixed name, so that what a killed run leaves behind is taken over by the next save. The
     // lock keeps two savers apart; whoever gets it must still look whether the file has been
@@ -61,7 +61,7 @@ class AtomicFile final : public FileSink {
     if (::fsync(file_.get()) != 0)
       fail("cannot bring the bytes to the disk", "make room on the disk or save elsewhere");
     if (::rename(temporary_.c_str(), path_.c_str()) != 0)
-      fail("cannot rename it to '" + path_.filename().string() + "'",
+      fail(message("cannot rename it to {}", quoted(path_.filename().string())),
            "check that this file may be replaced");
     committed_ = true;
     const auto parent = path_.parent_path();
@@ -70,9 +70,9 @@ class AtomicFile final : public FileSink {
     // Without this a power failure could bring the old file back. Some file systems cannot sync
     // folders and say EINVAL.
     if (!folder.is_open() || (::fsync(folder.get()) != 0 && errno != EINVAL))
-      throw CheckpointError("'" + path_.string() +
-                            "' is written, but its folder cannot be synchronized: " +
-                            std::generic_category().message(errno) + "; check the disk");
+      refuse<CheckpointError>(
+          "{}: is written, but its folder cannot be synchronized: {}; check the disk",
+          path_.string(), std::generic_category().message(errno));
   }
 
  private:
@@ -84,9 +84,9 @@ class AtomicFile final : public FileSink {
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
-    throw CheckpointError("'" + temporary_.string() + "': " + what + ": " +
-                          std::generic_category().message(errno) + "; what '" +
-                          path_.filename().string() + "' held before is untouched; " + cure);
+    refuse<CheckpointError>("{}: {}: {}; what {} held before is untouched; {}", temporary_.string(),
+                            what, std::generic_category().message(errno),
+                            quoted(path_.filename().string()), cure);
   }
 
   std::filesystem::path path_;

@@ -4,7 +4,7 @@
 #include "io/json.h"
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
@@ -45,12 +45,6 @@ uint32_t crc32_of(const void* bytes, std::size_t count) {
   return static_cast<uint32_t>(::crc32_z(0, static_cast<const Bytef*>(bytes), count));
 }
 
-std::string hex(uint64_t bits) {
-  std::array<char, 16> digits = {};
-  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), bits, 16).ptr;
-  return {digits.data(), end};
-}
-
 // Texts and keys may hold any bytes, JSON only UTF-8: byte b travels as code point b.
 std::string text_to_json(const std::string& bytes) {
   std::string text;
@@ -84,9 +78,10 @@ at::Tensor stored(const std::string& key, const at::Tensor& tensor) {
                 "it is sparse or quantized");
     return tensor.detach().to(c10::kCPU).resolve_conj().resolve_neg().contiguous();
   } catch (const c10::Error& error) {
-    throw CheckpointError(
-        "tensor '" + key + "' of the state cannot be saved: " + error.what_without_backtrace() +
-        "; only dense tensors that hold memory can: put another form of it into the state");
+    refuse<CheckpointError>(
+        "tensor {} of the state cannot be saved: {}; only dense tensors that hold memory can: put "
+        "another form of it into the state",
+        quoted(key), error.what_without_backtrace());
   }
 }
 
@@ -116,14 +111,14 @@ class Reader {
     try {
       for (const Json& entry : manifest_of(manifest)) {
         const std::string key = text_from_json(entry.at("key").get<std::string>());
-        if (state.has(key)) fail_damaged("it holds '" + key + "' twice");
+        if (state.has(key)) fail_damaged(message("it holds {} twice", quoted(key)));
         state.set(key, value_of(key, entry));
       }
     } catch (const Json::exception& error) {
-      fail_damaged(std::string("its manifest is not one of this library: ") + error.what());
+      fail_damaged(message("its manifest is not one of this library: {}", error.what()));
     }
     if (file_.left() != 0)
-      fail_damaged("its manifest leaves out " + std::to_string(file_.left()) + " bytes of it");
+      fail_damaged(message("its manifest leaves out {} bytes of it", file_.left()));
     return state;
   }
 
@@ -138,16 +133,17 @@ class Reader {
       fail(size == 0 ? "is empty, not a checkpoint"
                      : "is not a checkpoint: it does not begin with this library's magic bytes",
            "give a file that a run has saved");
-    if (present < sizeof(header)) fail_cut(size, "at least " + std::to_string(sizeof(header)));
+    if (present < sizeof(header))
+      fail_damaged(message("it has {} bytes, expected at least {}", size, sizeof(header)));
     check_crc("its header", crc32_of(&header, offsetof(Header, header_crc)), header.header_crc);
     if (header.version != kVersion)
-      fail("is of format version " + std::to_string(header.version) +
-               ", this library reads version " + std::to_string(kVersion),
+      fail(message("is of format version {}, this library reads version {}", header.version,
+                   kVersion),
            "read it with the version of mlo that saved it, or a later one");
     if (header.manifest_size > file_.left() ||
         header.tensors_size != file_.left() - header.manifest_size)
-      fail_cut(size, std::to_string(sizeof(header)) + " + " + std::to_string(header.manifest_size) +
-                         " + " + std::to_string(header.tensors_size));
+      fail_damaged(message("it has {} bytes, expected {} + {} + {}", size, sizeof(header),
+                           header.manifest_size, header.tensors_size));
     return header;
   }
 
@@ -155,7 +151,7 @@ class Reader {
     try {
       return parsed_json(text);
     } catch (const Error& error) {
-      fail_damaged(std::string("its manifest is not one of this library: it ") + error.what());
+      fail_damaged(message("its manifest is not one of this library: it {}", error.what()));
     }
   }
 
@@ -169,7 +165,8 @@ class Reader {
     uint64_t bits = 0;
     const auto end = text.data() + text.size();
     if (type != "real" || std::from_chars(text.data(), end, bits, 16).ptr != end)
-      fail_damaged("'" + key + "' is of the unknown type '" + type + "' or has no value of it");
+      fail_damaged(
+          message("{} is of the unknown type {} or has no value of it", quoted(key), quoted(type)));
     return std::bit_cast<double>(bits);
   }
 
@@ -178,20 +175,20 @@ class Reader {
     if (name == kUndefined) return {};
     const auto type = type_of_name(name);
     if (type == c10::ScalarType::Undefined)
-      fail_damaged("tensor '" + key + "' has the element type '" + name +
-                   "', which this LibTorch does not know");
+      fail_damaged(message("tensor {} has the element type {}, which this LibTorch does not know",
+                           quoted(key), quoted(name)));
     const auto shape = entry.at("shape").get<std::vector<int64_t>>();
     const auto size = bytes_of(shape, type);
     if (!size || *size > file_.left())
-      fail_damaged("tensor '" + key + "' has a shape " + excerpt(entry.at("shape").dump()) +
-                   " that is not in the file");
+      fail_damaged(message("tensor {} has a shape {} that is not in the file", quoted(key),
+                           excerpt(entry.at("shape").dump())));
     at::Tensor tensor = allocated(shape, type);
     if (!tensor.defined())
-      fail("cannot be read: there is no memory for the " + std::to_string(*size) +
-               " bytes of tensor '" + key + "'",
+      fail(message("cannot be read: there is no memory for the {} bytes of tensor {}", *size,
+                   quoted(key)),
            "free memory or read it on a larger machine");
     file_.read(tensor.data_ptr(), *size);
-    check_crc("tensor '" + key + "'", crc32_of(tensor.data_ptr(), *size),
+    check_crc(message("tensor {}", quoted(key)), crc32_of(tensor.data_ptr(), *size),
               entry.at("crc32").get<uint64_t>());
     return tensor;
   }
@@ -201,17 +198,14 @@ class Reader {
     return;  // or a fuzzer never gets past the first
 #endif
     if (found != expected)
-      fail_damaged(part + " has the CRC-32 " + hex(found) + ", expected " + hex(expected));
-  }
-  [[noreturn]] void fail_cut(uint64_t size, const std::string& expected) const {
-    fail_damaged("it has " + std::to_string(size) + " bytes, expected " + expected);
+      fail_damaged(message("{} has the CRC-32 {:x}, expected {:x}", part, found, expected));
   }
   [[noreturn]] void fail_damaged(const std::string& what) const {
-    fail("is damaged: " + what,
+    fail(message("is damaged: {}", what),
          "copy it again from where it was saved, or resume from an older one");
   }
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
-    throw CheckpointError("checkpoint '" + path_.string() + "' " + what + "; " + cure);
+    refuse<CheckpointError>("{}: {}; {}", path_.string(), what, cure);
   }
 
   const std::filesystem::path& path_;
@@ -230,7 +224,7 @@ void write_checkpoint(const std::filesystem::path& path, const State& state,
     if (const auto* integer = std::get_if<int64_t>(&value)) {
       entry.update({{"type", "integer"}, {"value", *integer}});
     } else if (const auto* real = std::get_if<double>(&value)) {
-      entry.update({{"type", "real"}, {"value", hex(std::bit_cast<uint64_t>(*real))}});
+      entry.update({{"type", "real"}, {"value", message("{:x}", std::bit_cast<uint64_t>(*real))}});
     } else if (const auto* text = std::get_if<std::string>(&value)) {
       entry.update({{"type", "text"}, {"value", text_to_json(*text)}});
     } else if (const auto& tensor = std::get<at::Tensor>(value); !tensor.defined()) {

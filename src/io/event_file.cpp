@@ -1,6 +1,6 @@
 #include "mlo/io/event_file.h"
 
-#include "mlo/error.h"
+#include "text.h"
 
 #include <array>
 #include <bit>
@@ -75,13 +75,10 @@ EventWriter::EventWriter(const std::filesystem::path& folder, int64_t first_step
     for (std::filesystem::directory_iterator entry(folder, error);
          !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
       earlier += entry->path().filename().string().starts_with("events.out.tfevents.") ? 1 : 0;
-  if (error)
-    throw Error("tensorboard: folder '" + folder.string() + "' cannot be used: " + error.message() +
-                "; give one that can be written");
-  std::array<char, 32> count = {};
-  std::snprintf(count.data(), count.size(), "%010lld", static_cast<long long>(earlier));
-  file_ = folder / ("events.out.tfevents." + std::string(count.data()) + ".mlo." +
-                    std::to_string(::getpid()));
+  require<Error>(!error,
+                 "{}: the folder cannot be used for tensorboard: {}; give one that can be written",
+                 folder.string(), error.message());
+  file_ = folder / message("events.out.tfevents.{:010}.mlo.{}", earlier, ::getpid());
   out_.open(file_, std::ios::binary | std::ios::trunc);
   write(event(0, text(3, "brain.Event:2")));
   write(event(first_step, text(7, number(1, 1))));  // SessionLog, START
@@ -109,8 +106,8 @@ void EventWriter::write(const std::string& event) {
   out_.write(record.data(), static_cast<std::streamsize>(record.size()));
   out_.flush();
   if (!out_)
-    throw Error("tensorboard: '" + file_.string() + "' cannot be written: " + std::strerror(errno) +
-                "; make room, or give another folder");
+    refuse<Error>("{}: cannot be written: {}; make room, or give another folder", file_.string(),
+                  std::strerror(errno));
 }
 
 }  // namespace mlo

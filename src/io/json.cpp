@@ -1,6 +1,6 @@
 #include "io/json.h"
 
-#include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 #include <set>
@@ -16,16 +16,16 @@ constexpr int64_t kDeepest = 64;
 
 int64_t depth_of(std::string_view text) {
   int64_t depth = 0, deepest = 0;
-  bool quoted = false;
+  bool in_text = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (quoted && c == '\\') {
+    if (in_text && c == '\\') {
       ++i;
     } else if (c == '"') {
-      quoted = !quoted;
-    } else if (!quoted && (c == '[' || c == '{')) {
+      in_text = !in_text;
+    } else if (!in_text && (c == '[' || c == '{')) {
       deepest = std::max(deepest, ++depth);
-    } else if (!quoted && (c == ']' || c == '}')) {
+    } else if (!in_text && (c == ']' || c == '}')) {
       --depth;
     }
   }
@@ -39,12 +39,12 @@ class KeyCheck final : public nlohmann::json_sax<Json> {
   bool start_object(std::size_t /*elements*/) override { return seen_.emplace_back(), true; }
   bool end_object() override { return seen_.pop_back(), true; }
   bool key(std::string& name) override {
-    if (!seen_.back().insert(name).second) throw Error("names '" + excerpt(name) + "' twice");
+    if (!seen_.back().insert(name).second) refuse<Error>("names {} twice", quoted(excerpt(name)));
     return true;
   }
   bool parse_error(std::size_t /*position*/, const std::string& /*token*/,
                    const nlohmann::detail::exception& error) override {
-    throw Error("is no JSON (" + excerpt(error.what()) + ")");
+    refuse<Error>("is no JSON ({})", excerpt(error.what()));
   }
   bool null() override { return true; }
   bool boolean(bool /*value*/) override { return true; }
@@ -64,8 +64,7 @@ class KeyCheck final : public nlohmann::json_sax<Json> {
 
 Json parsed_json(const std::string& text) {
   if (const int64_t depth = depth_of(text); depth > kDeepest)
-    throw Error("nests arrays and objects " + std::to_string(depth) + " deep, expected at most " +
-                std::to_string(kDeepest));
+    refuse<Error>("nests arrays and objects {} deep, expected at most {}", depth, kDeepest);
   KeyCheck check;
   Json::sax_parse(text, &check);
   return Json::parse(text);

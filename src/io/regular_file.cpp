@@ -1,6 +1,6 @@
 #include "io/regular_file.h"
 
-#include "mlo/error.h"
+#include "text.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -33,10 +33,10 @@ RegularFile::RegularFile(const std::filesystem::path& path, Fail fail)
     : fail_(std::move(fail)), file_(opened(path)) {
   struct stat status = {};
   if (!file_.is_open() || ::fstat(file_.get(), &status) != 0)
-    fail_("cannot be opened: " + std::generic_category().message(errno),
+    fail_(message("cannot be opened: {}", std::generic_category().message(errno)),
           "check that it is there and may be read");
   if (!S_ISREG(status.st_mode))
-    fail_("is not a file but " + kind(status.st_mode), "give a regular file");
+    fail_(message("is not a file but {}", kind(status.st_mode)), "give a regular file");
   size_ = left_ = static_cast<uint64_t>(status.st_size);
 }
 
@@ -47,7 +47,8 @@ void RegularFile::read(void* bytes, uint64_t count) {
     const ssize_t got = ::read(file_.get(), next, std::min(count, uint64_t{1} << 30));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0)
-      fail_("cannot be read: " + std::generic_category().message(errno), "check the disk");
+      fail_(message("cannot be read: {}", std::generic_category().message(errno)),
+            "check the disk");
     if (got == 0) fail_("became shorter while it was read", "read it when nobody writes to it");
     next += got;
     count -= static_cast<uint64_t>(got);
@@ -57,12 +58,11 @@ void RegularFile::read(void* bytes, uint64_t count) {
 
 std::string read_file(const std::filesystem::path& path, uint64_t most) {
   const auto fail = [&](const std::string& what, const std::string& cure) {
-    throw Error("'" + path.string() + "' " + what + "; " + cure);
+    refuse<Error>("{}: {}; {}", path.string(), what, cure);
   };
   RegularFile file(path, fail);
   if (file.size() > most)
-    fail("has " + std::to_string(file.size()) + " bytes, expected at most " + std::to_string(most),
-         "give another file");
+    fail(message("has {} bytes, expected at most {}", file.size(), most), "give another file");
   std::string bytes(file.size(), '\0');
   file.read(bytes.data(), bytes.size());
   return bytes;

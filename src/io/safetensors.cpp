@@ -4,7 +4,7 @@
 #include "io/json.h"
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
-#include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 #include <array>
@@ -47,15 +47,15 @@ class Reader {
   Safetensors read() {
     std::array<uint8_t, 8> length = {};
     if (file_.size() < 8)
-      fail("has " + std::to_string(file_.size()) + " bytes, less than a header's length",
+      fail(message("has {} bytes, fewer than the length of a safetensors file's header takes",
+                   file_.size()),
            "it is truncated or of another format");
     file_.read(length.data(), 8);
     uint64_t header_size = 0;
     for (int i = 7; i >= 0; --i)
       header_size = header_size << 8 | length[static_cast<std::size_t>(i)];
     if (header_size > kLongestHeader || header_size > file_.left())
-      fail("announces a header of " + std::to_string(header_size) + " bytes in a file of " +
-               std::to_string(file_.size()),
+      fail(message("announces a header of {} bytes in a file of {}", header_size, file_.size()),
            "it is truncated or of another format");
     std::string text(header_size, '\0');
     file_.read(text.data(), header_size);
@@ -69,7 +69,7 @@ class Reader {
         if (!entry.is_object()) fail("has metadata that is no object", "it is damaged");
         for (const auto& [key, value] : entry.items()) {
           if (!value.is_string())
-            fail("has metadata '" + key + "' that is no text", "it is damaged");
+            fail(message("has metadata {} that is no text", quoted(key)), "it is damaged");
           content.metadata[key] = value.get<std::string>();
         }
         continue;
@@ -82,22 +82,21 @@ class Reader {
     uint64_t position = 0;
     for (Part& part : parts) {
       if (part.begin != position)
-        fail("has tensor '" + part.name + "' at byte " + std::to_string(part.begin) +
-                 " of its data, expected " + std::to_string(position) +
-                 " (tensors must follow each other)",
+        fail(message("has tensor {} at byte {} of its data, expected {} (tensors must follow each "
+                     "other)",
+                     mlo::quoted(part.name), part.begin, position),
              "it is damaged");
       at::Tensor tensor = allocated(part.shape, part.type);
       if (!tensor.defined())
-        fail("needs " + std::to_string(part.end - part.begin) + " bytes of memory for '" +
-                 part.name + "'",
+        fail(message("needs {} bytes of memory for tensor {}", part.end - part.begin,
+                     mlo::quoted(part.name)),
              "free some");
       if (part.end > part.begin) file_.read(tensor.mutable_data_ptr(), part.end - part.begin);
       position = part.end;
       content.tensors.emplace_back(std::move(part.name), std::move(tensor));
     }
     if (position != data_size_)
-      fail("has " + std::to_string(data_size_) + " bytes of data, of which its tensors fill " +
-               std::to_string(position),
+      fail(message("has {} bytes of data, of which its tensors fill {}", data_size_, position),
            "it is damaged");
     return content;
   }
@@ -108,14 +107,16 @@ class Reader {
     try {
       header = parsed_json(text);
     } catch (const Error& error) {
-      fail(std::string("has a header that ") + error.what(), "it is damaged or of another format");
+      fail(message("has a header that {}", error.what()), "it is damaged or of another format");
     }
     if (!header.is_object()) fail("has a header that is no JSON object", "it is of another format");
     return header;
   }
 
   std::pair<uint64_t, uint64_t> offsets(const std::string& name, const Json& entry) const {
-    const auto bad = [&] { fail("has no valid data_offsets for '" + name + "'", "it is damaged"); };
+    const auto bad = [&] {
+      fail(message("has no valid data_offsets for {}", quoted(name)), "it is damaged");
+    };
     if (!entry.is_object() || !entry.contains("data_offsets")) bad();
     const Json& range = entry["data_offsets"];
     if (!range.is_array() || range.size() != 2 || !range[0].is_number_unsigned() ||
@@ -134,27 +135,28 @@ class Reader {
     const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes),
                                      [&](const auto& t) { return type == t.second; });
     if (known == std::end(kTypes))
-      fail("has tensor '" + name + "' of the unknown type '" + excerpt(type) + "'",
+      fail(message("has tensor {} of the unknown type {}", quoted(name), quoted(excerpt(type))),
            "convert it to float32");
-    if (!entry.contains("shape") || !entry["shape"].is_array())
-      fail("has no shape for '" + name + "'", "it is damaged");
+    const auto bad_shape = [&] {
+      fail(message("has no valid shape for {}", quoted(name)), "it is damaged");
+    };
+    if (!entry.contains("shape") || !entry["shape"].is_array()) bad_shape();
     std::vector<int64_t> sizes;
     for (const Json& n : entry["shape"]) {
-      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX)
-        fail("has no valid shape for '" + name + "'", "it is damaged");
+      if (!n.is_number_unsigned() || n.get<uint64_t>() > INT64_MAX) bad_shape();
       sizes.push_back(n.get<int64_t>());
     }
     const auto count = bytes_of(sizes, known->first);
-    if (!count) fail("has no valid shape for '" + name + "'", "it is damaged");
+    if (!count) bad_shape();
     if (*count != end - begin)
-      fail("has " + std::to_string(end - begin) + " bytes for '" + name +
-               "', whose type and shape need " + std::to_string(*count),
+      fail(message("has {} bytes for {}, whose type and shape need {}", end - begin, quoted(name),
+                   *count),
            "it is damaged");
     return {begin, end, name, known->first, std::move(sizes)};
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& cure) const {
-    throw Error("safetensors file '" + path_.string() + "' " + excerpt(what) + "; " + cure);
+    refuse<Error>("{}: {}; {}", path_.string(), excerpt(what), cure);
   }
 
   const std::filesystem::path& path_;
@@ -165,13 +167,14 @@ class Reader {
 }  // namespace
 
 const at::Tensor& Safetensors::at(const std::string& name) const {
-  std::string names;
+  constexpr std::size_t kNamed = 8;
+  std::vector<std::string> names;
   for (const auto& [key, tensor] : tensors) {
     if (key == name) return tensor;
-    if (names.size() < 1000) names += (names.empty() ? "" : ", ") + excerpt(key);
+    if (names.size() < kNamed) names.push_back(excerpt(key));
   }
-  throw Error("there is no tensor '" + name + "'; there are " + std::to_string(tensors.size()) +
-              (names.empty() ? "" : ": ") + names);
+  refuse<Error>("there is no tensor {}; there are {}: {}{}", quoted(name), tensors.size(),
+                listed(names), tensors.size() > kNamed ? ", …" : "");
 }
 
 Safetensors read_safetensors(const std::filesystem::path& file) { return Reader(file).read(); }
@@ -186,17 +189,17 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
   std::set<std::string> seen;
   for (const auto& [name, tensor] : content.tensors) {
     if (name == "__metadata__" || !seen.insert(name).second)
-      throw Error("write_safetensors: the name '" + name +
-                  "' is given twice or reserved; rename it");
+      refuse<Error>("write_safetensors: the name {} is given twice or reserved; rename it",
+                    quoted(name));
     if (!tensor.defined() || tensor.layout() != at::kStrided)
-      throw Error("write_safetensors: '" + name + "' is no dense tensor; convert it");
+      refuse<Error>("write_safetensors: {} is no dense tensor; convert it", quoted(name));
     const auto* known =
         std::find_if(std::begin(kTypes), std::end(kTypes),
                      [type = tensor.scalar_type()](const auto& t) { return type == t.first; });
     if (known == std::end(kTypes))
-      throw Error("write_safetensors: '" + name + "' is of type " +
-                  c10::toString(tensor.scalar_type()) +
-                  ", which the format does not have; convert it");
+      refuse<Error>(
+          "write_safetensors: {} is of type {}, which the format does not have; convert it",
+          quoted(name), c10::toString(tensor.scalar_type()));
     parts.push_back({name, tensor.detach().cpu().contiguous()});
   }
   // Wide elements first: all stay aligned.
@@ -208,9 +211,11 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
     try {
       return nlohmann::ordered_json(value).dump();
     } catch (const nlohmann::json::exception& error) {
-      throw Error(std::string("write_safetensors: a name or a text of the metadata is not UTF-8, "
-                              "which the format needs (") +
-                  error.what() + "); give others");
+      refuse<Error>(
+          "write_safetensors: a name or a text of the metadata is not UTF-8, which the format "
+          "needs "
+          "({}); give others",
+          error.what());
     }
   };
   std::string text = "{";  // an object of JSON that keeps the order has a linear search at each key

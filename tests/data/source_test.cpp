@@ -230,12 +230,12 @@ TEST_CASE("Sources that cannot hand out a batch are refused when they are made",
   CHECK_THAT(message({rows(3), torch::rand({4, 2})}),
              Contains("tensor 1 has the shape [4, 2]") && Contains("3 rows") && Contains("zip"));
   CHECK_THAT(message({torch::rand({0, 2})}), Contains("no rows") && Contains("[0, 2]"));
-  CHECK_THAT(message({rows(3)}, {.batch_size = 4}), Contains("batch_size is 4") &&
+  CHECK_THAT(message({rows(3)}, {.batch_size = 4}), Contains("batch_size = 4") &&
                                                         Contains("only 3 rows") &&
                                                         Contains("drop_last = false"));
   CHECK(message({rows(3)}, {.batch_size = 4, .drop_last = false}).empty());
   CHECK_THAT(message({rows(3)}, {.batch_size = -1}),
-             Contains("batch_size is -1") && Contains("at least 1"));
+             Contains("batch_size = -1") && Contains("at least 1"));
 }
 
 TEST_CASE("Zipped sources are side by side, each with a stream of its own", "[source]") {

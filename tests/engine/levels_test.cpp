@@ -299,7 +299,7 @@ TEST_CASE(
   refused([] { mlo::tensor_source({at::zeros({4})}, {.batch_size = -1}); },
           {"TensorSourceOptions::batch_size", "-1"});
   refused([] { mlo::tensor_source({at::zeros({4})}, {.batch_size = 5}); },
-          {"batch_size is 5", "4 rows", "drop_last"});
+          {"batch_size = 5", "4 rows", "drop_last"});
   refused([] { mlo::tensor_source({at::zeros({0, 3})}); }, {"no rows", "[0, 3]"});
   refused([] { mlo::tensor_source({}); }, {"no tensors"});
   refused([] { mlo::Data data(std::unique_ptr<mlo::BatchSource>{}); },

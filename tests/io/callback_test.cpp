@@ -188,7 +188,7 @@ TEST_CASE("A JSON-lines log that cannot be written is an error", "[callback][jso
   const TemporaryFolder folder;
   const auto file = folder / "log.jsonl";
   CHECK_THROWS_AS(mlo::json_lines(file, 0), ConfigError);
-  CHECK_THROWS_WITH(mlo::json_lines(file, 0), Contains("every is 0") && Contains("at least 1"));
+  CHECK_THROWS_WITH(mlo::json_lines(file, 0), Contains("every = 0") && Contains("at least 1"));
   CHECK(folder.entries() == 0);
   CHECK_THROWS_AS(mlo::json_lines(folder / "none/log.jsonl"), ConfigError);
   CHECK_THROWS_WITH(mlo::json_lines(folder / "none/log.jsonl"),
@@ -223,8 +223,7 @@ TEST_CASE("A best checkpoint of a run that names no best is refused", "[callback
     add_level(engine);
     engine.add(mlo::best_checkpoint(folder / "best.mlo"));
     CHECK_THROWS_AS(engine.run(), ConfigError);
-    CHECK_THROWS_WITH(engine.run(),
-                      Contains("early_stopping.metric is ''") && Contains("set both"));
+    CHECK_THROWS_WITH(engine.run(), Contains("early_stopping.metric = ''") && Contains("set both"));
     CHECK(engine.steps_taken() == 0);
   }
 }
