@@ -1,9 +1,9 @@
 #include "data/exif.h"
 #include "data/image_file.h"
 #include "mlo/data/images.h"
-#include "mlo/error.h"
 #include "mlo/io/checkpoint.h"
 #include "mlo/io/file_sink.h"
+#include "text.h"
 
 #include <png.h>
 
@@ -95,35 +95,6 @@ bool decode(Reader& reader, png_structp png, png_infop info, int64_t wanted, Pix
   return true;
 }
 
-struct Writer {
-  std::jmp_buf back = {};
-  std::array<char, 200> message = {};
-  std::vector<uint8_t> bytes = {};
-};
-extern "C" void on_write_error(png_structp png, png_const_charp text) {
-  auto* writer = static_cast<Writer*>(png_get_error_ptr(png));
-  std::strncpy(writer->message.data(), text, writer->message.size() - 1);
-  std::longjmp(writer->back, 1);
-}
-extern "C" void on_png_write(png_structp png, png_bytep bytes, png_size_t count) {
-  auto* writer = static_cast<Writer*>(png_get_io_ptr(png));
-  writer->bytes.insert(writer->bytes.end(), bytes, bytes + count);
-}
-extern "C" void on_png_flush(png_structp /*png*/) {}
-
-bool encode(Writer& writer, png_structp png, png_infop info, const uint8_t* values, int64_t width,
-            int64_t height, int64_t channels) {
-  if (setjmp(writer.back) != 0) return false;
-  png_set_write_fn(png, &writer, on_png_write, on_png_flush);
-  png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8,
-               channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
-               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
-  png_write_info(png, info);
-  for (int64_t y = 0; y < height; ++y) png_write_row(png, values + y * width * channels);
-  png_write_end(png, info);
-  return true;
-}
-
 }  // namespace
 
 Pixels decode_png(const std::vector<uint8_t>& bytes, int64_t wanted) {
@@ -139,25 +110,28 @@ Pixels decode_png(const std::vector<uint8_t>& bytes, int64_t wanted) {
   png_infop info = png_create_info_struct(png);
   const bool whole = info != nullptr && decode(reader, png, info, wanted, pixels, rows);
   png_destroy_read_struct(&png, &info, nullptr);
-  if (!whole) throw Error(std::string("is no whole PNG: ") + reader.message.data());
+  if (!whole) refuse<Error>("is no whole PNG: {}", reader.message.data());
   return pixels;
 }
 
 std::vector<uint8_t> encode_png(const at::Tensor& image) {
-  if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte ||
-      (image.size(0) != 1 && image.size(0) != 3) || image.numel() == 0)
-    throw Error("encode_png: expected a uint8 image [1 or 3, height, width] with pixels in it");
+  require<Error>(image.defined() && image.dim() == 3 && image.scalar_type() == at::kByte &&
+                     (image.size(0) == 1 || image.size(0) == 3) && image.numel() > 0,
+                 "encode_png: the image must be uint8 [1 or 3, height, width], with pixels in it");
   const at::Tensor rows = image.cpu().permute({1, 2, 0}).contiguous();
-  Writer writer;
-  png_structp png =
-      png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer, on_write_error, on_png_warning);
-  if (png == nullptr) throw Error("encode_png: libpng has no memory");
-  png_infop info = png_create_info_struct(png);
-  const bool whole = info != nullptr && encode(writer, png, info, rows.const_data_ptr<uint8_t>(),
-                                               rows.size(1), rows.size(0), rows.size(2));
-  png_destroy_write_struct(&png, &info);
-  if (!whole) throw Error(std::string("encode_png: ") + writer.message.data());
-  return std::move(writer.bytes);
+  png_image png = {};
+  png.version = PNG_IMAGE_VERSION;
+  png.width = static_cast<png_uint_32>(rows.size(1));
+  png.height = static_cast<png_uint_32>(rows.size(0));
+  png.format = rows.size(2) == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
+  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png);
+  std::vector<uint8_t> bytes(size);
+  const bool written =
+      png_image_write_to_memory(&png, bytes.data(), &size, /*convert_to_8_bit=*/0,
+                                rows.const_data_ptr<uint8_t>(), /*row_stride=*/0, nullptr) != 0;
+  require<Error>(written, "encode_png: {}", png.message);
+  bytes.resize(size);
+  return bytes;
 }
 
 void write_png(const std::filesystem::path& file, const at::Tensor& image) {
