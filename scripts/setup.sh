@@ -95,7 +95,6 @@ list_missing() {
   need libjpeg-dev has_file /usr/include/jpeglib.h
   need libpng-dev has_file /usr/include/png.h
   need libcli11-dev has_file /usr/include/CLI/CLI.hpp
-  need libstb-dev has_file /usr/include/stb/stb_image_write.h
   need dataset-fashion-mnist has_file /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 }
 
