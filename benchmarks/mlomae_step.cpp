@@ -23,7 +23,7 @@ double block(double tokens, double dim, bool class_only = false) {
 }
 
 struct Work {
-  double encoder = 0.0, reconstruction = 0.0, network = 0.0;  // forward, of a batch
+  double encoder = 0.0, reconstruction = 0.0, masker = 0.0;  // forward, of a batch
   explicit Work(const MlomaeShape& s) {
     const double n = static_cast<double>((s.image / s.patch) * (s.image / s.patch)),
                  dim = static_cast<double>(s.dim), ddim = static_cast<double>(s.decoder_dim);
@@ -37,13 +37,13 @@ struct Work {
         b *
         (embed + static_cast<double>(s.depth) * block(visible, dim) + 2.0 * visible * dim * ddim +
          static_cast<double>(s.decoder_depth) * block(n + 1, ddim) + 2.0 * n * ddim * values);
-    network = b * 2.0 * (n * dim * 512.0 + 512.0 * n);
+    masker = b * 2.0 * (n * dim * 512.0 + 512.0 * n);
   }
 };
 
 struct Networks {
   MaskedAutoencoder mae = nullptr;
-  MaskingNetwork network = nullptr;
+  Masker masker = nullptr;
   Head head = nullptr;
   mlo::Batch batch;
   Networks(const MlomaeShape& s, bool checkpointed, int64_t micro_batches) {
@@ -54,8 +54,7 @@ struct Networks {
     o.decoder_heads = s.decoder_heads;
     o.checkpoint_activations = checkpointed;
     mae = MaskedAutoencoder(o);
-    network = MaskingNetwork(
-        MaskingNetworkOptions{.patches = o.patches(), .dim = o.dim, .zero_output = true});
+    masker = Masker(MaskerOptions{.patches = o.patches(), .dim = o.dim, .zero_output = true});
     head = Head(HeadOptions{.dim = o.dim});
     const int64_t images = s.batch / micro_batches;
     batch =
@@ -90,16 +89,16 @@ Contestant outer_step(const MlomaeShape& s, const Way& way) {
       way.differences ? mlo::darts()
                       : mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver()));
   pretrain.unroll = s.unroll;
-  engine->add("pretrain", Reconstruct(n.mae, n.network, reconstruct), std::move(pretrain));
+  engine->add("pretrain", Reconstruct(n.mae, n.masker, reconstruct), std::move(pretrain));
   engine->add("head", Classify(n.head, n.mae),
               level(n, way, mlo::one_step({.keep_graph = way.shared})));
-  engine->add("masker", Validate(n.network, n.mae, n.head), level(n, way, nullptr));
+  engine->add("masker", Validate(n.masker, n.mae, n.head), level(n, way, nullptr));
   Contestant c = engine_contestant(way.name, engine);
   const Work w(s);
   const double head_forwards = way.shared ? 1.0 : 2.0, again = way.checkpointed ? 1.0 : 0.0;
   c.flop = static_cast<double>(s.unroll) * (3.0 + again) * w.reconstruction +
            2.0 * w.reconstruction + (head_forwards + 2.0 + again + 3.0 + again) * w.encoder +
-           static_cast<double>(s.unroll + 3) * w.network;
+           static_cast<double>(s.unroll + 3) * w.masker;
   return c;
 }
 

@@ -4,7 +4,7 @@
 # probe and nearest neighbours, and puts everything into one page, out/mlomae/report.html. Four to six minutes of training on two cores.
 # Stopped and called again it goes on where it was.
 #
-# usage: scripts/demo.sh [settings of mlomae pretrain, for both runs: --seed 1, --set mask.ratio=0.5, …]
+# usage: scripts/demo.sh [settings of mlomae pretrain, for both runs: --seed 1, --set masker.ratio=0.5, …]
 # environment: MLO_DEMO_OUT (out/mlomae)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

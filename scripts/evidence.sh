@@ -60,7 +60,7 @@ main_of() {
     for method in mae mlo-mae u-mae fixed blo-mae untrained; do
       local own=(--method "$method")
       # fixed: the paper's way of masking by a network that is never trained (at random, by rank).
-      if [ "$method" = fixed ]; then own+=(--set mask.selection=rank --set mask.zero_output=false); fi
+      if [ "$method" = fixed ]; then own+=(--set masker.selection=rank --set masker.zero_output=false); fi
       if [ "$method" = untrained ]; then own=(--method mae --set run.reconstruction_steps=1); fi
       pretrain "$out/$set-$method-$seed" "$set" --seed "$seed" "${own[@]}"
       evaluate linear-probe,knn "$out/$set-$method-$seed"
@@ -90,10 +90,10 @@ ablate() {
 
 ablations() {
   local set=${sets[-1]}
-  ablate "$set" mae pretrain.lr=5e-4 pretrain.lr=2e-3 mask.ratio=0.5 mask.ratio=0.9 model.patch=2 model.patch="${patch[$set]}" &
+  ablate "$set" mae pretrain.lr=5e-4 pretrain.lr=2e-3 masker.ratio=0.5 masker.ratio=0.9 model.patch=2 model.patch="${patch[$set]}" &
   local of_mae=$!
-  ablate "$set" mlo-mae masker.lr=1e-4 masker.lr=1e-3 head.lr=1e-2 mask.selection=rank mask.weights=normalized mask.weights=straight-through \
-    mask.input=coupled pretrain.best_response=betty pretrain.unroll=1 pretrain.unroll=5 mask.ratio=0.5 mask.ratio=0.9 model.patch=2 \
+  ablate "$set" mlo-mae masker.lr=1e-4 masker.lr=1e-3 head.lr=1e-2 masker.selection=rank masker.weights=normalized masker.weights=straight-through \
+    masker.input=coupled pretrain.best_response=betty pretrain.unroll=1 pretrain.unroll=5 masker.ratio=0.5 masker.ratio=0.9 model.patch=2 \
     model.patch="${patch[$set]}"
   wait "$of_mae"
 }

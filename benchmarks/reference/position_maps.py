@@ -1,4 +1,4 @@
-"""What a trained masking network depends on: position, or the image.
+"""What a trained masker depends on: position, or the image.
 
 For each run of `mlomae pretrain`, the deviation of T's probabilities between positions (of their mean over the images) and within a
 position (between images); and the correlation of the maps of each two runs. On the first 2,000 test images of CIFAR-10 (binary
@@ -31,7 +31,7 @@ def test_images(folder):
 
 def probabilities(run, images):
     info = json.loads((run / "run.json").read_text())
-    mae, t = load_file(run / "mae.safetensors"), load_file(run / "masking_network.safetensors")
+    mae, t = load_file(run / "mae.safetensors"), load_file(run / "masker.safetensors")
     mean, deviation = (torch.tensor(info[name]).view(1, -1, 1, 1) for name in ("mean", "deviation"))
     x = (torch.tensor(images).float() / 255 - mean) / deviation
     weight = mae["patch_embed.proj.weight"]

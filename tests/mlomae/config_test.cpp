@@ -70,9 +70,9 @@ TEST_CASE("Presets follow the paper, or the authors' code", "[config]") {
   CHECK(cifar.pretrain.unroll == 2);
   CHECK(cifar.pretrain.lr == 1e-4);
   CHECK(cifar.pretrain.beta2 == 0.95);
-  CHECK(cifar.mask.input == "held");
-  CHECK(cifar.mask.selection == "rank");
-  CHECK(code.mask.input == "coupled");
+  CHECK(cifar.masker.input == "held");
+  CHECK(cifar.masker.selection == "rank");
+  CHECK(code.masker.input == "coupled");
   CHECK(code.pretrain.best_response == "betty");
   CHECK(code.data.pretrain_on == "all");
   CHECK(code.model.learned_positions);
@@ -85,10 +85,14 @@ TEST_CASE("A wrong setting is named, with what would do", "[config]") {
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"pacth", 2}}}}, "my.json"),
                     Contains("my.json") && Contains("'model.pacth'") && Contains("'model.patch'"));
   CHECK_THROWS_WITH(apply_assignment(s, "mask.patch=2"), Contains("'model.patch'"));
+  CHECK_THROWS_WITH(apply_assignment(s, "mask.ratio=0.5"),
+                    Contains("--set mask.ratio is masker.ratio now"));
+  CHECK_THROWS_WITH(apply_json(s, {{"mask", {{"hidden", 8}}}}, "run/config.json"),
+                    Contains("run/config.json: mask.hidden is masker.hidden now"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", "two"}}}}, ""),
                     Contains("model.patch = \"two\"") && Contains("whole number"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", 2.5}}}}, ""), Contains("whole number"));
-  CHECK_THROWS_WITH(apply_json(s, {{"mask", {{"selection", "best"}}}}, ""),
+  CHECK_THROWS_WITH(apply_json(s, {{"masker", {{"selection", "best"}}}}, ""),
                     Contains("rank, sampled, uniform"));
   CHECK_THROWS_WITH(apply_json(s, {{"augmentation", {{"flip", 1}}}}, ""),
                     Contains("true or false"));
@@ -121,14 +125,14 @@ TEST_CASE("Settings that cannot work are refused by name", "[config]") {
     }
     return std::string("accepted");
   };
-  CHECK_THAT(refused([](Settings& s) { s.mask.ratio = 1.0; }),
-             Contains("mask.ratio = 1:") && Contains("nothing visible"));
-  CHECK_THAT(refused([](Settings& s) { s.mask.ratio = 0.0; }), Contains("nothing masked"));
+  CHECK_THAT(refused([](Settings& s) { s.masker.ratio = 1.0; }),
+             Contains("masker.ratio = 1:") && Contains("nothing visible"));
+  CHECK_THAT(refused([](Settings& s) { s.masker.ratio = 0.0; }), Contains("nothing masked"));
   CHECK_THAT(refused([](Settings& s) { s.pretrain.lr = 0.0; }), Contains("pretrain.lr"));
   CHECK_THAT(refused([](Settings& s) { s.head.batch = 0; }), Contains("head.batch = 0"));
   CHECK_THAT(refused([](Settings& s) { s.data.held_out = 1.0; }), Contains("data.held_out"));
   CHECK_THAT(refused([](Settings& s) { s.data.held_out = 0.0; }), Contains("data.held_out"));
-  CHECK_THAT(refused([](Settings& s) { s.mask.selection = "uniform"; }), Contains("mae"));
+  CHECK_THAT(refused([](Settings& s) { s.masker.selection = "uniform"; }), Contains("mae"));
   CHECK_THAT(refused([](Settings& s) { s.run.epochs = 3; }), Contains("run.epochs"));
   CHECK_THAT(refused([](Settings& s) { s.run.reconstruction_steps = 0; }),
              Contains("run.reconstruction_steps"));

@@ -24,7 +24,7 @@ Outcome run(at::Device device, mlo::Precision precision) {
   o.decoder_depth = 1, o.decoder_heads = 2;
   torch::manual_seed(1);
   Networks n(o, 32, 3, 0.0, at::kFloat);
-  n.mae->to(device), n.network->to(device), n.head->to(device);
+  n.mae->to(device), n.masker->to(device), n.head->to(device);
   torch::manual_seed(2);
   const auto set = mlo::tensor_images(torch::randint(0, 256, {64, 3, 16, 16}, at::kByte),
                                       torch::arange(64).remainder(3));
@@ -36,7 +36,7 @@ Outcome run(at::Device device, mlo::Precision precision) {
   };
   mlo::Engine e({.seed = 1});
   const ReconstructOptions reconstruct{.masking = {.selection = Selection::rank}};
-  e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct),
+  e.add("pretrain", Reconstruct(n.mae, n.masker, reconstruct),
         {.optimizer = mlo::adamw({.lr = 1e-3}),
          .data = source(1),
          .unroll = 2,
@@ -47,7 +47,7 @@ Outcome run(at::Device device, mlo::Precision precision) {
          .data = source(2),
          .best_response = mlo::one_step(),
          .precision = precision});
-  e.add("masker", Validate(n.network, n.mae, n.head),
+  e.add("masker", Validate(n.masker, n.mae, n.head),
         {.optimizer = mlo::adamw({.lr = 1e-5, .eps = 1e-12}),
          .data = source(3),
          .precision = precision});

@@ -52,9 +52,11 @@ Settings settings_for(const fs::path& folder, const std::string& method = "mlo-m
   s.model.patch = 2;
   s.model.dim = 16, s.model.depth = 1, s.model.heads = 2, s.model.decoder_dim = 8,
   s.model.decoder_depth = 1, s.model.decoder_heads = 2;
-  s.mask.hidden = 8;
+  s.masker.hidden = 8;
   s.augmentation.padding = 1;
-  for (LevelSettings* level : {&s.pretrain, &s.head, &s.masker}) level->batch = 2;
+  for (LevelSettings* level :
+       std::initializer_list<LevelSettings*>{&s.pretrain, &s.head, &s.masker})
+    level->batch = 2;
   return s;
 }
 
@@ -355,8 +357,8 @@ TEST_CASE("More memory than there is is refused before anything is built, by wha
   CHECK_THAT(message([](Settings& c) { c.model.depth = 1000000000; }),
              Contains("model.depth") && Contains("9.3 GiB"));
   CHECK_THAT(message([](Settings& c) { c.model.dim = int64_t{1} << 60; }), Contains("model.dim"));
-  CHECK_THAT(message([](Settings& c) { c.mask.hidden = int64_t{1} << 60; }),
-             Contains("mask.hidden"));
+  CHECK_THAT(message([](Settings& c) { c.masker.hidden = int64_t{1} << 60; }),
+             Contains("masker.hidden"));
   CHECK_THAT(message([](Settings& c) { c.head.batch = 100000000; }), Contains("head.batch"));
   CHECK_THAT(message([](Settings& c) { c.data.prefetch = int64_t{1} << 60; }),
              Contains("data.prefetch"));

@@ -16,7 +16,7 @@ for i in $(seq 12); do
   for to in flat classes/left classes/right; do base64 -d <<<"$one" >$to/$i.png; done
 done
 printf RIFF >classes/left/a.webp
-tiny=(--preset micro --threads 1 --set model.dim=16 --set model.depth=1 --set model.heads=2 --set model.decoder_dim=8 --set model.decoder_depth=1 --set mask.hidden=8
+tiny=(--preset micro --threads 1 --set model.dim=16 --set model.depth=1 --set model.heads=2 --set model.decoder_dim=8 --set model.decoder_depth=1 --set masker.hidden=8
   --set pretrain.batch=4 --set head.batch=4 --set masker.batch=2 --set augmentation.padding=1 --set run.reconstruction_steps=2)
 
 # Images without labels: pretrained on, from whatever folder the run is looked at, and not judged without others.

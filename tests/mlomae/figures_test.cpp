@@ -43,15 +43,14 @@ struct Fashion {
     mlo::LevelOptions pretrain, head, masker;
     int64_t batch = 64;
   };
-  std::unique_ptr<mlo::Engine> engine(MaskedAutoencoder mae, MaskingNetwork network, Head head,
+  std::unique_ptr<mlo::Engine> engine(MaskedAutoencoder mae, Masker masker, Head head,
                                       How how) const {
     auto e = std::make_unique<mlo::Engine>(mlo::EngineOptions{.seed = 1});
     how.pretrain.data = source(1, how.batch), how.head.data = source(2, how.batch),
     how.masker.data = source(3, how.batch);
-    e->add("pretrain", Reconstruct(mae, network, {.masking = how.masking}),
-           std::move(how.pretrain));
+    e->add("pretrain", Reconstruct(mae, masker, {.masking = how.masking}), std::move(how.pretrain));
     e->add("head", Classify(head, mae), std::move(how.head));
-    e->add("masker", Validate(network, mae, head), std::move(how.masker));
+    e->add("masker", Validate(masker, mae, head), std::move(how.masker));
     return e;
   }
 };
@@ -99,7 +98,7 @@ TEST_CASE("How far approximations are from the exact hypergradient", "[.table]")
         Networks n(fashion.options, 512, 10, 0.1, at::kFloat);
         const auto adamw = [] { return mlo::adamw({.lr = 1e-3, .beta2 = 0.95}); };
         const auto e = fashion.engine(
-            n.mae, n.network, n.head,
+            n.mae, n.masker, n.head,
             {.masking = {.ratio = 0.75, .selection = Selection::rank, .input = input},
              .pretrain = {.optimizer = adamw(), .best_response = row.pretrain()},
              .head = {.optimizer = adamw(), .best_response = row.head()},
@@ -130,14 +129,13 @@ TEST_CASE("How much of a hypergradient is signal", "[.signal]") {
     torch::manual_seed(1);
     const ModelOptions& o = fashion.options;
     MaskedAutoencoder mae(o);
-    MaskingNetwork network(
-        MaskingNetworkOptions{.patches = o.patches(), .dim = o.dim, .zero_output = true});
+    Masker masker(MaskerOptions{.patches = o.patches(), .dim = o.dim, .zero_output = true});
     Head head(HeadOptions{.dim = o.dim});
     const auto adamw = [](double rate, double decay) {
       return mlo::adamw({.lr = rate, .beta2 = 0.95, .weight_decay = decay, .decay_vectors = false});
     };
     const auto e = fashion.engine(
-        mae, network, head,
+        mae, masker, head,
         {.masking = {.selection = Selection::sampled},
          .pretrain = {.optimizer = adamw(1e-3, 0.05), .unroll = 2, .best_response = duals()},
          .head = {.optimizer = adamw(head_rate, 0.0), .best_response = mlo::one_step()},

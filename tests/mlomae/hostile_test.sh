@@ -145,7 +145,7 @@ refused "expected one of" pretrain "${tiny[@]}" --set "run.method=$odd" --out ba
 
 # --- A refused run takes nothing away that it has not made.
 mkdir real && ln -s real link
-refused "at least one must stay visible" pretrain "${tiny[@]}" --set mask.ratio=0.99 --out link
+refused "at least one must stay visible" pretrain "${tiny[@]}" --set masker.ratio=0.99 --out link
 if [ ! -L link ] || [ ! -d real ]; then fail "a refused run removed the link that it was given"; fi
 
 # --- What the system says, with the path.

@@ -68,7 +68,7 @@ std::unique_ptr<mlo::Engine> engine(const Setting& s, Networks& n,
                                     std::unique_ptr<mlo::Method> reconstruct,
                                     std::unique_ptr<mlo::Method> classify, int64_t unroll = 1) {
   auto e = std::make_unique<mlo::Engine>(mlo::EngineOptions{.seed = 5});
-  e->add("pretrain", Reconstruct(n.mae, n.network, options(s)),
+  e->add("pretrain", Reconstruct(n.mae, n.masker, options(s)),
          {.optimizer = optimizer(s, 0),
           .data = [](int64_t i) { return batch(0, i); },
           .unroll = unroll,
@@ -77,7 +77,7 @@ std::unique_ptr<mlo::Engine> engine(const Setting& s, Networks& n,
          {.optimizer = optimizer(s, 1),
           .data = [](int64_t i) { return batch(1, i); },
           .best_response = std::move(classify)});
-  e->add("masker", Validate(n.network, n.mae, n.head),
+  e->add("masker", Validate(n.masker, n.mae, n.head),
          {.optimizer = optimizer(s, 2), .data = [](int64_t i) { return batch(2, i); }});
   return e;
 }
@@ -105,7 +105,7 @@ mlo::Tensors by_autograd(const Setting& s, Fault fault = Fault::none) {
     return all;
   };
   mlo::Tensors e = trained(*n.mae), c = trained(*n.head);
-  const mlo::Tensors t = trained(*n.network);
+  const mlo::Tensors t = trained(*n.masker);
   functional::Optimizer e_optimizer{.adam = s.adam, .lr = kRates[0], .decay = 0.1},
       c_optimizer{.adam = s.adam, .lr = kRates[1], .decay = 0.1};
   const auto draw = [](const char* level, int64_t step) {
@@ -120,8 +120,7 @@ mlo::Tensors by_autograd(const Setting& s, Fault fault = Fault::none) {
       const std::string name = "pretrain";
       mlo::ChoiceTape tape(mlo::ChoiceTape::record, choices, name,
                            mlo::stream_key(5, mlo::name_key("pretrain"), i, 0));
-      const at::Tensor loss =
-          reconstruction_loss(n.mae, n.network, options(s), batch(0, i)[0]).loss;
+      const at::Tensor loss = reconstruction_loss(n.mae, n.masker, options(s), batch(0, i)[0]).loss;
       mlo::Tensors g = torch::autograd::grad({loss}, e, {}, true, true, true);
       for (std::size_t k = 0; k < g.size(); ++k)
         if (!g[k].defined()) g[k] = torch::zeros_like(e[k]);
@@ -190,14 +189,14 @@ TEST_CASE("In float32 at the demo's size the hypergradient points where it does 
   const auto hypergradient = [&](at::ScalarType type) {
     torch::manual_seed(1);
     Networks n(o, 512, 10, 0.0, at::kFloat);  // the same draws for both, then converted
-    n.mae->to(type), n.network->to(type), n.head->to(type);
+    n.mae->to(type), n.masker->to(type), n.head->to(type);
     torch::manual_seed(2);
     const auto images = [&](int64_t) {
       return mlo::Batch({torch::randn({16, 1, 28, 28}).to(type), torch::randint(0, 10, {16})});
     };
     mlo::Engine e({.seed = 1});
     ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::rank}};
-    e.add("pretrain", Reconstruct(n.mae, n.network, reconstruct),
+    e.add("pretrain", Reconstruct(n.mae, n.masker, reconstruct),
           {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}),
            .data = images,
            .best_response = duals()});
@@ -205,7 +204,7 @@ TEST_CASE("In float32 at the demo's size the hypergradient points where it does 
           {.optimizer = mlo::adamw({.lr = 1e-3, .beta2 = 0.95}),
            .data = images,
            .best_response = mlo::one_step()});
-    e.add("masker", Validate(n.network, n.mae, n.head),
+    e.add("masker", Validate(n.masker, n.mae, n.head),
           {.optimizer = mlo::sgd({.lr = 0.0}), .data = images});
     for (int i = 0; i < 2; ++i) e.step();
     return e.hypergradient("masker");
@@ -274,15 +273,14 @@ TEST_CASE("The last block computes the class token alone where only that is read
         1e-13);
 }
 
-TEST_CASE(
-    "With gradients to the masking network alone, no activation of the encoder or decoder is kept",
-    "[mlomae][counters]") {
+TEST_CASE("With gradients to the masker alone, no activation of the encoder or decoder is kept",
+          "[mlomae][counters]") {
   // What keeps activations is the graph: with gradients to T only it is T's.
   Networks n(small(0.0), 12, 3);
   const at::Tensor images = torch::randn({4, 3, 12, 12}, at::kDouble);
   const auto nodes = [&](bool encoder) {
     for (const at::Tensor& p : n.mae->parameters()) p.set_requires_grad(encoder);
-    const at::Tensor loss = reconstruction_loss(n.mae, n.network, options({}), images).loss;
+    const at::Tensor loss = reconstruction_loss(n.mae, n.masker, options({}), images).loss;
     std::vector<torch::autograd::Node*> open = {loss.grad_fn().get()};
     std::set<torch::autograd::Node*> seen;
     while (!open.empty()) {

@@ -27,13 +27,13 @@ TEST_CASE("Masks hide the part that was asked for, and refuse to hide all or not
   CHECK(MaskingOptions{.ratio = 0.75}.visible(49) == 12);
   for (const double ratio : {0.0, 1.0, 0.99, -1.0})
     CHECK_THROWS_WITH((MaskingOptions{.ratio = ratio}.visible(9)),
-                      Contains("mask.ratio") && Contains("one masked"));
+                      Contains("masker.ratio") && Contains("one masked"));
 
   torch::manual_seed(1);
   Networks n(small(), 12, 3);
   const at::Tensor embedded = n.mae->embed(torch::randn({5, 3, 12, 12}, at::kDouble));
   for (const auto selection : {Selection::uniform, Selection::rank, Selection::sampled}) {
-    const Masking m = choose_mask(embedded, n.network, {.ratio = 0.5, .selection = selection});
+    const Masking m = choose_mask(embedded, n.masker, {.ratio = 0.5, .selection = selection});
     CHECK(m.mask.visible.sizes() == at::IntArrayRef({5, 4}));
     CHECK(at::equal(m.mask.masked.sum(1), torch::full({5}, 5.0, at::kFloat)));
     // A patch is visible exactly if it is not masked, and `restore` finds it.
@@ -42,7 +42,7 @@ TEST_CASE("Masks hide the part that was asked for, and refuse to hide all or not
     CHECK(m.weights.defined() == (selection != Selection::uniform));
   }
   // By rank: no visible patch is more probable than a masked one.
-  const Masking m = choose_mask(embedded, n.network, {.ratio = 0.5, .selection = Selection::rank});
+  const Masking m = choose_mask(embedded, n.masker, {.ratio = 0.5, .selection = Selection::rank});
   const at::Tensor masked = m.mask.masked.to(at::kDouble);
   CHECK((m.probabilities * (1 - masked))
             .amax(1)
@@ -56,16 +56,14 @@ TEST_CASE(
     "otherwise",
     "[mlomae][masking]") {
   torch::manual_seed(2);
-  MaskingNetwork flat(
-      MaskingNetworkOptions{.patches = 4, .dim = 2, .hidden = 3, .zero_output = true});
+  Masker flat(MaskerOptions{.patches = 4, .dim = 2, .hidden = 3, .zero_output = true});
   const at::Tensor embedded = torch::randn({20000, 4, 2});
   const MaskingOptions half{.ratio = 0.5, .selection = Selection::sampled};
   const at::Tensor rate = choose_mask(embedded, flat, half).mask.masked.mean(0);
   CHECK((rate - 0.5).abs().max().item<double>() < 0.015);  // four standard errors
   // Biased logits l: patches are masked one after the other, each with probability ∝ exp(l) of
   // those that are left.
-  MaskingNetwork biased(
-      MaskingNetworkOptions{.patches = 4, .dim = 2, .hidden = 3, .zero_output = true});
+  Masker biased(MaskerOptions{.patches = 4, .dim = 2, .hidden = 3, .zero_output = true});
   const std::vector<double> logits = {1.0, 0.0, -1.0, 0.5};
   {
     const at::NoGradGuard no_grad;
@@ -88,7 +86,7 @@ TEST_CASE("Weights of masked patches are what their names say", "[mlomae][maskin
   Networks n(small(), 12, 3);
   const at::Tensor embedded = n.mae->embed(torch::randn({5, 3, 12, 12}, at::kDouble)).detach();
   const auto masking = [&](Weights w) {
-    return choose_mask(embedded, n.network,
+    return choose_mask(embedded, n.masker,
                        {.ratio = 0.5, .selection = Selection::rank, .weights = w});
   };
   const Masking p = masking(Weights::probability), normalized = masking(Weights::normalized),
@@ -100,7 +98,7 @@ TEST_CASE("Weights of masked patches are what their names say", "[mlomae][maskin
                      torch::zeros({5}, at::kDouble), 0, 1e-12));
   CHECK(at::allclose(through.weights, torch::ones_like(through.weights), 1e-15, 0));
   const auto gradient = [&](const at::Tensor& w) {
-    return torch::autograd::grad({(w * masked).sum()}, n.network->parameters());
+    return torch::autograd::grad({(w * masked).sum()}, n.masker->parameters());
   };
   CHECK(relative(gradient(through.weights), gradient(p.weights)) < 1e-14);
   // Lowering all of them alike is no way out where they are normalized: the derivative of their sum
@@ -115,7 +113,7 @@ TEST_CASE("T reads constants where its input is held", "[mlomae][masking]") {
   Networks n(small(), 12, 3);
   const at::Tensor images = torch::randn({5, 3, 12, 12}, at::kDouble);
   for (const auto input : {MaskInput::held, MaskInput::coupled}) {
-    const Masking m = choose_mask(n.mae->embed(images), n.network,
+    const Masking m = choose_mask(n.mae->embed(images), n.masker,
                                   {.ratio = 0.5, .selection = Selection::rank, .input = input});
     const at::Tensor g = torch::autograd::grad(
         {m.weights.sum()}, {n.mae->named_parameters()["patch_embed.proj.weight"]}, {}, false, false,
@@ -129,9 +127,9 @@ TEST_CASE("Reconstruction, uniformity and the merged loss are their formulas", "
   Networks n(small(), 12, 3);
   const mlo::Batch batch{torch::randn({5, 3, 12, 12}, at::kDouble), torch::tensor({0, 1, 2, 0, 1})};
   ReconstructOptions options{.masking = {.ratio = 0.5, .selection = Selection::rank}};
-  const mlo::Evaluation plain = reconstruction_loss(n.mae, n.network, options, batch[0]);
+  const mlo::Evaluation plain = reconstruction_loss(n.mae, n.masker, options, batch[0]);
 
-  const Masking m = choose_mask(n.mae->embed(batch[0]), n.network, options.masking);
+  const Masking m = choose_mask(n.mae->embed(batch[0]), n.masker, options.masking);
   const at::Tensor prediction = n.mae->reconstruct(batch[0], m.mask),
                    target = n.mae->targets(batch[0]);
   double sum = 0.0, count = 0.0;
@@ -151,11 +149,11 @@ TEST_CASE("Reconstruction, uniformity and the merged loss are their formulas", "
   for (int64_t a = 0; a < 5; ++a)
     for (int64_t b = 0; b < 5; ++b)
       pairs += std::pow(value(torch::cosine_similarity(features[a], features[b], 0)), 2) / 25.0;
-  CHECK(value(reconstruction_loss(n.mae, n.network, options, batch[0]).loss) ==
+  CHECK(value(reconstruction_loss(n.mae, n.masker, options, batch[0]).loss) ==
         Approx(value(plain.loss) + 0.3 * pairs).epsilon(1e-10));
 
   options.uniformity = 0.0;
-  Merged merged(n.mae, n.head, n.network, options, 0.25);
+  Merged merged(n.mae, n.head, n.masker, options, 0.25);
   CHECK(value(merged.loss(batch).loss) ==
         Approx(value(plain.loss) + 0.25 * value(classification_loss(n.mae, n.head, batch).loss))
             .epsilon(1e-12));

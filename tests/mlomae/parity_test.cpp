@@ -25,7 +25,7 @@ Networks networks() {
       item.value().copy_(fixture().at(prefix + item.key()));
   };
   load(*n.mae, "mae/");
-  load(*n.network, "masker/");
+  load(*n.masker, "masker/");
   load(*n.head, "head/");
   return n;
 }
@@ -55,7 +55,7 @@ TEST_CASE("Embedding, mask, encoder, decoder and losses are the authors'", "[mlo
   const at::Tensor images = batch("pretrain", 0)[0];
   const at::Tensor embedded = n.mae->embed(images);
   CHECK(gap(embedded, "embedded") < 1e-12);
-  const Masking masking = choose_mask(embedded, n.network, as_authors().masking);
+  const Masking masking = choose_mask(embedded, n.masker, as_authors().masking);
   CHECK(gap(masking.probabilities, "probability") < 1e-12);
   CHECK(gap(masking.mask.masked.to(at::kDouble), "mask") == 0.0);
   CHECK(gap(n.mae->decode(n.mae->encode(embedded, masking.mask), masking.mask), "prediction") <
@@ -89,9 +89,9 @@ TEST_CASE("Every gradient of both losses is the authors'", "[mlomae][parity]") {
     }
     return compared;
   };
-  CHECK(compare(reconstruction_loss(n.mae, n.network, as_authors(), batch("pretrain", 0)[0]),
-                "loss", "gradient/reconstruction/",
-                {{"mae", n.mae.ptr().get()}, {"masker", n.network.ptr().get()}}) > 40);
+  CHECK(compare(reconstruction_loss(n.mae, n.masker, as_authors(), batch("pretrain", 0)[0]), "loss",
+                "gradient/reconstruction/",
+                {{"mae", n.mae.ptr().get()}, {"masker", n.masker.ptr().get()}}) > 40);
   CHECK(compare(classification_loss(n.mae, n.head, batch("pretrain", 0)), "classification",
                 "gradient/classification/",
                 {{"mae", n.mae.ptr().get()}, {"head", n.head.ptr().get()}}) > 30);
@@ -104,7 +104,7 @@ mlo::Tensors hypergradient(std::unique_ptr<mlo::Method> reconstruct,
                            const ReconstructOptions& options) {
   Networks n = networks();
   mlo::Engine engine;
-  engine.add("pretrain", Reconstruct(n.mae, n.network, options),
+  engine.add("pretrain", Reconstruct(n.mae, n.masker, options),
              {.optimizer = mlo::adamw(
                   {.lr = 1e-3, .beta2 = 0.95, .weight_decay = 1e-3, .decay_vectors = false}),
               .data = [](int64_t i) { return batch("pretrain", i % 2); },
@@ -115,7 +115,7 @@ mlo::Tensors hypergradient(std::unique_ptr<mlo::Method> reconstruct,
               .data = [](int64_t) { return batch("head", 0); },
               .best_response = std::move(classify)});
   engine.add(
-      "masker", Validate(n.network, n.mae, n.head),
+      "masker", Validate(n.masker, n.mae, n.head),
       {.optimizer = mlo::adamw({.lr = 1e-3}), .data = [](int64_t) { return batch("masker", 0); }});
   return engine.hypergradient("masker");
 }
@@ -123,7 +123,7 @@ mlo::Tensors hypergradient(std::unique_ptr<mlo::Method> reconstruct,
 mlo::Tensors bettys() {
   mlo::Tensors all;
   const Networks n = networks();
-  for (const auto& item : n.network->named_parameters())
+  for (const auto& item : n.masker->named_parameters())
     all.push_back(fixture().at("hypergradient/" + item.key()));
   return all;
 }

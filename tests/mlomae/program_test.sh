@@ -49,7 +49,7 @@ wait $process 2>/dev/null || true
 if "$mlomae" evaluate knn killed 2>error.txt; then fail "a run that was cut off was evaluated"; fi
 grep -q -- '--resume' error.txt || fail "$(cat error.txt)"
 "$mlomae" pretrain --out killed --resume >/dev/null
-for file in checkpoint.mlo mae.safetensors masking_network.safetensors head.safetensors; do
+for file in checkpoint.mlo mae.safetensors masker.safetensors head.safetensors; do
   cmp whole/$file killed/$file || fail "$file of the resumed run differs"
 done
 # Its time is that of both parts: of the killed one to the step that was saved, by the log.
@@ -78,8 +78,8 @@ grep -q -- '--resume' stopped.txt || fail "$(cat stopped.txt)"
 # --- Bad input: status 2, and the words that help; no directory is left behind.
 refused "the nearest is 'model.patch'" pretrain "${tiny[@]}" --set model.pacth=2 --out bad
 refused "no such folder" pretrain --data nowhere --out bad
-refused "mask.ratio" pretrain "${tiny[@]}" --set mask.ratio=1 --out bad
-refused "at least one must stay visible" pretrain "${tiny[@]}" --set mask.ratio=0.99 --out bad
+refused "masker.ratio" pretrain "${tiny[@]}" --set masker.ratio=1 --out bad
+refused "at least one must stay visible" pretrain "${tiny[@]}" --set masker.ratio=0.99 --out bad
 refused "the patch must divide the image" pretrain "${tiny[@]}" --set model.patch=3 --out bad
 refused "holds a run already" pretrain "${tiny[@]}" --out mae
 refused "no multiple of pretrain.unroll" pretrain "${tiny[@]}" --set run.reconstruction_steps=7 --out bad

@@ -327,7 +327,7 @@ TEST_CASE("The page says how far a run has come, and which encoder was not train
   CHECK_THAT(page(4, 4), Contains("at the end of training (step 8)"));
   CHECK_THAT(page(4, 5), Contains("at step 8 of 10") && !Contains("at the end of training"));
   CHECK_THAT(page(1, 1), Contains("encoder as it was initialized (mlo-mae of 2 steps)"));
-  // The score of the masking network is not called a probability of being masked, and pictures are
+  // The score of the masker is not called a probability of being masked, and pictures are
   // as large as there is room.
   CHECK_THAT(page(4, 4), Contains("T's score") && !Contains("robability of being masked") &&
                              Contains("--columns:3"));

@@ -16,7 +16,7 @@ if grep -v '^note: ' error.txt >&2; then fail "it found differences: $(cat error
 [ "$(value first/run.json images_per_second)" = "$(value run/run.json images_per_second)" ] || fail "a finished run has lost its rate"
 
 # --- Settings that decide what is trained: named, and taken only if they are allowed.
-for change in 's/"lr": 0.001/"lr": 0.002/ pretrain.lr' 's/"ratio": 0.75/"ratio": 0.5/ mask.ratio' 's/"seed": 0,/"seed": 3,/ run.seed' \
+for change in 's/"lr": 0.001/"lr": 0.002/ pretrain.lr' 's/"ratio": 0.75/"ratio": 0.5/ masker.ratio' 's/"seed": 0,/"seed": 3,/ run.seed' \
   's/"tradeoff": 0.1/"tradeoff": 0.2/ baselines.tradeoff'; do
   rm -rf edited && cp -r first edited
   sed -i "${change% *}" edited/config.json
@@ -24,16 +24,16 @@ for change in 's/"lr": 0.001/"lr": 0.002/ pretrain.lr' 's/"ratio": 0.75/"ratio":
   refused "${change##* }: " pretrain --out edited --resume
   cmp first/checkpoint.mlo edited/checkpoint.mlo || fail "a refused run changed its checkpoint"
 done
-refused "mask.ratio: 0.75 → 0.5" pretrain --out first --resume --set mask.ratio=0.5 --set run.log_every=1
-refused "--allow-changed mask.ratio" pretrain --out first --resume --set mask.ratio=0.5
-refused "there is no setting 'mask.ration'; the nearest is 'mask.ratio'" pretrain --out first --resume --allow-changed mask.ration
-refused "needs --resume" pretrain "${tiny[@]}" --out bad --allow-changed mask.ratio
+refused "masker.ratio: 0.75 → 0.5" pretrain --out first --resume --set masker.ratio=0.5 --set run.log_every=1
+refused "--allow-changed masker.ratio" pretrain --out first --resume --set masker.ratio=0.5
+refused "there is no setting 'masker.ration'; the nearest is 'masker.ratio'" pretrain --out first --resume --allow-changed masker.ration
+refused "needs --resume" pretrain "${tiny[@]}" --out bad --allow-changed masker.ratio
 rm -rf edited && cp -r first edited
-"$mlomae" pretrain --out edited --resume --set mask.ratio=0.5 --set pretrain.lr=0.002 --allow-changed mask.ratio --allow-changed pretrain.lr \
+"$mlomae" pretrain --out edited --resume --set masker.ratio=0.5 --set pretrain.lr=0.002 --allow-changed masker.ratio --allow-changed pretrain.lr \
   --set run.reconstruction_steps=12 >/dev/null 2>error.txt || fail "$(cat error.txt)"
-grep -q "going on with: mask.ratio: 0.75 → 0.5" error.txt || fail "$(cat error.txt)"
+grep -q "going on with: masker.ratio: 0.75 → 0.5" error.txt || fail "$(cat error.txt)"
 [ "$(value edited/config.json ratio)" = 0.5 ] || fail "config.json does not say what was done"
-grep -q '"mask.ratio: 0.75 → 0.5"' edited/run.json || fail "run.json does not say what was changed"
+grep -q '"masker.ratio: 0.75 → 0.5"' edited/run.json || fail "run.json does not say what was changed"
 "$mlomae" pretrain --out edited --resume >/dev/null 2>error.txt || fail "what was allowed once is no difference any more: $(cat error.txt)"
 
 # --- Longer, and not shorter than it is.

@@ -31,9 +31,11 @@ Settings small(const std::filesystem::path& folder, const std::string& method, b
   s.model.patch = 2;
   s.model.dim = 16, s.model.depth = 1, s.model.heads = 2, s.model.decoder_dim = 8,
   s.model.decoder_depth = 1, s.model.decoder_heads = 2;
-  s.mask.hidden = 8;
+  s.masker.hidden = 8;
   s.augmentation.padding = 1;
-  for (LevelSettings* level : {&s.pretrain, &s.head, &s.masker}) level->batch = 2;
+  for (LevelSettings* level :
+       std::initializer_list<LevelSettings*>{&s.pretrain, &s.head, &s.masker})
+    level->batch = 2;
   return s;
 }
 

@@ -12,17 +12,17 @@
 /// The three networks of MLO-MAE in double, small.
 struct Networks {
   mlomae::MaskedAutoencoder mae = nullptr;
-  mlomae::MaskingNetwork network = nullptr;
+  mlomae::Masker masker = nullptr;
   mlomae::Head head = nullptr;
 
   Networks(const mlomae::ModelOptions& options, int64_t hidden, int64_t classes,
            double head_dropout = 0.0, at::ScalarType type = at::kDouble)
       : mae(options),
-        network(mlomae::MaskingNetworkOptions{
+        masker(mlomae::MaskerOptions{
             .patches = options.patches(), .dim = options.dim, .hidden = hidden}),
         head(mlomae::HeadOptions{.dim = options.dim, .classes = classes, .dropout = head_dropout}) {
     mae->to(type);
-    network->to(type);
+    masker->to(type);
     head->to(type);
   }
 };

@@ -30,5 +30,5 @@ for i in $(seq 24); do
   base64 -d <<<"$two" >"images/right/$i.png"
 done
 tiny=(--preset micro --data images --threads 1 --set model.image_size=8 --set model.dim=16 --set model.depth=2 --set model.heads=2 --set model.decoder_dim=8
-  --set model.decoder_depth=1 --set model.patch=2 --set mask.hidden=16 --set pretrain.batch=8 --set head.batch=8 --set masker.batch=4 --set augmentation.padding=1
+  --set model.decoder_depth=1 --set model.patch=2 --set masker.hidden=16 --set pretrain.batch=8 --set head.batch=8 --set masker.batch=4 --set augmentation.padding=1
   --set data.test_fraction=0.25 --set run.checkpoint_every=4 --set model.dropout=0.1 --set evaluation.finetune_epochs=2 --set evaluation.finetune_batch=8)

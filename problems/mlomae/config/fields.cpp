@@ -27,9 +27,8 @@ void data(Fields& all, Settings::Data& s) {
                  &s.on_bad_image,
                  "an image file that cannot be decoded ends the run, or is left out (folder)",
                  {"error", "skip"}});
-  all.push_back(
-      {"data.held_out", &s.held_out,
-       "part of the training images, of each class, that the masking network is trained on"});
+  all.push_back({"data.held_out", &s.held_out,
+                 "part of the training images, of each class, that the masker is trained on"});
   all.push_back({"data.split_seed", &s.split_seed, "which images are held out"});
   all.push_back({"data.test_fraction", &s.test_fraction,
                  "part of the images, of each class, kept for testing where the data set comes "
@@ -90,28 +89,28 @@ void model(Fields& all, Settings::Model& s) {
                  "recompute blocks in the backward pass: less memory, more time"});
 }
 
-void mask(Fields& all, Settings::Mask& s) {
-  all.push_back({"mask.ratio", &s.ratio, "part of the patches that is masked"});
-  all.push_back({"mask.selection",
+void masker(Fields& all, Settings::Masker& s) {
+  all.push_back({"masker.ratio", &s.ratio, "part of the patches that is masked"});
+  all.push_back({"masker.selection",
                  &s.selection,
                  "the masked patches are: rank: those of highest probability (the paper); sampled: "
-                 "drawn by the masking "
-                 "network's logits; uniform: any",
+                 "drawn by the masker's logits; "
+                 "uniform: any",
                  {"rank", "sampled", "uniform"}});
-  all.push_back({"mask.weights",
+  all.push_back({"masker.weights",
                  &s.weights,
                  "a masked patch's weight in the loss: its probability (the paper), normalized to "
                  "mean 1, or 1 with the "
                  "probability's derivative",
                  {"probability", "normalized", "straight-through"}});
-  all.push_back({"mask.input",
+  all.push_back({"masker.input",
                  &s.input,
-                 "the masking network reads the patch embeddings as constants (the paper) or is "
+                 "the masker reads the patch embeddings as constants (the paper) or is "
                  "coupled to the encoder (the authors' code)",
                  {"held", "coupled"}});
-  all.push_back({"mask.zero_output", &s.zero_output,
+  all.push_back({"masker.zero_output", &s.zero_output,
                  "start with probability 1/2 everywhere instead of at random"});
-  all.push_back({"mask.hidden", &s.hidden, "width of the masking network"});
+  all.push_back({"masker.hidden", &s.hidden, "width of the masker's hidden layer"});
 }
 
 void level(Fields& all, const std::string& name, LevelSettings& s, bool responds) {
@@ -157,8 +156,7 @@ void run(Fields& all, Settings& settings) {
                  &s.method,
                  "mlo-mae: masks learned; mae: uniform masks; u-mae: and uniformity; blo-mae: two "
                  "levels instead of three; "
-                 "fixed: the masking "
-                 "network as initialized",
+                 "fixed: the masker as initialized",
                  {"mlo-mae", "mae", "u-mae", "blo-mae", "fixed"}});
   all.push_back({"run.reconstruction_steps", &s.reconstruction_steps,
                  "steps of encoder and decoder, whatever the method; 0: from run.epochs"});
@@ -204,9 +202,9 @@ std::vector<Field> fields(Settings& settings) {
   data(all, settings.data);
   augmentation(all, settings.augmentation);
   model(all, settings.model);
-  mask(all, settings.mask);
   level(all, "pretrain", settings.pretrain, true);
   level(all, "head", settings.head, true);
+  masker(all, settings.masker);
   level(all, "masker", settings.masker, false);
   run(all, settings);
   evaluation(all, settings.evaluation);

@@ -76,6 +76,11 @@ void check_key(const std::string& given, const std::string& origin) {
     if (field.key == key) return;
     known.push_back(field.key);
   }
+  // The masker had a second section once.
+  if (key.starts_with("mask."))
+    if (const std::string now = "masker." + key.substr(5);
+        std::find(known.begin(), known.end(), now) != known.end())
+      throw mlo::ConfigError(origin + key + " is " + now + " now");
   throw mlo::ConfigError(origin + "there is no setting '" + key + "'; the nearest is '" +
                          nearest_key(key, known) + "' (all of them: mlomae config)");
 }

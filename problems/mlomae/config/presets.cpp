@@ -9,8 +9,8 @@ namespace mlomae {
 namespace {
 
 // What the paper's CIFAR and ImageNet settings have in common, with our derivatives: exact where
-// that is cheap, and T's eps below the size of its gradients (design: products times learning rates
-// are 1e-10 to 1e-9 a coordinate).
+// that is cheap, and the masker's eps below the size of its gradients (docs/mlomae.md: products
+// times learning rates are 1e-10 to 1e-9 a coordinate).
 Settings paper() {
   Settings s;
   s.model.size = "base";
@@ -43,7 +43,8 @@ Settings imagenet() {
   s.pretrain.lr = 1.5e-4;
   s.head.lr = 5e-4;
   s.masker.lr = 5e-5;
-  for (LevelSettings* level : {&s.pretrain, &s.head, &s.masker}) {
+  for (LevelSettings* level :
+       std::initializer_list<LevelSettings*>{&s.pretrain, &s.head, &s.masker}) {
     level->batch = 256;
     level->weight_decay = 0.05;
     level->precision = "bfloat16";
@@ -57,7 +58,7 @@ Settings reference() {
   Settings s = cifar();
   s.data.pretrain_on = "all";
   s.model.learned_positions = true;
-  s.mask.input = "coupled";
+  s.masker.input = "coupled";
   s.pretrain.best_response = "betty";
   s.head.best_response = "betty";
   s.head.weight_decay = 0.01;  // torch's AdamW has it where none is given
@@ -71,8 +72,8 @@ Settings micro() {
   Settings s;
   s.model.size = "micro";
   s.model.patch = 4;
-  s.mask.selection = "sampled";
-  s.mask.zero_output = true;
+  s.masker.selection = "sampled";
+  s.masker.zero_output = true;
   s.pretrain.unroll = 2;
   s.pretrain.lr = 1e-3;
   s.pretrain.weight_decay = 0.05;

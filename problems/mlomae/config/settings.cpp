@@ -165,9 +165,9 @@ void Settings::validate() const {
     check.at_least(key, 0);
   check.within("model.dropout", 0.0, 1.0);
   check.within("model.head_dropout", 0.0, 1.0);
-  check.at_least("mask.hidden", 1);
-  if (!(mask.ratio > 0.0 && mask.ratio < 1.0))
-    Checks::refuse("mask.ratio", number(mask.ratio),
+  check.at_least("masker.hidden", 1);
+  if (!(masker.ratio > 0.0 && masker.ratio < 1.0))
+    Checks::refuse("masker.ratio", number(masker.ratio),
                    "more than 0 (nothing masked) and less than 1 (nothing visible)");
 
   for (const std::string level : {"pretrain.", "head.", "masker."}) {
@@ -213,12 +213,11 @@ void Settings::validate() const {
 
   const bool learns = run.method == "mlo-mae" || run.method == "blo-mae";
   if (learns && data.held_out == 0.0)
+    Checks::refuse("data.held_out", "0",
+                   "a part of the images for the masker to be trained on, for example 0.2");
+  if (learns && masker.selection == "uniform")
     Checks::refuse(
-        "data.held_out", "0",
-        "a part of the images for the masking network's level to be trained on, for example 0.2");
-  if (learns && mask.selection == "uniform")
-    Checks::refuse(
-        "mask.selection", "uniform",
+        "masker.selection", "uniform",
         "rank or sampled with run.method = " + run.method + "; uniform masks are the method mae");
 }
 

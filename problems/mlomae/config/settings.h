@@ -46,14 +46,15 @@ struct Settings {
     bool learned_positions = false, normalize_targets = true, checkpoint_activations = false;
   } model;
 
-  struct Mask {
+  LevelSettings pretrain, head;
+
+  /// The network that proposes masks, how they are drawn by it, and its level.
+  struct Masker : LevelSettings {
     double ratio = 0.75;
     std::string selection = "rank", weights = "probability", input = "held";
     bool zero_output = false;
     int64_t hidden = 512;
-  } mask;
-
-  LevelSettings pretrain, head, masker;
+  } masker;
 
   struct Baselines {
     double uniformity = 0.01, tradeoff = 0.1;

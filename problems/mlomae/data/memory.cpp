@@ -21,7 +21,7 @@ struct Shape {
     dim = real(o.dim), depth = real(o.depth);
     decoder_dim = real(o.decoder_dim), decoder_depth = real(o.decoder_depth);
     patches = (side / patch) * (side / patch);
-    visible = std::max(1.0, patches * (1.0 - s.mask.ratio));
+    visible = std::max(1.0, patches * (1.0 - s.masker.ratio));
     classes = static_cast<double>(data.train->classes().size());
   }
   double side, channels, patch, dim, depth, decoder_dim, decoder_depth, patches, visible, classes;
@@ -78,8 +78,8 @@ void check_memory(const Settings& s, const Dataset& data, double available) {
   if (s.run.method != "mae" && s.run.method != "u-mae")
     needs.push_back(
         {kFloat * (learns ? copies(s.masker) : 1.0) * shape.patches * (shape.dim + 1.0) *
-             static_cast<double>(s.mask.hidden),
-         "the masking network; choose a smaller mask.hidden, or larger patches (model.patch)"});
+             static_cast<double>(s.masker.hidden),
+         "the masker; choose a smaller masker.hidden, or larger patches (model.patch)"});
 
   // A step's images are on the host in any case; what its graph keeps is on the device.
   const bool on_host = s.run.device == "cpu";

@@ -37,7 +37,7 @@ int64_t MaskingOptions::visible(int64_t n) const {
       static_cast<int64_t>(std::floor(static_cast<double>(n) * (1.0 - ratio) + 1e-9));
   if (!(ratio > 0.0 && ratio < 1.0) || visible < 1 || visible >= n)
     throw mlo::ConfigError(
-        "mask.ratio = " + std::to_string(ratio) + " of " + std::to_string(n) + " patches masks " +
+        "masker.ratio = " + std::to_string(ratio) + " of " + std::to_string(n) + " patches masks " +
         (ratio > 0.5 ? "all" : "none") +
         " of them; at least one must stay visible and one masked: choose between " +
         std::to_string(1.0 / static_cast<double>(n)) + " and " +
@@ -45,8 +45,7 @@ int64_t MaskingOptions::visible(int64_t n) const {
   return visible;
 }
 
-Masking choose_mask(const at::Tensor& embedded, MaskingNetwork network,
-                    const MaskingOptions& options) {
+Masking choose_mask(const at::Tensor& embedded, Masker masker, const MaskingOptions& options) {
   const int64_t batch = embedded.size(0), patches = embedded.size(1),
                 visible = options.visible(patches);
   if (options.selection == Selection::uniform) {
@@ -59,7 +58,7 @@ Masking choose_mask(const at::Tensor& embedded, MaskingNetwork network,
   const at::Tensor wide = embedded.element_size() < 4 ? embedded.to(at::kFloat) : embedded;
   const at::Tensor input =
       options.input == MaskInput::held ? mlo::replayed([&] { return wide; }) : wide;
-  const at::Tensor logits = network->forward(input), probabilities = logits.sigmoid();
+  const at::Tensor logits = masker->forward(input), probabilities = logits.sigmoid();
   const at::Tensor order = mlo::replayed([&] {
     return ranked(options.selection == Selection::rank ? probabilities
                                                        : logits.detach() + gumbel(logits.detach()));

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "mlomae/models/masked_autoencoder.h"
-#include "mlomae/models/masking_network.h"
+#include "mlomae/models/masker.h"
 
 namespace mlomae {
 
@@ -9,11 +9,12 @@ namespace mlomae {
 enum class Selection {
   uniform,  ///< any of them alike (MAE)
   rank,     ///< those of highest probability (the paper)
-  sampled   ///< without replacement, by T's logits: the highest logits plus Gumbel noise. Equal
-            ///< logits: MAE's masks
+  sampled   ///< without replacement, by the masker's logits: the highest logits plus Gumbel noise.
+           ///< Equal logits: MAE's masks
 };
 
-/// The weight w_i of a masked patch's error in the loss, p_i = σ(T(x))_i. It is what T's gradient
+/// The weight w_i of a masked patch's error in the loss, p_i = σ(T(x))_i. It is what the
+/// masker's gradient
 /// comes through.
 enum class Weights {
   probability,  ///< p_i (the paper's Eq. 1)
@@ -22,9 +23,9 @@ enum class Weights {
   straight_through  ///< 1, with the derivative of p_i (the paper's A.4)
 };
 
-/// What T reads.
+/// What the masker reads.
 enum class MaskInput {
-  held,    ///< the patch embeddings as constants: T is a function of the image (the paper)
+  held,    ///< the patch embeddings as constants: the masker is a function of the image (the paper)
   coupled  ///< the patch embeddings with their graph: the encoder is also trained to lower the
            ///< weights (the authors' code)
 };
@@ -46,10 +47,9 @@ struct Masking {
   at::Tensor probabilities;  ///< p [B, N], detached; undefined for uniform masks
 };
 
-/// Masks for embedded patches [B, N, dim]. Draws from LibTorch's default generator. T (null for
-/// uniform masks) computes in float32 under autocast, too. The choice of patches, and with `held`
-/// T's input, are `mlo::replayed`.
-Masking choose_mask(const at::Tensor& embedded, MaskingNetwork network,
-                    const MaskingOptions& options);
+/// Masks for embedded patches [B, N, dim]. Draws from LibTorch's default generator. The masker
+/// (null for uniform masks) computes in float32 under autocast, too. The choice of patches, and
+/// with `held` its input, are `mlo::replayed`.
+Masking choose_mask(const at::Tensor& embedded, Masker masker, const MaskingOptions& options);
 
 }  // namespace mlomae

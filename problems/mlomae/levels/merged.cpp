@@ -4,17 +4,17 @@
 
 namespace mlomae {
 
-Merged::Merged(MaskedAutoencoder mae, Head head, MaskingNetwork network, ReconstructOptions options,
+Merged::Merged(MaskedAutoencoder mae, Head head, Masker masker, ReconstructOptions options,
                double tradeoff)
-    : Problem(mlo::trains(mae, head).uses(network)),
+    : Problem(mlo::trains(mae, head).uses(masker)),
       mae_(std::move(mae)),
       head_(std::move(head)),
-      network_(std::move(network)),
+      masker_(std::move(masker)),
       options_(std::move(options)),
       tradeoff_(tradeoff) {}
 
 mlo::Evaluation Merged::loss(const mlo::Batch& batch) {
-  mlo::Evaluation reconstruction = reconstruction_loss(mae_, network_, options_, batch[0]);
+  mlo::Evaluation reconstruction = reconstruction_loss(mae_, masker_, options_, batch[0]);
   const mlo::Evaluation classification = classification_loss(mae_, head_, batch);
   auto metrics = std::move(reconstruction.metrics);
   metrics.insert(metrics.end(), classification.metrics.begin(), classification.metrics.end());

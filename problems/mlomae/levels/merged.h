@@ -9,7 +9,7 @@ namespace mlomae {
 /// cross_entropy(C(E(x)), y),   on the same images. Batch: images, labels.
 class Merged final : public mlo::Problem {
  public:
-  Merged(MaskedAutoencoder mae, Head head, MaskingNetwork network, ReconstructOptions options,
+  Merged(MaskedAutoencoder mae, Head head, Masker masker, ReconstructOptions options,
          double tradeoff);
   mlo::Evaluation loss(const mlo::Batch& batch) override;
   std::map<std::string, double> validate() override {
@@ -19,7 +19,7 @@ class Merged final : public mlo::Problem {
  private:
   MaskedAutoencoder mae_;
   Head head_;
-  MaskingNetwork network_;
+  Masker masker_;
   ReconstructOptions options_;
   double tradeoff_;
 };

@@ -5,9 +5,9 @@
 namespace mlomae {
 namespace {
 
-mlo::Trains trains_of(const MaskedAutoencoder& mae, const MaskingNetwork& network) {
+mlo::Trains trains_of(const MaskedAutoencoder& mae, const Masker& masker) {
   mlo::Trains trains = mlo::trains(mae);
-  if (!network.is_empty()) trains.uses(network);
+  if (!masker.is_empty()) trains.uses(masker);
   return trains;
 }
 
@@ -19,20 +19,20 @@ at::Tensor uniformity(const at::Tensor& features) {
 
 }  // namespace
 
-Reconstruct::Reconstruct(MaskedAutoencoder mae, MaskingNetwork network, ReconstructOptions options)
-    : Problem(trains_of(mae, network)),
+Reconstruct::Reconstruct(MaskedAutoencoder mae, Masker masker, ReconstructOptions options)
+    : Problem(trains_of(mae, masker)),
       mae_(std::move(mae)),
-      network_(std::move(network)),
+      masker_(std::move(masker)),
       options_(std::move(options)) {}
 
 mlo::Evaluation Reconstruct::loss(const mlo::Batch& batch) {
-  return reconstruction_loss(mae_, network_, options_, batch[0]);
+  return reconstruction_loss(mae_, masker_, options_, batch[0]);
 }
 
-mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, MaskingNetwork network,
+mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, Masker masker,
                                     const ReconstructOptions& options, const at::Tensor& images) {
   const at::Tensor embedded = mae->embed(images);
-  const Masking masking = choose_mask(embedded, network, options.masking);
+  const Masking masking = choose_mask(embedded, masker, options.masking);
   const at::Tensor latent = mae->encode(embedded, masking.mask);
   const at::Tensor predictions = mae->decode(latent, masking.mask).to(images.scalar_type());
   const at::Tensor errors =

@@ -22,11 +22,11 @@ struct ReconstructOptions {
 /// Level 1, Eq. (1):   min over E, D of   Σ_{i masked} w_i · ‖D(E(visible patches))_i − x_i‖² / M
 /// The squared error is the mean over a patch's values, the sum runs over the masked patches of all
 /// images, M is their number. U-MAE (Zhang et al. 2022) adds λ · mean over pairs of images of
-/// (f·f')², f the normalized class tokens. Batch: images [B, C, S, S], then anything. T (null:
-/// uniform masks) is a level above, or nobody's.
+/// (f·f')², f the normalized class tokens. Batch: images [B, C, S, S], then anything. The masker
+/// (null: uniform masks) is a level above, or nobody's.
 class Reconstruct final : public mlo::Problem {
  public:
-  Reconstruct(MaskedAutoencoder mae, MaskingNetwork network, ReconstructOptions options);
+  Reconstruct(MaskedAutoencoder mae, Masker masker, ReconstructOptions options);
   mlo::Evaluation loss(const mlo::Batch& batch) override;
   std::map<std::string, double> validate() override {
     return options_.monitor ? options_.monitor() : std::map<std::string, double>();
@@ -34,12 +34,12 @@ class Reconstruct final : public mlo::Problem {
 
  private:
   MaskedAutoencoder mae_;
-  MaskingNetwork network_;
+  Masker masker_;
   ReconstructOptions options_;
 };
 
 /// The same as a function, for levels that add to it.
-mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, MaskingNetwork network,
+mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, Masker masker,
                                     const ReconstructOptions& options, const at::Tensor& images);
 
 }  // namespace mlomae

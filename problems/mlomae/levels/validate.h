@@ -1,15 +1,15 @@
 #pragma once
 
 #include "mlomae/levels/classify.h"
-#include "mlomae/models/masking_network.h"
+#include "mlomae/models/masker.h"
 
 namespace mlomae {
 
-/// Level 3, Eq. (3):   min over T of   cross_entropy(C*(E*(x)), y)   on the validation split. T
-/// enters through E* and C* only.
+/// Level 3, Eq. (3):   min over T of   cross_entropy(C*(E*(x)), y)   on the validation split. The
+/// masker T enters through E* and C* only.
 class Validate final : public mlo::Problem {
  public:
-  Validate(MaskingNetwork network, MaskedAutoencoder mae, Head head);
+  Validate(Masker masker, MaskedAutoencoder mae, Head head);
   mlo::Evaluation loss(const mlo::Batch& batch) override;
 
  private:

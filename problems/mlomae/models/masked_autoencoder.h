@@ -28,7 +28,7 @@ class MaskedAutoencoderImpl : public torch::nn::Module {
  public:
   explicit MaskedAutoencoderImpl(const ModelOptions& options);
 
-  /// Patch embeddings plus positions: [B, C, S, S] → [B, N, dim]. What the masking network reads.
+  /// Patch embeddings plus positions: [B, C, S, S] → [B, N, dim]. What the masker reads.
   at::Tensor embed(const at::Tensor& images);
   /// Class token after the last norm, all patches visible: [B, C, S, S] → [B, dim]. The last block
   /// computes it for the class token only.

@@ -2,7 +2,7 @@
 
 #include "mlomae/models/head.h"
 #include "mlomae/models/masked_autoencoder.h"
-#include "mlomae/models/masking_network.h"
+#include "mlomae/models/masker.h"
 
 #include <filesystem>
 #include <functional>

@@ -84,7 +84,7 @@ int64_t count(const torch::nn::Module& module) {
 Json parameter_counts(const Models& models) {
   Json json = {{"pretrain", count(*models.mae)}};
   if (models.head) json["head"] = count(*models.head);
-  if (models.network) json["masker"] = count(*models.network);
+  if (models.masker) json["masker"] = count(*models.masker);
   return json;
 }
 

@@ -150,13 +150,13 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
                        const at::Tensor& images, int64_t step) {
   const AsideGuard aside(models);
   const at::NoGradGuard no_grad;
-  torch::manual_seed(0);  // the same draws at each snapshot: what differs is the network's doing
+  torch::manual_seed(0);  // the same draws at each snapshot: what differs is the masker's doing
   const at::Device device = models.mae->parameters().front().device();
   const MaskingOptions options = masking_options(settings);
   MaskedAutoencoder mae = models.mae;
 
   const at::Tensor x = images.to(device), embedded = mae->embed(x);
-  const Masking masking = choose_mask(embedded, models.network, options);
+  const Masking masking = choose_mask(embedded, models.masker, options);
   const at::Tensor predictions = mae->decode(mae->encode(embedded, masking.mask), masking.mask);
   const at::Tensor hidden = masking.mask.masked.unsqueeze(-1);
   const at::Tensor shown = mae->unpatchify(mae->patchify(mae->pixels(predictions, x)) * hidden +
@@ -177,7 +177,7 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
     const int64_t end = std::min(begin + 128, count);
     const at::Tensor part =
         mlo::image_batch(*dataset.train, rows, begin, end, dataset.plain())[0].to(device);
-    rate += choose_mask(mae->embed(part), models.network, options)
+    rate += choose_mask(mae->embed(part), models.masker, options)
                 .mask.masked.sum(0)
                 .to(at::kFloat)
                 .cpu() /

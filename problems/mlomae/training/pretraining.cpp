@@ -82,20 +82,19 @@ Models make_models(const Settings& settings, const Dataset& dataset) {
                                    .classes = static_cast<int64_t>(dataset.train->classes().size()),
                                    .dropout = settings.model.head_dropout});
   if (!masks_uniformly(settings))
-    models.network =
-        MaskingNetwork(MaskingNetworkOptions{.patches = options.patches(),
-                                             .dim = options.dim,
-                                             .hidden = settings.mask.hidden,
-                                             .zero_output = settings.mask.zero_output});
+    models.masker = Masker(MaskerOptions{.patches = options.patches(),
+                                         .dim = options.dim,
+                                         .hidden = settings.masker.hidden,
+                                         .zero_output = settings.masker.zero_output});
   const at::Device device(settings.run.device);
   models.mae->to(device);
   if (models.head) models.head->to(device);
-  if (models.network) models.network->to(device);
+  if (models.masker) models.masker->to(device);
   return models;
 }
 
 MaskingOptions masking_options(const Settings& settings) {
-  const Settings::Mask& s = settings.mask;
+  const Settings::Masker& s = settings.masker;
   MaskingOptions options;
   options.ratio = s.ratio;
   options.selection = s.selection == "sampled"   ? Selection::sampled
@@ -188,10 +187,10 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
   if (method == "blo-mae") {
     engine->add(
         "pretrain",
-        Merged(models.mae, models.head, models.network, reconstruct, settings.baselines.tradeoff),
+        Merged(models.mae, models.head, models.masker, reconstruct, settings.baselines.tradeoff),
         std::move(pretrain));
   } else {
-    engine->add("pretrain", Reconstruct(models.mae, models.network, reconstruct),
+    engine->add("pretrain", Reconstruct(models.mae, models.masker, reconstruct),
                 std::move(pretrain));
   }
   if (method == "mlo-mae")
@@ -199,7 +198,7 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
                 level_options(settings.head, steps * settings.head.unroll, true,
                               batches(dataset.train, dataset.head, settings.head, true)));
   if (learns)
-    engine->add("masker", Validate(models.network, models.mae, models.head),
+    engine->add("masker", Validate(models.masker, models.mae, models.head),
                 level_options(settings.masker, steps, false,
                               batches(dataset.train, dataset.held_out, settings.masker, false)));
   return engine;

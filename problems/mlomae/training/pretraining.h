@@ -5,7 +5,7 @@
 #include "mlomae/levels/reconstruct.h"
 #include "mlomae/models/head.h"
 #include "mlomae/models/masked_autoencoder.h"
-#include "mlomae/models/masking_network.h"
+#include "mlomae/models/masker.h"
 
 #include <mlo/engine.h>
 
@@ -17,7 +17,7 @@ namespace mlomae {
 /// The networks of a run; those its method has no use for are null.
 struct Models {
   MaskedAutoencoder mae = nullptr;
-  MaskingNetwork network = nullptr;
+  Masker masker = nullptr;
   Head head = nullptr;
 };
 /// Initialized from `run.seed` alone, whatever was drawn before.

@@ -89,7 +89,7 @@ void RunDirectory::write_record(const Json& json) const {
 void RunDirectory::write_models(const Models& models) const {
   export_model(model(), models.mae);
   export_encoder(encoder(), models.mae);
-  if (models.network) export_module(network(), *models.network);
+  if (models.masker) export_module(masker(), *models.masker);
   if (models.head) export_module(head(), *models.head);
 }
 
@@ -105,7 +105,7 @@ Models RunDirectory::read_models(const Settings& settings, const Dataset& datase
   check_weights();
   Models models = make_models(settings, dataset);
   import_weights(model(), models.mae);
-  if (models.network) import_module(network(), *models.network);
+  if (models.masker) import_module(masker(), *models.masker);
   if (models.head) import_module(head(), *models.head);
   return models;
 }

@@ -24,7 +24,7 @@ struct RunDirectory {
   std::filesystem::path masks() const { return path / "masks"; }  ///< snapshots
   std::filesystem::path model() const { return path / "mae.safetensors"; }
   std::filesystem::path encoder() const { return path / "encoder.safetensors"; }  ///< for timm
-  std::filesystem::path network() const { return path / "masking_network.safetensors"; }
+  std::filesystem::path masker() const { return path / "masker.safetensors"; }
   std::filesystem::path head() const { return path / "head.safetensors"; }
 
   /// Makes the directory, or takes one that is empty; returns whether it was made. Throws

@@ -8,7 +8,7 @@
 
 namespace mlomae {
 
-struct MaskingNetworkOptions {
+struct MaskerOptions {
   int64_t patches = 64;  ///< N
   int64_t dim = 96;      ///< of a patch's embedding
   int64_t hidden = 512;
@@ -16,17 +16,17 @@ struct MaskingNetworkOptions {
   bool zero_output = false;
 };
 
-/// T: Linear(N·dim → hidden), ReLU, Linear(hidden → N) on embedded patches. Parameters:
-/// first_hidden_layer.fc.*, output_layer.*.
-class MaskingNetworkImpl : public torch::nn::Module {
+/// The network that proposes masks, T in the paper: Linear(N·dim → hidden), ReLU, Linear(hidden →
+/// N) on embedded patches. Parameters: first_hidden_layer.fc.*, output_layer.*.
+class MaskerImpl : public torch::nn::Module {
  public:
-  explicit MaskingNetworkImpl(const MaskingNetworkOptions& options);
+  explicit MaskerImpl(const MaskerOptions& options);
   /// [B, N, dim] → logits [B, N]; their sigmoid is the probability that a patch is masked.
   at::Tensor forward(const at::Tensor& embedded);
 
  private:
   torch::nn::Linear hidden_ = nullptr, output_ = nullptr;
 };
-TORCH_MODULE(MaskingNetwork);
+TORCH_MODULE(Masker);
 
 }  // namespace mlomae

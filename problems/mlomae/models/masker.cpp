@@ -1,4 +1,4 @@
-#include "mlomae/models/masking_network.h"
+#include "mlomae/models/masker.h"
 
 #include <ATen/ATen.h>
 #include <torch/nn/init.h>
@@ -19,7 +19,7 @@ TORCH_MODULE(HiddenLayer);
 
 }  // namespace
 
-MaskingNetworkImpl::MaskingNetworkImpl(const MaskingNetworkOptions& options) {
+MaskerImpl::MaskerImpl(const MaskerOptions& options) {
   const HiddenLayer layer(options.patches * options.dim, options.hidden);
   register_module("first_hidden_layer", layer);
   hidden_ = layer->fc;
@@ -29,7 +29,7 @@ MaskingNetworkImpl::MaskingNetworkImpl(const MaskingNetworkOptions& options) {
   torch::nn::init::zeros_(output_->bias);
 }
 
-at::Tensor MaskingNetworkImpl::forward(const at::Tensor& embedded) {
+at::Tensor MaskerImpl::forward(const at::Tensor& embedded) {
   return output_->forward(at::relu(hidden_->forward(embedded.flatten(1))));
 }
 
