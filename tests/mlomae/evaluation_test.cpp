@@ -6,7 +6,7 @@
 #include "mlomae/evaluation/finetune.h"
 #include "mlomae/evaluation/knn.h"
 #include "mlomae/evaluation/linear_probe.h"
-#include "mlomae/evaluation/score.h"
+#include "mlomae/run/score.h"
 
 #include "io/files.h"
 

@@ -1,8 +1,8 @@
 // Runs read back, averaged over seeds, and written as a page.
 #include "mlomae/report/chart.h"
-#include "mlomae/report/log.h"
-#include "mlomae/report/pictures.h"
 #include "mlomae/report/write_report.h"
+#include "mlomae/run/log.h"
+#include "mlomae/run/pictures.h"
 
 #include "io/files.h"
 

@@ -10,7 +10,7 @@ enum class Selection {
   uniform,  ///< any of them alike (MAE)
   rank,     ///< those of highest probability (the paper)
   sampled   ///< without replacement, by the masker's logits: the highest logits plus Gumbel noise.
-           ///< Equal logits: MAE's masks
+            ///< Equal logits: MAE's masks
 };
 
 /// The weight w_i of a masked patch's error in the loss, p_i = σ(T(x))_i. It is what the

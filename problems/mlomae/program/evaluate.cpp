@@ -4,12 +4,13 @@
 #include "mlomae/evaluation/finetune.h"
 #include "mlomae/evaluation/knn.h"
 #include "mlomae/evaluation/linear_probe.h"
-#include "mlomae/evaluation/score.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/program/progress_line.h"
-#include "mlomae/report/read_run.h"
-#include "mlomae/training/run_directory.h"
+#include "mlomae/run/record.h"
+#include "mlomae/run/run_directory.h"
+#include "mlomae/run/score.h"
+#include "mlomae/training/pretraining.h"
 
 #include <mlo/callbacks/progress_bar.h>
 #include <mlo/error.h>
@@ -58,11 +59,6 @@ BothFeatures both_features(const Settings& settings, const Dataset& dataset, con
   f.encoder = checksum(models.mae);
   f.seconds = seconds_since(start);
   return f;
-}
-
-// What is needed to predict by is kept beside the scores.
-std::filesystem::path beside_scores(const Arguments& arguments, const std::string& kind) {
-  return arguments.run / "evaluation" / (kind + ".safetensors");
 }
 
 std::vector<Score> by_features(const std::string& kind, const Settings& settings,
@@ -161,19 +157,19 @@ int evaluate(const Arguments& arguments) {
     Keep keep;
     if (kind == "knn" || kind == "linear-probe") {
       if (!shared)
-        shared = both_features(settings, dataset, directory.read_models(settings, dataset));
+        shared =
+            both_features(settings, dataset, directory.read_models(make_models(settings, dataset)));
       scores = by_features(kind, settings, dataset, *shared, keep);
     } else {
+      const Models made = make_models(settings, dataset);
       scores = by_training(kind, settings, dataset,
-                           kind == "scratch" ? make_models(settings, dataset)
-                                             : directory.read_models(settings, dataset),
-                           keep);
+                           kind == "scratch" ? made : directory.read_models(made), keep);
     }
     if (kind != "scratch")
       for (Score& score : scores) score.encoder = encoder;
     print(arguments, scores);  // before it is kept: that may fail, and took long to know
     write_scores(arguments.run, scores);
-    if (keep) keep(beside_scores(arguments, kind));
+    if (keep) keep(directory.predictor(kind));
   }
   return 0;
 }

@@ -1,8 +1,8 @@
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
-#include "mlomae/report/pictures.h"
+#include "mlomae/run/pictures.h"
+#include "mlomae/run/run_directory.h"
 #include "mlomae/training/monitor.h"
-#include "mlomae/training/run_directory.h"
 
 #include <mlo/data/image_source.h>
 #include <mlo/data/images.h>
@@ -69,7 +69,7 @@ void add_masks(CLI::App& app, Action& chosen) {
       if (!arguments->data.empty()) settings.data.path = arguments->data;
       prepare(settings);
       const Dataset dataset = open_dataset(settings);
-      const Models models = directory.read_models(settings, dataset);
+      const Models models = directory.read_models(make_models(settings, dataset));
       std::filesystem::create_directories(arguments->out);
       for (std::size_t i = 0; i < outs.size(); ++i) {
         const std::filesystem::path &file = arguments->images[i], &out = outs[i];

@@ -4,11 +4,11 @@
 #include "mlomae/evaluation/classifier.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
-#include "mlomae/report/read_run.h"
+#include "mlomae/run/lock.h"
+#include "mlomae/run/record.h"
+#include "mlomae/run/run_directory.h"
+#include "mlomae/run/stamp.h"
 #include "mlomae/training/monitor.h"
-#include "mlomae/training/run_directory.h"
-#include "mlomae/training/run_lock.h"
-#include "mlomae/training/stamp.h"
 
 #include <ATen/ATen.h>
 #include <mlo/callbacks/json_lines.h>
@@ -331,7 +331,7 @@ int pretrain(const Arguments& arguments) {
     engine->add(std::make_shared<Warnings>());  // a terminal's progress bar says them itself
   engine->add(mlo::json_lines(directory.log(), settings.run.log_every));
   engine->add(mlo::tensorboard(directory.tensorboard(), settings.run.log_every));
-  engine->add(snapshots(settings, dataset, models, directory.masks(), directory.tensorboard()));
+  engine->add(snapshots(settings, dataset, models, directory));
 
   const Stoppable stoppable(*engine);
   const mlo::RunSummary summary = engine->run();

@@ -1,11 +1,11 @@
 // What a run's encoder is for: features of images, their classes, and which are alike.
 #include "mlomae/config/json_text.h"
 #include "mlomae/evaluation/classifier.h"
+#include "mlomae/evaluation/encoder.h"
 #include "mlomae/evaluation/features_file.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/program/progress_line.h"
-#include "mlomae/training/encoder.h"
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>
@@ -147,7 +147,7 @@ void add_predict(CLI::App& app, Action& chosen) {
       const at::Device device = arguments->prepared();
       const RunDirectory directory{arguments->run};
       Encoder encoder = read_encoder(directory, device);
-      const auto kept = directory.path / "evaluation" / (arguments->by + ".safetensors");
+      const auto kept = directory.predictor(arguments->by);
       const std::string again = "mlomae evaluate " + arguments->by + " " + directory.path.string();
       if (std::error_code error; !std::filesystem::exists(kept, error))
         throw mlo::ConfigError(kept.string() +

@@ -4,7 +4,9 @@
 #include "mlomae/evaluation/classifier.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
-#include "mlomae/training/run_directory.h"
+#include "mlomae/run/record.h"
+#include "mlomae/run/run_directory.h"
+#include "mlomae/training/pretraining.h"
 
 #include <mlo/error.h>
 #include <CLI/CLI.hpp>

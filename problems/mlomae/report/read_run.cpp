@@ -1,28 +1,18 @@
 #include "mlomae/report/read_run.h"
 
-#include "mlomae/config/json_text.h"
-#include "mlomae/report/log.h"
+#include "mlomae/run/log.h"
+#include "mlomae/run/record.h"
+#include "mlomae/run/run_directory.h"
 
 #include <mlo/error.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <set>
 
 namespace mlomae {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr const char* kCure =
-    "it is damaged, or no file of a run: give a directory that `mlomae pretrain` has made";
-
-Json object_of(const std::filesystem::path& file) {
-  Json json = read_json(file, kCure);
-  if (!json.is_object())
-    throw mlo::Error(file.string() + ": not a JSON object; it is damaged, or no file of a run");
-  return json;
-}
 
 // A run that has gone on, or was trained anew in the same place, has scores of what its encoder
 // was.
@@ -44,47 +34,18 @@ void take_scores(Run& run) {
 
 }  // namespace
 
-Json read_record(const std::filesystem::path& run) {
-  const std::filesystem::path file = run / "run.json";
-  Json json = object_of(file);
-  const auto check = [&](std::initializer_list<const char*> keys, bool (*right)(const Json&),
-                         const char* expected) {
-    for (const char* key : keys)
-      if (json.contains(key) && !right(json[key]))
-        throw mlo::Error(file.string() + ": " + key + " = " + abridged(json_text(json[key])) +
-                         ": expected " + expected + "; the file is damaged: restore it");
-  };
-  check(
-      {"name", "method", "preset", "data", "processor", "command", "device", "started", "finished",
-       "reason", "encoder"},
-      [](const Json& value) { return value.is_string(); }, "text");
-  check(
-      {"seconds", "images_per_second", "peak_mib"},
-      [](const Json& value) { return value.is_number() || value.is_null(); }, "a number");
-  check(
-      {"steps", "reconstruction_steps", "steps_taken", "threads"},
-      [](const Json& value) { return value.is_number_integer() && value.get<int64_t>() >= 0; },
-      "a whole number");
-  check(
-      {"versions"}, [](const Json& value) { return value.is_object(); }, "an object");
-  check(
-      {"resumed"}, [](const Json& value) { return value.is_array(); }, "a list");
-  for (const char* key : {"seconds", "images_per_second", "peak_mib"})
-    if (json.contains(key) && json[key].is_null()) json.erase(key);
-  return json;
-}
-
 Run read_run(const std::filesystem::path& path) {
   Run run;
   run.path = path;
   run.info = read_record(path);
-  run.config = object_of(path / "config.json");
+  const RunDirectory directory{path};
+  run.config = read_object(directory.config());
   const auto steps = run.info.value("steps", int64_t{0}),
              reconstruction_steps = run.info.value("reconstruction_steps", int64_t{0});
   const int64_t each = steps > 0 ? std::max<int64_t>(1, reconstruction_steps / steps) : 1;
 
   const BrokenLines broken = read_log(
-      path / "log.jsonl",
+      directory.log(),
       [&](const LogEntry& entry) {
         const auto take = [&](const auto& numbers, const std::string& prefix) {
           for (const auto& [name, value] : numbers)
@@ -95,15 +56,12 @@ Run read_run(const std::filesystem::path& path) {
       },
       [](const std::string& bad) { throw mlo::Error(bad); });
   if (broken.count > 0)
-    run.notes.push_back((path / "log.jsonl").string() + ": " + std::to_string(broken.count) +
+    run.notes.push_back(directory.log().string() + ": " + std::to_string(broken.count) +
                         (broken.count == 1 ? " line is" : " lines are") +
                         " no JSON and left out, the first is line " + std::to_string(broken.first) +
                         "; the file is damaged: restore it");
   take_scores(run);
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(path / "masks", none))
-    if (entry.path().extension() == ".mlo") run.snapshots.push_back(entry.path());
-  std::sort(run.snapshots.begin(), run.snapshots.end());
+  run.snapshots = directory.snapshots();
   return run;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "mlomae/evaluation/score.h"
+#include "mlomae/run/score.h"
 
 #include <nlohmann/json.hpp>
 
@@ -25,9 +25,6 @@ struct Run {
   std::string method() const { return info.value("method", ""); }
   std::string data() const { return info.value("data", ""); }
 };
-
-/// A run's run.json. Throws mlo::Error naming file and key for what is not of its type.
-nlohmann::ordered_json read_record(const std::filesystem::path& run);
 
 /// Throws mlo::Error naming file and cure. A run that is going on, or was killed in the middle of a
 /// line of its log, is read as far as it got.

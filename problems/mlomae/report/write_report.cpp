@@ -2,7 +2,7 @@
 
 #include "mlomae/config/changes.h"
 #include "mlomae/report/chart.h"
-#include "mlomae/report/pictures.h"
+#include "mlomae/run/pictures.h"
 
 #include <mlo/data/images.h>
 #include <mlo/error.h>

@@ -3,7 +3,7 @@
 #include "mlomae/evaluation/features.h"
 #include "mlomae/evaluation/knn.h"
 #include "mlomae/models/modes.h"
-#include "mlomae/report/pictures.h"
+#include "mlomae/run/pictures.h"
 
 #include <mlo/data/image_file.h>
 #include <mlo/data/image_source.h>
@@ -12,8 +12,6 @@
 #include <torch/utils.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <map>
 
 namespace mlomae {
@@ -65,12 +63,11 @@ at::Tensor displayable(const at::Tensor& images, const Dataset& dataset) {
 class Snapshots final : public mlo::Callback {
  public:
   Snapshots(const Settings& settings, const Dataset& dataset, const Models& models,
-            std::filesystem::path folder, std::filesystem::path tensorboard)
+            const RunDirectory& directory)
       : settings_(settings),
         dataset_(dataset),
         models_(models),
-        folder_(std::move(folder)),
-        tensorboard_(std::move(tensorboard)),
+        directory_(directory),
         length_(run_length(settings, dataset)),
         images_(snapshot_images(dataset, settings.run.snapshot_images)) {
     const int64_t every = settings.run.snapshot_every > 0
@@ -80,8 +77,9 @@ class Snapshots final : public mlo::Callback {
   }
 
   void on_start(const mlo::Engine& engine) override {
-    std::filesystem::create_directories(folder_);
-    writer_ = std::make_unique<mlo::EventWriter>(tensorboard_, engine.steps_taken() + 1);
+    std::filesystem::create_directories(directory_.masks());
+    writer_ =
+        std::make_unique<mlo::EventWriter>(directory_.tensorboard(), engine.steps_taken() + 1);
     if (engine.steps_taken() == 0) write(0);
   }
   void on_step(const mlo::StepReport& report) override {
@@ -92,9 +90,7 @@ class Snapshots final : public mlo::Callback {
   void write(int64_t step) {
     const Snapshot snapshot =
         take_snapshot(settings_, dataset_, models_, images_, step * length_.steps_each);
-    std::array<char, 32> name = {};
-    std::snprintf(name.data(), name.size(), "%08lld.mlo", static_cast<long long>(snapshot.step));
-    write_snapshot(folder_ / name.data(), snapshot);
+    write_snapshot(directory_.snapshot(snapshot.step), snapshot);
     std::vector<at::Tensor> top, bottom;
     for (int64_t i = 0; i < snapshot.images.size(0); ++i) {
       top.push_back(masked_picture(snapshot.images[i], snapshot.masked[i]));
@@ -108,7 +104,7 @@ class Snapshots final : public mlo::Callback {
   const Settings settings_;
   const Dataset dataset_;
   const Models models_;
-  const std::filesystem::path folder_, tensorboard_;
+  const RunDirectory directory_;
   const Length length_;
   const at::Tensor images_;
   int64_t every_ = 1;
@@ -188,10 +184,8 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
 }
 
 std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset,
-                                         const Models& models, std::filesystem::path folder,
-                                         std::filesystem::path tensorboard) {
-  return std::make_unique<Snapshots>(settings, dataset, models, std::move(folder),
-                                     std::move(tensorboard));
+                                         const Models& models, const RunDirectory& directory) {
+  return std::make_unique<Snapshots>(settings, dataset, models, directory);
 }
 
 }  // namespace mlomae

@@ -1,12 +1,12 @@
 #pragma once
 
 #include "mlomae/levels/reconstruct.h"
-#include "mlomae/report/snapshot.h"
+#include "mlomae/run/run_directory.h"
+#include "mlomae/run/snapshot.h"
 #include "mlomae/training/pretraining.h"
 
 #include <mlo/callback.h>
 
-#include <filesystem>
 #include <memory>
 
 namespace mlomae {
@@ -24,10 +24,9 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
 /// where nothing is held out).
 at::Tensor snapshot_images(const Dataset& dataset, int64_t count);
 
-/// Writes `folder`/NNNNNNNN.mlo before the first step and as often as the settings say, and into
+/// Writes the run's snapshots before the first step and as often as the settings say, and into
 /// TensorBoard's folder the masked images.
 std::unique_ptr<mlo::Callback> snapshots(const Settings& settings, const Dataset& dataset,
-                                         const Models& models, std::filesystem::path folder,
-                                         std::filesystem::path tensorboard);
+                                         const Models& models, const RunDirectory& directory);
 
 }  // namespace mlomae

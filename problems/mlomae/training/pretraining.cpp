@@ -4,7 +4,7 @@
 #include "mlomae/levels/classify.h"
 #include "mlomae/levels/merged.h"
 #include "mlomae/levels/validate.h"
-#include "mlomae/training/stamp.h"
+#include "mlomae/run/stamp.h"
 
 #include <mlo/data/image_source.h>
 #include <mlo/error.h>

@@ -3,9 +3,7 @@
 #include "mlomae/data/dataset.h"
 #include "mlomae/levels/masking.h"
 #include "mlomae/levels/reconstruct.h"
-#include "mlomae/models/head.h"
-#include "mlomae/models/masked_autoencoder.h"
-#include "mlomae/models/masker.h"
+#include "mlomae/models/models.h"
 
 #include <mlo/engine.h>
 
@@ -14,12 +12,6 @@
 
 namespace mlomae {
 
-/// The networks of a run; those its method has no use for are null.
-struct Models {
-  MaskedAutoencoder mae = nullptr;
-  Masker masker = nullptr;
-  Head head = nullptr;
-};
 /// Initialized from `run.seed` alone, whatever was drawn before.
 Models make_models(const Settings& settings, const Dataset& dataset);
 

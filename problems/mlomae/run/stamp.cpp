@@ -1,4 +1,4 @@
-#include "mlomae/training/stamp.h"
+#include "mlomae/run/stamp.h"
 
 #include "mlomae/config/changes.h"
 #include "mlomae/config/json.h"

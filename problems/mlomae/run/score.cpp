@@ -1,6 +1,7 @@
-#include "mlomae/evaluation/score.h"
+#include "mlomae/run/score.h"
 
 #include "mlomae/config/json_text.h"
+#include "mlomae/run/run_directory.h"
 
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
@@ -47,23 +48,19 @@ Score score_from_json(const Json& json, const std::string& origin) {
 
 void write_scores(const std::filesystem::path& run, const std::vector<Score>& scores) {
   if (scores.empty()) return;
-  std::filesystem::create_directories(run / "evaluation");
+  const RunDirectory directory{run};
+  std::filesystem::create_directories(directory.evaluation());
   Json list = Json::array();
   for (const Score& score : scores) list.push_back(to_json(score));
   const std::string text = json_text(list, 2) + "\n";
-  const auto sink = mlo::atomic_file(run / "evaluation" / (scores.front().kind + ".json"));
+  const auto sink = mlo::atomic_file(directory.score(scores.front().kind));
   sink->write(text.data(), text.size());
   sink->commit();
 }
 
 std::vector<Score> read_scores(const std::filesystem::path& run) {
-  std::vector<std::filesystem::path> files;
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(run / "evaluation", none))
-    if (entry.path().extension() == ".json") files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
   std::vector<Score> scores;
-  for (const auto& file : files) {
+  for (const auto& file : RunDirectory{run}.scores()) {
     const Json list = read_json(file, "remove it, or evaluate again");
     if (!list.is_array())
       throw mlo::Error(file.string() + ": no list of evaluations; remove it, or evaluate again");

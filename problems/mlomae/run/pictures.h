@@ -1,6 +1,6 @@
 #pragma once
 
-#include "mlomae/report/snapshot.h"
+#include "mlomae/run/snapshot.h"
 
 namespace mlomae {
 

@@ -1,7 +1,7 @@
-#include "mlomae/training/encoder.h"
+#include "mlomae/evaluation/encoder.h"
 
 #include "mlomae/models/weights.h"
-#include "mlomae/report/read_run.h"
+#include "mlomae/run/record.h"
 
 #include <mlo/data/image_file.h>
 #include <mlo/data/image_files.h>

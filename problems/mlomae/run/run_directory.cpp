@@ -1,21 +1,16 @@
-#include "mlomae/training/run_directory.h"
+#include "mlomae/run/run_directory.h"
 
 #include "mlomae/config/json.h"
 #include "mlomae/config/json_text.h"
 #include "mlomae/models/weights.h"
-#include "mlomae/report/log.h"
+#include "mlomae/run/log.h"
 
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/file_sink.h>
-#include <mlo/version.h>
-#include <torch/version.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <fstream>
-
-#include <sys/resource.h>
 
 namespace mlomae {
 namespace {
@@ -26,6 +21,17 @@ void write_text(const std::filesystem::path& file, const std::string& text) {
   const auto sink = mlo::atomic_file(file);
   sink->write(text.data(), text.size());
   sink->commit();
+}
+
+// Sorted by name; none without the folder.
+std::vector<std::filesystem::path> files_in(const std::filesystem::path& folder,
+                                            const char* extension) {
+  std::vector<std::filesystem::path> files;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none))
+    if (entry.path().extension() == extension) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 }  // namespace
@@ -40,8 +46,8 @@ bool RunDirectory::create() const {
     const auto entries = std::filesystem::directory_iterator(path, error);
     const bool holds_only_lock =
         !error &&
-        std::all_of(begin(entries), end(entries), [](const std::filesystem::directory_entry& e) {
-          return e.path().filename() == "lock";  // what a killed process has left of it
+        std::all_of(begin(entries), end(entries), [&](const std::filesystem::directory_entry& e) {
+          return e.path() == lock();  // what a killed process has left of it
         });
     if (!holds_only_lock)
       throw mlo::ConfigError(path.string() + " is not an empty directory; give another --out");
@@ -78,6 +84,20 @@ double RunDirectory::logged_seconds(int64_t after, int64_t upto,
   return seconds;
 }
 
+std::filesystem::path RunDirectory::snapshot(int64_t step) const {
+  std::string digits = std::to_string(step);
+  digits.insert(0, digits.size() < 8 ? 8 - digits.size() : 0, '0');
+  return masks() / (digits + ".mlo");
+}
+
+std::vector<std::filesystem::path> RunDirectory::snapshots() const {
+  return files_in(masks(), ".mlo");
+}
+
+std::vector<std::filesystem::path> RunDirectory::scores() const {
+  return files_in(evaluation(), ".json");
+}
+
 void RunDirectory::write_settings(const Settings& settings) const {
   write_text(config(), json_text(to_json(settings), 2) + "\n");
 }
@@ -101,38 +121,12 @@ void RunDirectory::check_weights() const {
                            path.string() + " --resume");
 }
 
-Models RunDirectory::read_models(const Settings& settings, const Dataset& dataset) const {
+Models RunDirectory::read_models(Models models) const {
   check_weights();
-  Models models = make_models(settings, dataset);
   import_weights(model(), models.mae);
   if (models.masker) import_module(masker(), *models.masker);
   if (models.head) import_module(head(), *models.head);
   return models;
-}
-
-Json versions() {
-  return {{"mlo", mlo::version()}, {"libtorch", TORCH_VERSION}, {"compiler", __VERSION__}};
-}
-
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return {};
-}
-
-std::string command_line() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::string line, word;
-  while (std::getline(file, word, '\0'))
-    line += (line.empty() ? std::filesystem::path(word).filename().string() : " " + word);
-  return line;
-}
-
-double peak_mib() {
-  rusage usage = {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1024.0;
 }
 
 }  // namespace mlomae

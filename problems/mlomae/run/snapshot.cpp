@@ -1,4 +1,4 @@
-#include "mlomae/report/snapshot.h"
+#include "mlomae/run/snapshot.h"
 
 #include <mlo/error.h>
 #include <mlo/io/checkpoint.h>

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "mlomae/evaluation/features.h"
-#include "mlomae/training/run_directory.h"
+#include "mlomae/run/run_directory.h"
 
 #include <mlo/data/augment.h>
 #include <mlo/data/images.h>

@@ -1,4 +1,4 @@
-#include "mlomae/report/log.h"
+#include "mlomae/run/log.h"
 
 #include "mlomae/config/json_text.h"
 

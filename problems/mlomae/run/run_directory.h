@@ -1,27 +1,41 @@
 #pragma once
 
-#include "mlomae/training/pretraining.h"
+#include "mlomae/config/settings.h"
+#include "mlomae/models/models.h"
 
-#include <mlo/engine.h>
 #include <nlohmann/json_fwd.hpp>
 
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace mlomae {
 
-/// What `pretrain` leaves behind, by name.
+/// What a run leaves behind, by name.
 struct RunDirectory {
   std::filesystem::path path;
   std::filesystem::path config() const { return path / "config.json"; }  ///< the settings
-  std::filesystem::path record() const {
-    return path / "run.json";
-  }  ///< what it was, where and how long
+  /// what it was, where and how long
+  std::filesystem::path record() const { return path / "run.json"; }
   std::filesystem::path log() const { return path / "log.jsonl"; }
   std::filesystem::path tensorboard() const { return path / "tensorboard"; }
   std::filesystem::path checkpoint() const { return path / "checkpoint.mlo"; }
-  std::filesystem::path masks() const { return path / "masks"; }  ///< snapshots
+  std::filesystem::path lock() const { return path / "lock"; }
+  std::filesystem::path masks() const { return path / "masks"; }
+  /// After so many reconstruction steps; and those there are, oldest first.
+  std::filesystem::path snapshot(int64_t step) const;
+  std::vector<std::filesystem::path> snapshots() const;
+  std::filesystem::path evaluation() const { return path / "evaluation"; }
+  /// The scores of a kind of evaluation, and what it trained to predict by; and the scores there
+  /// are, by name.
+  std::filesystem::path score(const std::string& kind) const {
+    return evaluation() / (kind + ".json");
+  }
+  std::filesystem::path predictor(const std::string& kind) const {
+    return evaluation() / (kind + ".safetensors");
+  }
+  std::vector<std::filesystem::path> scores() const;
   std::filesystem::path model() const { return path / "mae.safetensors"; }
   std::filesystem::path encoder() const { return path / "encoder.safetensors"; }  ///< for timm
   std::filesystem::path masker() const { return path / "masker.safetensors"; }
@@ -43,16 +57,8 @@ struct RunDirectory {
   void write_models(const Models& models) const;
   /// Throws mlo::ConfigError for a run that has no weights yet.
   void check_weights() const;
-  /// Of a finished (or stopped) run, for its data.
-  Models read_models(const Settings& settings, const Dataset& dataset) const;
+  /// The weights of a finished (or stopped) run, in models that were made for it.
+  Models read_models(Models models) const;
 };
-
-/// {"mlo", "libtorch", "compiler"}
-nlohmann::ordered_json versions();
-/// As the system calls it, and how this process was called; empty if it does not say.
-std::string processor();
-std::string command_line();
-/// Most memory that this process has had, in MiB.
-double peak_mib();
 
 }  // namespace mlomae

@@ -4,8 +4,8 @@
 
 namespace mlomae {
 
-/// One process a run: holds `folder`/lock (flock; the process's number is in it) until it is
-/// destroyed, which removes it. A killed process holds nothing.
+/// One process a run: holds the file `lock` in `folder` (flock; the process's number is in it)
+/// until it is destroyed, which removes it. A killed process holds nothing.
 class RunLock {
  public:
   /// Throws mlo::ConfigError naming the process that has it, or why the folder cannot be written.

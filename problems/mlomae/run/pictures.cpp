@@ -1,4 +1,4 @@
-#include "mlomae/report/pictures.h"
+#include "mlomae/run/pictures.h"
 
 #include <torch/types.h>
 

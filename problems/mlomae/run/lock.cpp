@@ -1,4 +1,6 @@
-#include "mlomae/training/run_lock.h"
+#include "mlomae/run/lock.h"
+
+#include "mlomae/run/run_directory.h"
 
 #include <mlo/error.h>
 
@@ -14,7 +16,7 @@
 
 namespace mlomae {
 
-RunLock::RunLock(const std::filesystem::path& folder) : file_(folder / "lock") {
+RunLock::RunLock(const std::filesystem::path& folder) : file_(RunDirectory{folder}.lock()) {
   const auto fail = [&](const std::string& what) {
     if (descriptor_ >= 0) ::close(descriptor_);
     throw mlo::ConfigError(folder.string() + " " + what);
