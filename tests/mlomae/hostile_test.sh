@@ -139,8 +139,8 @@ odd=$'odd\xff'
 "$mlomae" evaluate knn "$odd" --json >/dev/null || fail "evaluate: a run whose name is not UTF-8"
 "$mlomae" report "$odd" --json -o r.html >/dev/null || fail "report: a run whose name is not UTF-8"
 ln -s images "$work/data$odd"
-refused "expected UTF-8" pretrain "${tiny[@]}" --set "data.path=data$odd" --out bad
-refused "expected one of" pretrain "${tiny[@]}" --set "run.method=$odd" --out bad
+refused "it must be UTF-8" pretrain "${tiny[@]}" --set "data.path=data$odd" --out bad
+refused "it must be one of" pretrain "${tiny[@]}" --set "run.method=$odd" --out bad
 [ ! -e bad ] || fail "a refused run left its directory"
 
 # --- A refused run takes nothing away that it has not made.

@@ -133,11 +133,11 @@ TEST_CASE("A real number that float32 does not hold is refused by name", "[confi
     return message_of<ConfigError>([&] { s.validate(); });
   };
   CHECK_THAT(refused([](Settings& s) { s.evaluation.finetune_layer_decay = 1.5; }),
-             Contains("finetune_layer_decay = 1.5: expected at most 1"));
+             Contains("finetune_layer_decay = 1.5; it must be more than 0 and at most 1"));
   CHECK(refused([](Settings& s) { s.evaluation.finetune_layer_decay = 1.0; }).empty());
   // Each fits, and what an update makes of them does not.
   CHECK_THAT(refused([](Settings& s) { s.pretrain.lr = 1e38, s.pretrain.weight_decay = 10.0; }),
-             Contains("pretrain.weight_decay = 10: expected at most 3.4"));
+             Contains("pretrain.weight_decay = 10; it must be at most 3.4"));
   CHECK_THAT(refused([](Settings& s) { s.head.lr = 1e30, s.head.final_factor = 1e30; }),
              Contains("head.final_factor"));
   CHECK_THAT(refused([](Settings& s) {
@@ -153,13 +153,15 @@ TEST_CASE("Numbers in messages are the ones that were given", "[config]") {
     return message_of<ConfigError>([&] { s.validate(); });
   };
   CHECK_THAT(refused([](Settings& s) { s.masker.eps = -1e-12; }),
-             Contains("masker.eps = -1e-12: expected more than 0"));
+             Contains("masker.eps = -1e-12; it must be more than 0"));
   CHECK_THAT(refused([](Settings& s) { s.run.epochs = 1e-9; }),
-             Contains("run.epochs = 1e-09: expected 0"));
+             Contains("run.epochs = 1e-09; it must be 0"));
   CHECK_THAT(refused([](Settings& s) { s.head.batch = -3; }),
-             Contains("head.batch = -3: expected at least 1") && !Contains("1.0"));
-  CHECK_THAT(refused([](Settings& s) { s.pretrain.accumulate = int64_t{1} << 60; }),
-             Contains("pretrain.accumulate = 1152921504606846976: expected at most 65536"));
+             Contains("head.batch = -3; it must be at least 1") && !Contains("1.0"));
+  CHECK_THAT(
+      refused([](Settings& s) { s.pretrain.accumulate = int64_t{1} << 60; }),
+      Contains(
+          "pretrain.accumulate = 1152921504606846976; it must be at least 1 and at most 65536"));
   CHECK_THAT(refused([](Settings& s) { s.data.path = "a\xFF"; }),
              Contains("data.path") && Contains("UTF-8"));
   CHECK_THAT(

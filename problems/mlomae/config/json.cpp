@@ -3,8 +3,8 @@
 #include "mlomae/config/fields.h"
 #include "mlomae/config/json_text.h"
 #include "mlomae/config/nearest.h"
+#include "mlomae/message.h"
 
-#include <mlo/error.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -23,19 +23,13 @@ std::string nearest_key(const std::string& key, const std::vector<std::string>& 
   return nearest(key, known);
 }
 
-std::string listed(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
-
 void assign(const Field& field, const Json& json, const std::string& origin) {
-  const auto refuse = [&](const std::string& expected) {
-    throw mlo::ConfigError(origin + field.key + " = " + abridged(json_text(json)) + ": expected " +
-                           expected + " (" + field.about + ")");
+  const auto require_type = [&](bool right, const char* type) {
+    require(right, "{}{} = {}; it must be {} ({})", origin, field.key, abridged(json_text(json)),
+            type, field.about);
   };
   if (auto* flag = std::get_if<bool*>(&field.value)) {
-    if (!json.is_boolean()) refuse("true or false");
+    require_type(json.is_boolean(), "true or false");
     **flag = json.get<bool>();
   } else if (auto* integer = std::get_if<int64_t*>(&field.value)) {
     const bool whole =
@@ -43,19 +37,15 @@ void assign(const Field& field, const Json& json, const std::string& origin) {
          !(json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) ||
         (json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() &&
          std::abs(json.get<double>()) < 1e15);
-    if (!whole) refuse("a whole number");
+    require_type(whole, "a whole number");
     **integer = json.get<int64_t>();
   } else if (auto* real = std::get_if<double*>(&field.value)) {
-    if (!json.is_number() || !std::isfinite(json.get<double>())) refuse("a number");
+    require_type(json.is_number() && std::isfinite(json.get<double>()), "a number");
     **real = json.get<double>();
   } else {
-    if (!json.is_string())
-      refuse(field.choices.empty() ? "text" : "one of " + listed(field.choices));
-    const auto text = json.get<std::string>();
-    if (!field.choices.empty() &&
-        std::find(field.choices.begin(), field.choices.end(), text) == field.choices.end())
-      refuse("one of " + listed(field.choices));
-    *std::get<std::string*>(field.value) = text;
+    require_type(json.is_string(), "text");
+    field.check_choice(json.get<std::string>(), origin);
+    *std::get<std::string*>(field.value) = json.get<std::string>();
   }
 }
 
@@ -80,9 +70,9 @@ void check_key(const std::string& given, const std::string& origin) {
   if (key.starts_with("mask."))
     if (const std::string now = "masker." + key.substr(5);
         std::find(known.begin(), known.end(), now) != known.end())
-      throw mlo::ConfigError(origin + key + " is " + now + " now");
-  throw mlo::ConfigError(origin + "there is no setting '" + key + "'; the nearest is '" +
-                         nearest_key(key, known) + "' (all of them: mlomae config)");
+      refuse("{}{} is {} now", origin, key, now);
+  refuse("{}there is no setting '{}'; the nearest is '{}' (all of them: mlomae config)", origin,
+         key, nearest_key(key, known));
 }
 
 Json to_json(const Settings& settings, bool explained) {
@@ -104,25 +94,24 @@ Json to_json(const Settings& settings, bool explained) {
 
 void apply_json(Settings& settings, const Json& json, const std::string& origin) {
   const std::string prefix = origin.empty() ? "" : origin + ": ";
-  if (!json.is_object())
-    throw mlo::ConfigError(prefix +
-                           "expected an object of sections, {\"model\": {\"patch\": 4}}, not " +
-                           abridged(json_text(json)));
+  require(json.is_object(),
+          "{}expected an object of sections, {{\"model\": {{\"patch\": 4}}}}, not {}", prefix,
+          abridged(json_text(json)));
   Settings changed = settings;
   const std::vector<Field> all = fields(changed);
   for (const auto& [section, values] : json.items()) {
-    if (!values.is_object())
-      throw mlo::ConfigError(prefix + "'" + abridged(section) + "' is " +
-                             abridged(json_text(values)) +
-                             ": expected an object, as in {\"model\": {\"patch\": 4}}");
+    require(values.is_object(),
+            "{}'{}' is {}: expected an object, as in {{\"model\": {{\"patch\": 4}}}}", prefix,
+            abridged(section), abridged(json_text(values)));
     for (const auto& [name, value] : values.items()) {
       const bool explained = value.is_object() && value.contains("value");
       if (explained)
         for (const auto& [part, unused] : value.items())
           if (part != "value" && part != "about" && part != "choices")
-            throw mlo::ConfigError(
-                prefix + abridged(section + "." + name) + " holds '" + abridged(part) +
-                "': expected value, and perhaps about and choices, as `mlomae config` prints it");
+            refuse(
+                "{}{} holds '{}': expected value, and perhaps about and choices, as `mlomae "
+                "config` prints it",
+                prefix, abridged(section + "." + name), abridged(part));
       assign(all, section + "." + name, explained ? value["value"] : value, prefix);
     }
   }
@@ -136,9 +125,9 @@ void apply_file(Settings& settings, const std::filesystem::path& file) {
 
 void apply_assignment(Settings& settings, const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
-  if (equals == std::string::npos || equals == 0)
-    throw mlo::ConfigError("--set " + abridged(assignment) +
-                           ": expected section.name=value, for example --set model.patch=2");
+  require(equals != std::string::npos && equals != 0,
+          "--set {}: expected section.name=value, for example --set model.patch=2",
+          abridged(assignment));
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
   const std::vector<Field> all = fields(settings);
   const auto field =

@@ -1,8 +1,8 @@
 #include "mlomae/config/presets.h"
 
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 
-#include <mlo/error.h>
 #include <nlohmann/json.hpp>
 
 namespace mlomae {
@@ -112,9 +112,9 @@ Settings preset(const std::string& name) {
   if (name == "cifar10" || name == "cifar100") return cifar();
   if (name == "imagenet") return imagenet();
   if (name == "reference") return reference();
-  std::string known;
-  for (const Preset& p : presets()) known += (known.empty() ? "" : ", ") + p.name;
-  throw mlo::ConfigError("there is no preset '" + abridged(name) + "'; choose one of " + known);
+  std::vector<std::string> known;
+  for (const Preset& p : presets()) known.push_back(p.name);
+  refuse("there is no preset '{}'; choose one of {}", abridged(name), listed(known));
 }
 
 }  // namespace mlomae

@@ -1,8 +1,9 @@
 #include "mlomae/data/dataset.h"
 
-#include "mlomae/config/fields.h"
+#include "mlomae/config/methods.h"
 #include "mlomae/data/folder.h"
 #include "mlomae/data/memory.h"
+#include "mlomae/message.h"
 
 #include <ATen/ATen.h>
 #include <mlo/data/image_file.h>
@@ -100,7 +101,7 @@ struct Opened {
 
 FolderOptions folder_options(const Settings& settings, int64_t channels) {
   return {.channels = channels,
-          .labels_needed = settings.run.method == "mlo-mae" || settings.run.method == "blo-mae",
+          .labels_needed = method_of(settings).learns(),
           .skip_bad = settings.data.on_bad_image == "skip"};
 }
 
@@ -137,7 +138,7 @@ Opened open(const Settings& settings, const fs::path& folder, Dataset& data) {
                            ", but the images have " + std::to_string(data.train->channels()) +
                            "; leave it 0");
   if (!s.unlabelled.empty()) {
-    if (settings.run.method == "blo-mae")
+    if (method_of(settings).levels == 2)
       throw mlo::ConfigError("data.unlabelled = " + s.unlabelled +
                              ": run.method = blo-mae trains its first level on labels too; leave "
                              "it empty, or take mlo-mae");
@@ -201,7 +202,7 @@ mlo::Split split(Dataset& data, double part, const std::string& key, uint64_t se
                              ": a class with a single image is only trained on (" + key + ")");
     return parts;
   } catch (const mlo::ConfigError&) {
-    throw mlo::ConfigError(key + " = " + number(part) + ": " + std::to_string(data.train->size()) +
+    throw mlo::ConfigError(key + message(" = {}: ", part) + std::to_string(data.train->size()) +
                            " images, none of whose classes has two, cannot be divided; add images, "
                            "or set it to 0 (data.held_out: "
                            "for the methods mae, u-mae and fixed)");
@@ -210,7 +211,7 @@ mlo::Split split(Dataset& data, double part, const std::string& key, uint64_t se
 
 void keep_test(const Settings::Data& s, Dataset& data) {
   if (data.test && s.test_fraction != Settings::Data().test_fraction)
-    data.notices.push_back("data.test_fraction = " + number(s.test_fraction) +
+    data.notices.push_back(message("data.test_fraction = {}", s.test_fraction) +
                            " is not used: the data set has a test part of its own");
   if (data.test || s.test_fraction == 0.0 || !data.labelled()) return;
   mlo::Split parts = split(data, s.test_fraction, "data.test_fraction",
@@ -264,7 +265,7 @@ void divide(const Settings::Data& s, Dataset& data) {
 }
 
 void check_counts(const Settings& settings, const Dataset& data) {
-  const std::string& method = settings.run.method;
+  const Method& method = method_of(settings);
   const auto check = [&](const std::string& level, std::size_t images, int64_t batch,
                          const std::string& cure) {
     if (static_cast<int64_t>(images) < batch)
@@ -274,21 +275,21 @@ void check_counts(const Settings& settings, const Dataset& data) {
                              (settings.data.limit > 0 ? ", or a larger data.limit" : ""));
   };
   check("pretrain", data.pretrain.size(), settings.pretrain.batch, "");
-  if (method == "mlo-mae") check("head", data.head.size(), settings.head.batch, "");
-  if (method == "mlo-mae" || method == "blo-mae")
+  if (method.levels == 3) check("head", data.head.size(), settings.head.batch, "");
+  if (method.learns())
     check("masker", data.held_out.size(), settings.masker.batch, " or a larger data.held_out");
 }
 
 void check_labels(const Settings& settings, const Dataset& data) {
-  const bool learns = settings.run.method == "mlo-mae" || settings.run.method == "blo-mae";
-  if (!learns || data.labelled()) return;
+  const Method& method = method_of(settings);
+  if (!method.learns() || data.labelled()) return;
   const bool none = data.train->classes().front() == "unlabelled";
   throw mlo::ConfigError(
       "run.method = " + settings.run.method + " learns from labels, and " + settings.data.path +
       " has " + (none ? "none" : "one class only, '" + data.train->classes().front() + "'") +
       "; expected one folder a class, two or more. Images without labels are for --method mae, "
       "u-mae or fixed" +
-      (settings.run.method == "mlo-mae" ? ", or for data.unlabelled beside labelled ones" : ""));
+      (method.levels == 3 ? ", or for data.unlabelled beside labelled ones" : ""));
 }
 
 std::string described(const mlo::ImageSize& size) {

@@ -1,10 +1,9 @@
 #include "mlomae/data/memory.h"
 
-#include <mlo/error.h>
+#include "mlomae/config/methods.h"
+#include "mlomae/message.h"
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <fstream>
 
 #include <unistd.h>
@@ -37,10 +36,8 @@ struct Shape {
 };
 
 std::string gib(double bytes) {
-  std::array<char, 64> text = {};
-  std::snprintf(text.data(), text.size(), bytes < 1e15 ? "%.1f GiB" : "%.1e GiB",
-                bytes / 1073741824.0);
-  return text.data();
+  const double size = bytes / 1073741824.0;
+  return bytes < 1e15 ? message("{:.1f} GiB", size) : message("{:.1e} GiB", size);
 }
 
 // Weights, gradients and moments.
@@ -65,7 +62,7 @@ double machine_bytes() {
 void check_memory(const Settings& s, const Dataset& data, double available) {
   constexpr double kFloat = 4.0, kBlockObject = 10e3;  // a block's modules, before any number in it
   const Shape shape(s, data);
-  const bool learns = s.run.method == "mlo-mae" || s.run.method == "blo-mae";
+  const Method& method = method_of(s);
   struct Need {
     double bytes;
     std::string what;
@@ -75,9 +72,9 @@ void check_memory(const Settings& s, const Dataset& data, double available) {
                               "encoder and decoder with their gradients and optimizer; choose "
                               "smaller model.size, model.dim, "
                               "model.depth, model.decoder_dim or model.decoder_depth"}};
-  if (s.run.method != "mae" && s.run.method != "u-mae")
+  if (method.masks != Masks::uniform)
     needs.push_back(
-        {kFloat * (learns ? copies(s.masker) : 1.0) * shape.patches * (shape.dim + 1.0) *
+        {kFloat * (method.learns() ? copies(s.masker) : 1.0) * shape.patches * (shape.dim + 1.0) *
              static_cast<double>(s.masker.hidden),
          "the masker; choose a smaller masker.hidden, or larger patches (model.patch)"});
 
@@ -87,29 +84,29 @@ void check_memory(const Settings& s, const Dataset& data, double available) {
     const double batch = static_cast<double>(level.batch);
     const double ahead = s.data.workers > 0 ? static_cast<double>(s.data.prefetch) : 0.0;
     needs.push_back({kFloat * batch * shape.pixels() * (1.0 + ahead),
-                     "images of the level " + name +
-                         " and batches prepared ahead; choose a smaller " + name +
-                         ".batch, model.image_size or data.prefetch"});
+                     message("images of the level {} and batches prepared ahead; choose a smaller "
+                             "{}.batch, model.image_size or data.prefetch",
+                             name, name)});
     if (on_host)
       needs.push_back({kFloat * (level.precision == "bfloat16" ? 0.5 : 1.0) * batch * kept,
-                       "what a step of the level " + name +
-                           " keeps for its gradient; choose a smaller " + name +
-                           ".batch (and more " + name +
-                           ".accumulate), model.image_size, model.dim or model.depth"});
+                       message("what a step of the level {0} keeps for its gradient; choose a "
+                               "smaller {0}.batch (and more {0}.accumulate), model.image_size, "
+                               "model.dim or model.depth",
+                               name)});
   };
   step("pretrain", s.pretrain,
        shape.visible * shape.dim * shape.depth +
            shape.patches * shape.decoder_dim * shape.decoder_depth);
-  if (s.run.method == "mlo-mae") step("head", s.head, shape.patches * shape.dim);
-  if (learns) step("masker", s.masker, shape.patches * shape.dim);
+  if (method.levels == 3) step("head", s.head, shape.patches * shape.dim);
+  if (method.learns()) step("masker", s.masker, shape.patches * shape.dim);
 
   double all = 0.0;
   for (const Need& need : needs) all += need.bytes;
   if (all <= available) return;
   const Need& most = *std::max_element(
       needs.begin(), needs.end(), [](const Need& a, const Need& b) { return a.bytes < b.bytes; });
-  throw mlo::ConfigError("these settings need at least " + gib(all) + " of memory, and there are " +
-                         gib(available) + ": " + gib(most.bytes) + " for " + most.what);
+  refuse("these settings need at least {} of memory, and there are {}: {} for {}", gib(all),
+         gib(available), gib(most.bytes), most.what);
 }
 
 }  // namespace mlomae

@@ -2,7 +2,9 @@
 
 #include "mlomae/config/json.h"
 #include "mlomae/config/json_text.h"
+#include "mlomae/config/methods.h"
 #include "mlomae/config/presets.h"
+#include "mlomae/message.h"
 
 #include <ATen/ATen.h>
 #include <mlo/error.h>
@@ -25,7 +27,7 @@ void SettingChoices::add_to(CLI::App& command, bool with_method) {
                      "one setting, as section.name=value; may be given several times");
   command.add_option("--data", data, "folder with the images (data.path)");
   if (with_method)
-    command.add_option("--method", method, "mlo-mae, mae, u-mae, blo-mae or fixed (run.method)");
+    command.add_option("--method", method, "run.method: one of " + listed(method_names()));
   command.add_option("--seed", seed, "run.seed")->check(CLI::NonNegativeNumber);
   command.add_option("--threads", threads, "run.threads")->check(CLI::NonNegativeNumber);
   command.add_option("--device", device, "cpu, cuda or cuda:N (run.device)");

@@ -1,13 +1,14 @@
 #include "mlomae/training/pretraining.h"
 
-#include "mlomae/config/fields.h"
+#include "mlomae/config/json_text.h"
+#include "mlomae/config/methods.h"
 #include "mlomae/levels/classify.h"
 #include "mlomae/levels/merged.h"
 #include "mlomae/levels/validate.h"
+#include "mlomae/message.h"
 #include "mlomae/run/stamp.h"
 
 #include <mlo/data/image_source.h>
-#include <mlo/error.h>
 #include <mlo/hypergradient/presets.h>
 #include <torch/utils.h>
 
@@ -16,8 +17,12 @@
 namespace mlomae {
 namespace {
 
-bool masks_uniformly(const Settings& settings) {
-  return settings.run.method == "mae" || settings.run.method == "u-mae";
+// What a setting's choice stands for.
+template <class T>
+T chosen(const std::string& text, std::initializer_list<std::pair<const char*, T>> choices) {
+  for (const auto& [name, value] : choices)
+    if (text == name) return value;
+  refuse("'{}' is no choice of this setting", abridged(text));
 }
 
 mlo::OptimizerFactory optimizer(const LevelSettings& s) {
@@ -41,7 +46,8 @@ std::unique_ptr<mlo::Method> best_response(const LevelSettings& s) {
   if (s.best_response == "betty") return mlo::betty();
   if (s.best_response == "neumann") return mlo::neumann({}, exact);
   if (s.best_response == "cg") return mlo::cg({}, exact);
-  return mlo::one_step(exact);
+  if (s.best_response == "one-step") return mlo::one_step(exact);
+  refuse("'{}' is no choice of best_response", abridged(s.best_response));
 }
 
 // `own_steps` over the whole run.
@@ -59,8 +65,8 @@ mlo::LevelOptions level_options(const LevelSettings& s, int64_t own_steps, bool 
     options.schedule = mlo::linear_warmup(warmup);
   options.accumulate = s.accumulate;
   options.clip_norm = s.clip_norm;
-  options.precision =
-      s.precision == "bfloat16" ? mlo::Precision::bfloat16 : mlo::Precision::float32;
+  options.precision = chosen<mlo::Precision>(
+      s.precision, {{"float32", mlo::Precision::float32}, {"bfloat16", mlo::Precision::bfloat16}});
   if (responds) options.best_response = best_response(s);
   return options;
 }
@@ -74,14 +80,14 @@ int64_t every(int64_t reconstruction_steps, const Length& length) {
 Models make_models(const Settings& settings, const Dataset& dataset) {
   torch::manual_seed(static_cast<uint64_t>(settings.run.seed));
   const ModelOptions options = model_options(settings, dataset);
-  const std::string& method = settings.run.method;
+  const Method& method = method_of(settings);
   Models models;
   models.mae = MaskedAutoencoder(options);
-  if (method == "mlo-mae" || method == "blo-mae")
+  if (method.learns())
     models.head = Head(HeadOptions{.dim = options.dim,
                                    .classes = static_cast<int64_t>(dataset.train->classes().size()),
                                    .dropout = settings.model.head_dropout});
-  if (!masks_uniformly(settings))
+  if (method.masks != Masks::uniform)
     models.masker = Masker(MaskerOptions{.patches = options.patches(),
                                          .dim = options.dim,
                                          .hidden = settings.masker.hidden,
@@ -97,72 +103,74 @@ MaskingOptions masking_options(const Settings& settings) {
   const Settings::Masker& s = settings.masker;
   MaskingOptions options;
   options.ratio = s.ratio;
-  options.selection = s.selection == "sampled"   ? Selection::sampled
-                      : s.selection == "uniform" ? Selection::uniform
-                                                 : Selection::rank;
-  if (masks_uniformly(settings)) options.selection = Selection::uniform;
-  options.weights = s.weights == "normalized"         ? Weights::normalized
-                    : s.weights == "straight-through" ? Weights::straight_through
-                                                      : Weights::probability;
-  options.input = s.input == "coupled" ? MaskInput::coupled : MaskInput::held;
+  options.selection = chosen<Selection>(s.selection, {{"rank", Selection::rank},
+                                                      {"sampled", Selection::sampled},
+                                                      {"uniform", Selection::uniform}});
+  if (method_of(settings).masks == Masks::uniform) options.selection = Selection::uniform;
+  options.weights = chosen<Weights>(s.weights, {{"probability", Weights::probability},
+                                                {"normalized", Weights::normalized},
+                                                {"straight-through", Weights::straight_through}});
+  options.input =
+      chosen<MaskInput>(s.input, {{"held", MaskInput::held}, {"coupled", MaskInput::coupled}});
   return options;
 }
 
 Length run_length(const Settings& settings, const Dataset& dataset) {
-  const bool learns = settings.run.method == "mlo-mae" || settings.run.method == "blo-mae";
   Length length;
-  length.steps_each = learns ? settings.pretrain.unroll : 1;
+  length.steps_each = method_of(settings).learns() ? settings.pretrain.unroll : 1;
   length.reconstruction_steps = settings.run.reconstruction_steps;
   if (length.reconstruction_steps == 0) {
     // An epoch is so many whole batches; a step takes `accumulate` of them.
     const int64_t batches = static_cast<int64_t>(dataset.pretrain.size()) / settings.pretrain.batch;
     const double all = settings.run.epochs * static_cast<double>(batches) /
                        static_cast<double>(settings.pretrain.accumulate);
-    if (!(all < 1e12))
-      throw mlo::ConfigError("run.epochs = " + number(settings.run.epochs) + " are " + number(all) +
-                             " steps of pretrain.batch = " +
-                             std::to_string(settings.pretrain.batch) + "; expected less than 1e12");
+    require(all < 1e12,
+            "run.epochs = {} are {} steps of pretrain.batch = {}; they must be less than 1e12",
+            settings.run.epochs, all, settings.pretrain.batch);
     // The same number for every method: whole steps of the top level.
     length.reconstruction_steps =
         static_cast<int64_t>(all) / settings.pretrain.unroll * settings.pretrain.unroll;
-    if (length.reconstruction_steps == 0)
-      throw mlo::ConfigError("run.epochs = " + number(settings.run.epochs) + " of " +
-                             std::to_string(dataset.pretrain.size()) +
-                             " images are less than one step of pretrain.batch × "
-                             "pretrain.accumulate × pretrain.unroll = " +
-                             std::to_string(settings.pretrain.batch) + " × " +
-                             std::to_string(settings.pretrain.accumulate) + " × " +
-                             std::to_string(settings.pretrain.unroll) +
-                             " images; choose more epochs, or smaller factors");
+    require(length.reconstruction_steps > 0,
+            "run.epochs = {} of {} images are less than one step of pretrain.batch × "
+            "pretrain.accumulate × pretrain.unroll = {} × {} × {} images; choose more epochs, or "
+            "smaller factors",
+            settings.run.epochs, dataset.pretrain.size(), settings.pretrain.batch,
+            settings.pretrain.accumulate, settings.pretrain.unroll);
   }
-  if (length.reconstruction_steps % length.steps_each != 0)
-    throw mlo::ConfigError(
-        "run.reconstruction_steps = " + std::to_string(length.reconstruction_steps) +
-        " is no multiple of pretrain.unroll = " + std::to_string(length.steps_each) +
-        "; choose one that is");
+  require(length.reconstruction_steps % length.steps_each == 0,
+          "run.reconstruction_steps = {} is no multiple of pretrain.unroll = {}; choose one that "
+          "is",
+          length.reconstruction_steps, length.steps_each);
   return length;
 }
+
+namespace {
+
+mlo::EngineOptions engine_options(const Settings& settings, const Length& length,
+                                  const EngineFiles& files) {
+  mlo::EngineOptions options;
+  options.steps = length.steps();
+  options.seed = static_cast<uint64_t>(settings.run.seed);
+  const int64_t tenth = std::max<int64_t>(1, length.reconstruction_steps / 10);
+  options.validate_every =
+      every(settings.run.validate_every == 0 ? tenth : settings.run.validate_every, length);
+  options.checkpoint = files.checkpoint;
+  if (!files.checkpoint.empty())
+    options.checkpoint_every = every(settings.run.checkpoint_every, length);
+  options.profile = files.profile;
+  return options;
+}
+
+}  // namespace
 
 std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset& dataset,
                                          const Models& models, Monitor monitor,
                                          const EngineFiles& files) {
   const Length length = run_length(settings, dataset);
-  const std::string& method = settings.run.method;
+  const Method& method = method_of(settings);
   const int64_t steps = length.steps();
+  auto engine = std::make_unique<mlo::Engine>(engine_options(settings, length, files));
 
-  mlo::EngineOptions engine_options;
-  engine_options.steps = steps;
-  engine_options.seed = static_cast<uint64_t>(settings.run.seed);
-  const int64_t tenth = std::max<int64_t>(1, length.reconstruction_steps / 10);
-  engine_options.validate_every =
-      every(settings.run.validate_every == 0 ? tenth : settings.run.validate_every, length);
-  engine_options.checkpoint = files.checkpoint;
-  if (!files.checkpoint.empty())
-    engine_options.checkpoint_every = every(settings.run.checkpoint_every, length);
-  engine_options.profile = files.profile;
-  auto engine = std::make_unique<mlo::Engine>(engine_options);
-
-  const at::Device device(settings.run.device);
   const auto batches = [&](const std::shared_ptr<const mlo::ImageSet>& images,
                            const std::vector<int64_t>& rows, const LevelSettings& s,
                            bool augmented) {
@@ -172,32 +180,29 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
          .augmentation = augmented ? dataset.augmented(settings) : dataset.plain(),
          .workers = settings.data.workers,
          .prefetch = settings.data.prefetch,
-         .device = device});
+         .device = at::Device(settings.run.device)});
   };
-
   const ReconstructOptions reconstruct{
       .masking = masking_options(settings),
-      .uniformity = method == "u-mae" ? settings.baselines.uniformity : 0.0,
+      .uniformity = method.uniformity ? settings.baselines.uniformity : 0.0,
       .monitor = std::move(monitor)};
-  const bool learns = !models.head.is_empty();
   auto pretrain = level_options(
-      settings.pretrain, length.reconstruction_steps, learns,
+      settings.pretrain, length.reconstruction_steps, method.learns(),
       stamped(batches(dataset.pretrain_images(), dataset.pretrain, settings.pretrain, true),
               {settings, dataset.fingerprint()}));
-  if (method == "blo-mae") {
+  if (method.levels == 2)
     engine->add(
         "pretrain",
         Merged(models.mae, models.head, models.masker, reconstruct, settings.baselines.tradeoff),
         std::move(pretrain));
-  } else {
+  else
     engine->add("pretrain", Reconstruct(models.mae, models.masker, reconstruct),
                 std::move(pretrain));
-  }
-  if (method == "mlo-mae")
+  if (method.levels == 3)
     engine->add("head", Classify(models.head, models.mae),
                 level_options(settings.head, steps * settings.head.unroll, true,
                               batches(dataset.train, dataset.head, settings.head, true)));
-  if (learns)
+  if (method.learns())
     engine->add("masker", Validate(models.masker, models.mae, models.head),
                 level_options(settings.masker, steps, false,
                               batches(dataset.train, dataset.held_out, settings.masker, false)));
