@@ -1,21 +1,18 @@
 #include "mlomae/report/chart.h"
 
+#include "mlomae/message.h"
+
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <limits>
+#include <optional>
 
 namespace mlomae {
 namespace {
 
 constexpr double kWidth = 460, kHeight = 250, kLeft = 52, kRight = 18, kTop = 30, kBottom = 34;
 
-std::string number(double value, const char* format = "%.4g") {
-  std::array<char, 32> text = {};
-  std::snprintf(text.data(), text.size(), format, value);
-  return text.data();
-}
+using Points = std::vector<std::pair<double, double>>;
 
 std::vector<double> ticks(double low, double high) {
   const double raw = (high - low) / 4, power = std::pow(10.0, std::floor(std::log10(raw)));
@@ -28,11 +25,10 @@ std::vector<double> ticks(double low, double high) {
   return result;
 }
 
-std::vector<std::pair<double, double>> smoothed(
-    const std::vector<std::pair<double, double>>& points) {
+Points smoothed(const Points& points) {
   const double memory = std::max(0.03 * static_cast<double>(points.size()), 1.0),
                keep = std::exp(-1.0 / memory);
-  std::vector<std::pair<double, double>> result;
+  Points result;
   double sum = 0.0, weight = 0.0;
   for (const auto& [x, y] : points) {
     sum = keep * sum + y;
@@ -59,64 +55,85 @@ std::string escaped(const std::string& text) {
   return safe;
 }
 
-std::string chart(const std::string& title, const std::vector<Line>& lines) {
+namespace {
+
+// Where things stand on the picture.
+struct Scale {
+  double x_high, low, high;
+  double x(double value) const { return kLeft + (kWidth - kLeft - kRight) * value / x_high; }
+  double y(double value) const {
+    return kTop +
+           (kHeight - kTop - kBottom) * (1.0 - (std::clamp(value, low, high) - low) / (high - low));
+  }
+};
+
+// Of what is shown; nothing where there is nothing.
+std::optional<Scale> scale_of(const std::vector<Line>& lines) {
   double x_high = 0.0, low = std::numeric_limits<double>::infinity(), high = -low;
-  std::vector<Line> shown;
-  for (const Line& line : lines) {
-    Line s = line;
-    if (s.points.size() > 60) s.points = smoothed(line.points);
-    for (const auto& [x, y] : s.points) {
+  for (const Line& line : lines)
+    for (const auto& [x, y] : line.points) {
       x_high = std::max(x_high, x);
       low = std::min(low, y);
       high = std::max(high, y);
     }
-    shown.push_back(std::move(s));
-  }
   if (!(low <= high) || x_high <= 0.0) return {};
   const double margin = high > low ? 0.06 * (high - low) : std::max(0.05 * std::abs(high), 1e-3);
-  low -= margin;
-  high += margin;
-  const auto px = [&](double x) { return kLeft + (kWidth - kLeft - kRight) * x / x_high; };
-  const auto py = [&](double y) {
-    return kTop +
-           (kHeight - kTop - kBottom) * (1.0 - (std::clamp(y, low, high) - low) / (high - low));
-  };
+  return Scale{x_high, low - margin, high + margin};
+}
 
-  std::string svg =
-      "<figure class=\"chart\"><svg viewBox=\"0 0 460 250\" role=\"img\" aria-label=\"" +
-      escaped(title) + "\"><text class=\"title\" x=\"" + number(kLeft) + "\" y=\"18\">" +
-      escaped(title) + "</text>";
-  for (const double t : ticks(low, high))
-    svg += "<line class=\"grid\" x1=\"" + number(kLeft) + "\" x2=\"" + number(kWidth - kRight) +
-           "\" y1=\"" + number(py(t)) + "\" y2=\"" + number(py(t)) +
-           "\"/><text class=\"tick\" text-anchor=\"end\" x=\"" + number(kLeft - 6) + "\" y=\"" +
-           number(py(t) + 4) + "\">" + number(t) + "</text>";
-  for (const double t : ticks(0.0, x_high))
-    svg += "<text class=\"tick\" text-anchor=\"middle\" x=\"" + number(px(t)) + "\" y=\"" +
-           number(kHeight - kBottom + 18) + "\">" + number(t, "%.6g") + "</text>";
-  const auto path = [&](const std::vector<std::pair<double, double>>& points) {
-    // More than the picture has pixels serves nobody.
-    const std::size_t stride = std::max<std::size_t>(1, points.size() / 800);
-    std::string d;
-    for (std::size_t i = 0; i < points.size(); i += stride)
-      d += (d.empty() ? "" : " ") + number(px(points[i].first), "%.1f") + "," +
-           number(py(points[i].second), "%.1f");
-    return d;
-  };
-  for (std::size_t i = 0; i < lines.size(); ++i)
-    if (lines[i].points.size() > 60)
-      svg += "<polyline class=\"raw c" + std::to_string(lines[i].colour) + "\" points=\"" +
-             path(lines[i].points) + "\"/>";
-  for (const Line& line : shown) {
-    if (line.points.empty()) continue;
-    svg += "<polyline class=\"c" + std::to_string(line.colour) + "\" points=\"" +
-           path(line.points) + "\"><title>" + escaped(line.name) + ": " +
-           number(line.points.back().second) + " at the end</title></polyline>";
-    const auto& [x, y] = line.points.back();
-    svg += "<circle class=\"c" + std::to_string(line.colour) + "\" cx=\"" + number(px(x)) +
-           "\" cy=\"" + number(py(y)) + "\" r=\"3\"><title>" + escaped(line.name) + ": " +
-           number(y) + "</title></circle>";
-  }
+std::string path(const Points& points, const Scale& at) {
+  // More than the picture has pixels serves nobody.
+  const std::size_t stride = std::max<std::size_t>(1, points.size() / 800);
+  std::string d;
+  for (std::size_t i = 0; i < points.size(); i += stride)
+    d += message("{}{:.1f},{:.1f}", d.empty() ? "" : " ", at.x(points[i].first),
+                 at.y(points[i].second));
+  return d;
+}
+
+std::string axes(const Scale& at) {
+  std::string svg;
+  for (const double t : ticks(at.low, at.high))
+    svg += message(
+        "<line class=\"grid\" x1=\"{0:.4g}\" x2=\"{1:.4g}\" y1=\"{2:.4g}\" y2=\"{2:.4g}\"/>"
+        "<text class=\"tick\" text-anchor=\"end\" x=\"{3:.4g}\" y=\"{4:.4g}\">{5:.4g}</text>",
+        kLeft, kWidth - kRight, at.y(t), kLeft - 6, at.y(t) + 4, t);
+  for (const double t : ticks(0.0, at.x_high))
+    svg += message(
+        "<text class=\"tick\" text-anchor=\"middle\" x=\"{:.4g}\" y=\"{:.4g}\">{:.6g}</text>",
+        at.x(t), kHeight - kBottom + 18, t);
+  return svg;
+}
+
+std::string curve(const Line& line, const Scale& at) {
+  const auto& [x, y] = line.points.back();
+  return message(
+      "<polyline class=\"c{0}\" points=\"{1}\"><title>{2}: {3:.4g} at the end</title></polyline>"
+      "<circle class=\"c{0}\" cx=\"{4:.4g}\" cy=\"{5:.4g}\" r=\"3\"><title>{2}: {3:.4g}</title>"
+      "</circle>",
+      line.colour, path(line.points, at), escaped(line.name), y, at.x(x), at.y(y));
+}
+
+}  // namespace
+
+std::string chart(const std::string& title, const std::vector<Line>& lines) {
+  constexpr std::size_t kMany = 60;
+  std::vector<Line> shown = lines;
+  for (Line& line : shown)
+    if (line.points.size() > kMany) line.points = smoothed(line.points);
+  const std::optional<Scale> at = scale_of(shown);
+  if (!at) return {};
+  std::string svg = message(
+      "<figure class=\"chart\"><svg viewBox=\"0 0 460 250\" role=\"img\" aria-label=\"{0}\">"
+      "<text class=\"title\" x=\"{1:.4g}\" y=\"18\">{0}</text>",
+      escaped(title), kLeft);
+  svg += axes(*at);
+  for (const Line& line : lines)
+    if (line.points.size() > kMany)
+      svg += message("<polyline class=\"raw c{}\" points=\"{}\"/>", line.colour,
+                     path(line.points, *at));
+  for (const Line& line : shown)
+    if (!line.points.empty()) svg += curve(line, *at);
   return svg + "</svg></figure>";
 }
 
