@@ -1,8 +1,6 @@
 #include "mlomae/run/lock.h"
 
-#include "mlomae/run/run_directory.h"
-
-#include <mlo/error.h>
+#include "mlomae/message.h"
 
 #include <array>
 #include <cerrno>
@@ -19,7 +17,7 @@ namespace mlomae {
 RunLock::RunLock(const std::filesystem::path& folder) : file_(RunDirectory{folder}.lock()) {
   const auto fail = [&](const std::string& what) {
     if (descriptor_ >= 0) ::close(descriptor_);
-    throw mlo::ConfigError(folder.string() + " " + what);
+    refuse("{} {}", folder.string(), what);
   };
   while (true) {
     descriptor_ =
@@ -29,9 +27,10 @@ RunLock::RunLock(const std::filesystem::path& folder) : file_(RunDirectory{folde
       if (errno != EWOULDBLOCK) break;  // a file system without locks
       std::array<char, 32> owner = {};
       const ssize_t size = ::read(descriptor_, owner.data(), owner.size() - 1);
-      fail("is being trained by another process" +
-           (size > 0 ? " (" + std::string(owner.data()) + ")" : std::string()) +
-           "; wait for it, stop it with kill -TERM, or give another --out");
+      fail(message(
+          "is being trained by another process{}; wait for it, stop it with kill -TERM, or give "
+          "another --out",
+          size > 0 ? message(" ({})", owner.data()) : ""));
     }
     // Whoever had it before may have removed the file between our two calls: then we hold a file
     // that nobody else will find.
@@ -41,7 +40,7 @@ RunLock::RunLock(const std::filesystem::path& folder) : file_(RunDirectory{folde
       break;
     ::close(descriptor_);
   }
-  const std::string owner = "process " + std::to_string(::getpid());
+  const std::string owner = message("process {}", ::getpid());
   if (::ftruncate(descriptor_, 0) != 0 ||
       ::pwrite(descriptor_, owner.data(), owner.size(), 0) < 0) {
     // It is held all the same; only whoever meets it is told less.
@@ -51,6 +50,18 @@ RunLock::RunLock(const std::filesystem::path& folder) : file_(RunDirectory{folde
 RunLock::~RunLock() {
   ::unlink(file_.c_str());
   ::close(descriptor_);
+}
+
+RunPlace::RunPlace(const RunDirectory& directory, bool resume)
+    : path_(directory.path), made_(!resume && directory.create()) {
+  lock_.emplace(path_);
+  if (!resume) directory.create();  // another process may have been faster
+}
+
+RunPlace::~RunPlace() {
+  lock_.reset();
+  std::error_code ignored;
+  if (made_) std::filesystem::remove(path_, ignored);  // only what is empty
 }
 
 }  // namespace mlomae

@@ -1,6 +1,9 @@
 #pragma once
 
+#include "mlomae/run/run_directory.h"
+
 #include <filesystem>
+#include <optional>
 
 namespace mlomae {
 
@@ -17,6 +20,22 @@ class RunLock {
  private:
   const std::filesystem::path file_;
   int descriptor_ = -1;
+};
+
+/// A directory for a run that is locked, and is removed again if it was made here and nothing came
+/// of it.
+class RunPlace {
+ public:
+  /// Throws as RunDirectory::create (unless the run is to `resume`) and RunLock do.
+  RunPlace(const RunDirectory& directory, bool resume);
+  ~RunPlace();
+  RunPlace(const RunPlace&) = delete;
+  RunPlace& operator=(const RunPlace&) = delete;
+
+ private:
+  const std::filesystem::path path_;
+  const bool made_;
+  std::optional<RunLock> lock_;
 };
 
 }  // namespace mlomae
