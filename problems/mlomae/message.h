@@ -11,6 +11,7 @@
 #define FMT_ASSERT(condition, message) static_cast<void>(0)
 #include <fmt/core.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -51,5 +52,8 @@ std::string quoted(const std::string& name);
 
 /// "'a', 'b'", or "none".
 std::string listed(const std::vector<std::string>& names);
+
+/// "[2, 3]"
+std::string shape_text(const std::vector<int64_t>& sizes);
 
 }  // namespace mlomae

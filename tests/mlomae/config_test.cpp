@@ -169,8 +169,7 @@ TEST_CASE("What is quoted of an input does not flood the message", "[config]") {
   };
   check(of_file(R"({"pretrain": {"lr": )" + digits + "}}"), "c.json");
   check(of_file(R"({"pretrain": {"lr": )" + digits + "x}}"), "c.json: not JSON");
-  check(of_file(R"({"pretrain": {"optimizer": ")" + letters + "\"}}"),
-        "pretrain.optimizer = 'xxx");
+  check(of_file(R"({"pretrain": {"optimizer": ")" + letters + "\"}}"), "pretrain.optimizer = 'xxx");
   check(of_file(R"({"pretrain": {"lr": ")" + letters + "\"}}"), "pretrain.lr = \"xxx");
   check(of_file(key), "there is no setting 'model.xxx");
   check(of_file(R"({")" + letters + R"(": 1})"), "'xxx");

@@ -304,7 +304,7 @@ TEST_CASE("Probes and fine-tuned models predict after being read back as before"
   CHECK(back.classes == std::vector<std::string>{"a", "b", "c"});
   CHECK(back.encoder == "e");
   CHECK(at::equal(back.of("mean").logits(x), probe.logits(x)));
-  CHECK_THROWS_WITH(back.of("other"), Contains("class, mean"));
+  CHECK_THROWS_WITH(back.of("other"), Contains("'class', 'mean'"));
 
   MaskedAutoencoder mae(tiny());
   Head head(HeadOptions{.dim = 16, .classes = 3, .dropout = 0.0});

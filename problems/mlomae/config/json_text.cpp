@@ -1,6 +1,7 @@
 #include "mlomae/config/json_text.h"
 
-#include <mlo/error.h>
+#include "mlomae/message.h"
+
 #include <nlohmann/json.hpp>
 
 #include <cerrno>
@@ -24,18 +25,16 @@ Json parse_json(const std::string& text, const std::string& origin) {
   int64_t names = 0;
   std::vector<std::set<std::string>> open;  // the names so far of each object that is being read
   const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kDeepest)
-      throw mlo::ConfigError(origin + ": nested deeper than " + std::to_string(kDeepest) +
-                             " levels; nothing of this program is");
+    require(depth <= kDeepest, "{}: nested deeper than {} levels; nothing of this program is",
+            origin, kDeepest);
     if (event == Json::parse_event_t::key && ++names > kMostNames)
-      throw mlo::ConfigError(origin + ": more than " + std::to_string(kMostNames) +
-                             " names; nothing of this program has so many");
+      refuse("{}: more than {} names; nothing of this program has so many", origin, kMostNames);
     if (event == Json::parse_event_t::object_start) open.emplace_back();
     if (event == Json::parse_event_t::object_end) open.pop_back();
     // The library would keep the last one, and nobody could say which was meant.
     if (event == Json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second)
-      throw mlo::ConfigError(origin + ": '" + abridged(parsed.get<std::string>()) +
-                             "' is there twice in one object; remove one of them");
+      refuse("{}: '{}' is there twice in one object; remove one of them", origin,
+             abridged(parsed.get<std::string>()));
     return true;
   };
   try {
@@ -43,8 +42,8 @@ Json parse_json(const std::string& text, const std::string& origin) {
   } catch (const nlohmann::json::exception& error) {
     const std::string what = error.what();
     const std::size_t tag = what.find("] ");  // "[json.exception.parse_error.101] "
-    throw mlo::ConfigError(origin + ": not JSON: " +
-                           abridged(tag == std::string::npos ? what : what.substr(tag + 2), 300));
+    refuse("{}: not JSON: {}", origin,
+           abridged(tag == std::string::npos ? what : what.substr(tag + 2), 300));
   }
 }
 
@@ -52,7 +51,7 @@ void check_regular(const std::filesystem::path& file, const std::string& cure) {
   std::error_code unknown;
   const std::filesystem::file_type type = std::filesystem::status(file, unknown).type();
   const auto fail = [&](const char* kind) {
-    throw mlo::ConfigError(file.string() + " is not a file but " + kind + "; " + cure);
+    refuse("{} is not a file but {}; {}", file.string(), kind, cure);
   };
   if (type == std::filesystem::file_type::fifo) fail("a pipe");
   if (type == std::filesystem::file_type::socket) fail("a socket");
@@ -74,23 +73,21 @@ std::string abridged(const std::string& text, std::size_t most) {
 
 Json read_json(const std::filesystem::path& file, const std::string& cure) {
   std::error_code error;
-  if (std::filesystem::is_directory(file, error))
-    throw mlo::ConfigError(file.string() + " is a folder; " + cure);
+  require(!std::filesystem::is_directory(file, error), "{} is a folder; {}", file.string(), cure);
   check_regular(file, cure);
   errno = 0;
   std::ifstream in(file, std::ios::binary);
   if (!in)
-    throw mlo::ConfigError(file.string() + ": cannot be read: " +
-                           std::generic_category().message(errno) + "; " + cure);
+    refuse("{}: cannot be read: {}; {}", file.string(), std::generic_category().message(errno),
+           cure);
   std::string text(kMostBytes + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<std::size_t>(in.gcount()));
-  if (text.size() > kMostBytes)
-    throw mlo::ConfigError(file.string() + ": larger than 16 MiB; " + cure);
+  require(text.size() <= kMostBytes, "{}: larger than 16 MiB; {}", file.string(), cure);
   try {
     return parse_json(text, file.string());
   } catch (const mlo::ConfigError& wrong) {
-    throw mlo::ConfigError(std::string(wrong.what()) + "; " + cure);
+    refuse("{}; {}", wrong.what(), cure);
   }
 }
 

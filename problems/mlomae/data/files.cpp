@@ -1,8 +1,9 @@
 #include "mlomae/data/files.h"
 
+#include "mlomae/message.h"
+
 #include <mlo/data/image_file.h>
 #include <mlo/data/image_files.h>
-#include <mlo/error.h>
 
 #include <algorithm>
 #include <set>
@@ -44,9 +45,10 @@ FolderContent content_of(const fs::path& folder) {
     else
       ++content.files.others[kind_of(path, fs::is_regular_file(status))];
   }
-  if (error)
-    throw mlo::Error("folder '" + folder.string() + "' cannot be read: " + error.message() +
-                     "; check that it may be read, or move it elsewhere");
+  require<mlo::Error>(!error,
+                      "folder '{}' cannot be read: {}; check that it may be read, or move it "
+                      "elsewhere",
+                      folder.string(), error.message());
   std::sort(content.folders.begin(), content.folders.end());
   std::sort(content.files.images.begin(), content.files.images.end());
   return content;
@@ -78,7 +80,7 @@ std::string counted(const std::map<std::string, int64_t>& others) {
                    [](const auto& a, const auto& b) { return a.second > b.second; });
   std::string text;
   for (std::size_t i = 0; i < std::min(kinds.size(), kShown); ++i)
-    text += (i == 0 ? "" : ", ") + std::to_string(kinds[i].second) + " " + kinds[i].first;
+    text += message("{}{} {}", i == 0 ? "" : ", ", kinds[i].second, kinds[i].first);
   if (kinds.size() > kShown) text += " and others";
   return text;
 }

@@ -1,10 +1,10 @@
 #include "mlomae/data/folder.h"
 
 #include "mlomae/data/files.h"
+#include "mlomae/message.h"
 
 #include <mlo/data/image_file.h>
 #include <mlo/data/image_files.h>
-#include <mlo/error.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -27,10 +27,10 @@ std::string lower(std::string text) {
   return text;
 }
 
-std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
+std::string quoted(const fs::path& path) { return mlomae::quoted(path.string()); }
 
 std::string images(std::size_t count) {
-  return std::to_string(count) + (count == 1 ? " image" : " images");
+  return message("{} {}", count, count == 1 ? "image" : "images");
 }
 
 // f(0) … f(count − 1), some at a time: what takes time is waiting for the disk.
@@ -75,16 +75,13 @@ class Reader {
     say_passed_over(folder, others);
     if (inside == 0 || (!options_.labels_needed && !loose.empty())) {
       if (inside > 0)
-        notices_.push_back(quoted(folder) + ": " + images(loose.size()) +
-                           " beside the folders (the first is " + quoted(loose.front().filename()) +
-                           "), so all are taken without labels");
+        say("{}: {} beside the folders (the first is {}), so all are taken without labels",
+            quoted(folder), images(loose.size()), quoted(loose.front().filename()));
       return read(folder, unlabelled(files_beneath(folder).images));
     }
     if (!loose.empty())
-      notices_.push_back(
-          quoted(folder) + ": " + images(loose.size()) +
-          " beside the class folders, which have no label and are not used; the first is " +
-          quoted(loose.front().filename()));
+      say("{}: {} beside the class folders, which have no label and are not used; the first is {}",
+          quoted(folder), images(loose.size()), quoted(loose.front().filename()));
     return read(folder, labelled(folder, content.folders, of_folder));
   }
 
@@ -96,19 +93,22 @@ class Reader {
   }
 
  private:
+  template <class... Values>
+  void say(fmt::format_string<Values...> format, Values&&... values) {
+    notices_.push_back(message(format, std::forward<Values>(values)...));
+  }
+
   [[noreturn]] static void refuse_empty(const fs::path& folder,
                                         const std::map<std::string, int64_t>& others) {
-    throw mlo::ConfigError(quoted(folder) + " holds no image" +
-                           (others.empty()
-                                ? std::string()
-                                : ", but " + counted(others) + " (" + kRead + "; convert them)") +
-                           "; expected one folder a class with JPEG or PNG files, or such files "
-                           "alone (methods mae, u-mae, fixed)");
+    refuse(
+        "{} holds no image{}; expected one folder a class with JPEG or PNG files, or such files "
+        "alone (methods mae, u-mae, fixed)",
+        quoted(folder),
+        others.empty() ? "" : message(", but {} ({}; convert them)", counted(others), kRead));
   }
 
   void say_passed_over(const fs::path& folder, const std::map<std::string, int64_t>& others) {
-    if (!others.empty())
-      notices_.push_back(quoted(folder) + ": passed over " + counted(others) + " (" + kRead + ")");
+    if (!others.empty()) say("{}: passed over {} ({})", quoted(folder), counted(others), kRead);
   }
 
   static Listed unlabelled(std::vector<fs::path> files) {
@@ -126,7 +126,7 @@ class Reader {
       const std::vector<fs::path>& found = of_folder[i].images;
       if (found.empty()) {
         if (options_.labels_needed) refuse_class(folders[i], of_folder[i].others);
-        notices_.push_back(quoted(folders[i]) + " holds no image and is not used");
+        say("{} holds no image and is not used", quoted(folders[i]));
         continue;
       }
       for (const fs::path& file : found) {
@@ -137,19 +137,19 @@ class Reader {
       listed.classes.push_back(folders[i].filename().string());
     }
     if (deeper > 0)
-      notices_.push_back(
-          quoted(folder) + ": " + std::to_string(deeper) + " of " + images(listed.files.size()) +
-          " lie in folders inside the class folders and count as of that class; the first is " +
+      say("{}: {} of {} lie in folders inside the class folders and count as of that class; the "
+          "first is {}",
+          quoted(folder), deeper, images(listed.files.size()),
           quoted(first_deeper.lexically_relative(folder)));
     return listed;
   }
 
   [[noreturn]] static void refuse_class(const fs::path& folder,
                                         const std::map<std::string, int64_t>& others) {
-    throw mlo::ConfigError("folder " + quoted(folder) +
-                           " is a class without a readable JPEG or PNG image: it is empty" +
-                           (others.empty() ? std::string() : " but for " + counted(others)) +
-                           "; put some in, or remove it");
+    refuse(
+        "folder {} is a class without a readable JPEG or PNG image: it is empty{}; put some in, or "
+        "remove it",
+        quoted(folder), others.empty() ? "" : " but for " + counted(others));
   }
 
   // Looks at each file, and leaves out what is bad.
@@ -187,9 +187,9 @@ class Reader {
     }
     report_bad(bad);
     for (std::size_t c = 0; c < of_class.size(); ++c)
-      if (of_class[c] == 0)
-        throw mlo::ConfigError("class '" + listed.classes[c] + "' in " + quoted(folder) +
-                               " has no image that can be read; put some in, or remove it");
+      require(of_class[c] > 0,
+              "class '{}' in {} has no image that can be read; put some in, or remove it",
+              listed.classes[c], quoted(folder));
     result.images = mlo::file_images(result.files, std::move(labels), std::move(listed.classes),
                                      options_.channels);
     return result;
@@ -199,15 +199,11 @@ class Reader {
     constexpr std::size_t kShown = 10;
     if (bad.empty()) return;
     if (!options_.skip_bad)
-      throw mlo::Error(bad.front() +
-                       (bad.size() == 1
-                            ? ""
-                            : " (and so it is with " + std::to_string(bad.size() - 1) + " more)") +
-                       ", or leave such images out with data.on_bad_image = skip");
-    for (std::size_t i = 0; i < std::min(bad.size(), kShown); ++i)
-      notices_.push_back("left out: " + bad[i]);
-    if (bad.size() > kShown)
-      notices_.push_back("left out: " + std::to_string(bad.size() - kShown) + " more");
+      refuse<mlo::Error>(
+          "{}{}, or leave such images out with data.on_bad_image = skip", bad.front(),
+          bad.size() == 1 ? "" : message(" (and so it is with {} more)", bad.size() - 1));
+    for (std::size_t i = 0; i < std::min(bad.size(), kShown); ++i) say("left out: {}", bad[i]);
+    if (bad.size() > kShown) say("left out: {} more", bad.size() - kShown);
   }
 
   const FolderOptions options_;
@@ -255,25 +251,26 @@ FolderParts read_folder(const fs::path& folder, const FolderOptions& options,
 
   FolderParts parts{.train = reader.part(train.front()), .test = {}};
   if (!content.files.images.empty())
-    notices.push_back(quoted(folder) + ": " + images(content.files.images.size()) +
-                      " beside train/ are not used");
+    notices.push_back(message("{}: {} beside train/ are not used", quoted(folder),
+                              images(content.files.images.size())));
   for (const fs::path& f : others)
     if (const std::size_t unused = count(f); unused > 0)
-      notices.push_back(quoted(f) + ": " + images(unused) + " beside train/ are not used");
+      notices.push_back(message("{}: {} beside train/ are not used", quoted(f), images(unused)));
   std::string taken;
   for (const fs::path& f : tests) {
     const std::string name = f.filename().string();
     if (!taken.empty()) {
       if (const std::size_t unused = count(f); unused > 0)
-        notices.push_back(quoted(f) + ": " + images(unused) + " are not used, because " + taken +
-                          "/ is the test part");
+        notices.push_back(message("{}: {} are not used, because {}/ is the test part", quoted(f),
+                                  images(unused), taken));
     } else if (parts.train.images->classes().size() > 1 && has_class_folders(f)) {
       parts.test = reader.part(f);
       taken = name;
       if (!lower(name).starts_with("test"))
-        notices.push_back(quoted(f) + " is the test part, because there is no test/");
+        notices.push_back(message("{} is the test part, because there is no test/", quoted(f)));
     } else if (const std::size_t unused = count(f); unused > 0) {
-      notices.push_back(quoted(f) + ": " + images(unused) + " without class folders are not used");
+      notices.push_back(
+          message("{}: {} without class folders are not used", quoted(f), images(unused)));
     }
   }
   return parts;
@@ -286,11 +283,9 @@ FolderImages read_unlabelled(const fs::path& folder, const FolderOptions& option
 
 std::string some_names(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 5;
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i)
-    text += (i == 0 ? "'" : ", '") + names[i] + "'";
-  if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
-  return text;
+  if (names.size() <= kShown) return listed(names);
+  return message("{} and {} more", listed({names.begin(), names.begin() + kShown}),
+                 names.size() - kShown);
 }
 
 }  // namespace mlomae

@@ -1,15 +1,12 @@
 #include "mlomae/evaluation/classifier.h"
 
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 #include "mlomae/models/weights.h"
 
-#include <mlo/error.h>
 #include <mlo/io/safetensors.h>
 #include <torch/types.h>
 #include <nlohmann/json.hpp>
-
-#include <array>
-#include <cstdio>
 
 namespace mlomae {
 namespace {
@@ -25,10 +22,9 @@ std::vector<std::string> classes_of(const std::filesystem::path& file,
       for (const Json& name : list)
         classes.push_back(name.is_string() ? name.get<std::string>() : json_text(name));
   }
-  if (static_cast<int64_t>(classes.size()) != outputs)
-    throw mlo::Error(file.string() + ": " + std::to_string(classes.size()) +
-                     " names of classes for " + std::to_string(outputs) +
-                     " outputs; evaluate again");
+  require<mlo::Error>(static_cast<int64_t>(classes.size()) == outputs,
+                      "{}: {} names of classes for {} outputs; evaluate again", file.string(),
+                      classes.size(), outputs);
   return classes;
 }
 
@@ -36,19 +32,19 @@ void check(const std::filesystem::path& file, const std::string& name, const at:
            at::IntArrayRef shape) {
   if (tensor.sizes() != shape || tensor.scalar_type() != at::kFloat ||
       !tensor.isfinite().all().item<bool>())
-    throw mlo::Error(file.string() + ": tensor '" + name + "' is not finite float32 of the shape " +
-                     c10::str(shape) + "; evaluate again");
+    refuse<mlo::Error>("{}: tensor '{}' is not finite float32 of the shape {}; evaluate again",
+                       file.string(), name, shape_text(shape.vec()));
 }
 
 }  // namespace
 
 const LinearProbe& Probes::of(const std::string& feature) const {
-  std::string there;
+  std::vector<std::string> there;
   for (const auto& [name, probe] : of_feature) {
     if (name == feature) return probe;
-    there += (there.empty() ? "" : ", ") + name;
+    there.push_back(name);
   }
-  throw mlo::ConfigError("there is no probe of the feature '" + feature + "'; there are " + there);
+  refuse("there is no probe of the feature '{}'; there are {}", feature, listed(there));
 }
 
 void write_probes(const std::filesystem::path& file, const Probes& probes) {
@@ -72,8 +68,8 @@ Probes read_probes(const std::filesystem::path& file) {
     probe.mean = content.at(feature + ".mean");
     probe.deviation = content.at(feature + ".deviation");
     if (probe.weights.dim() != 2 || probe.weights.size(0) < 2)
-      throw mlo::Error(file.string() + ": tensor '" + feature +
-                       ".weights' is no matrix of a probe; evaluate again");
+      refuse<mlo::Error>("{}: tensor '{}.weights' is no matrix of a probe; evaluate again",
+                         file.string(), feature);
     const int64_t dim = probe.weights.size(0) - 1, outputs = probe.weights.size(1);
     check(file, feature + ".weights", probe.weights, {dim + 1, outputs});
     check(file, feature + ".mean", probe.mean, {dim});
@@ -96,9 +92,7 @@ std::string checksum(MaskedAutoencoder mae) {
     const at::Tensor place = torch::arange(1, bits.numel() + 1, at::kLong);
     sum = sum * 1'000'003U + static_cast<uint64_t>((bits * place).sum().item<int64_t>());
   }
-  std::array<char, 20> text = {};
-  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(sum));
-  return text.data();
+  return message("{:016x}", sum);
 }
 
 void write_classifier(const std::filesystem::path& file, MaskedAutoencoder mae, Head head,
@@ -117,8 +111,8 @@ Classifier read_classifier(const std::filesystem::path& file) {
   import_weights(file, c.mae);
   const mlo::Safetensors content = mlo::read_safetensors(file);
   const at::Tensor& weight = content.at("head.weight");
-  if (weight.dim() != 2)
-    throw mlo::Error(file.string() + ": tensor 'head.weight' is no matrix; fine-tune again");
+  require<mlo::Error>(weight.dim() == 2, "{}: tensor 'head.weight' is no matrix; fine-tune again",
+                      file.string());
   c.classes = classes_of(file, content, weight.size(0));
   c.head =
       Head(HeadOptions{.dim = c.mae->options().dim, .classes = weight.size(0), .dropout = 0.0});

@@ -1,11 +1,11 @@
 #include "mlomae/evaluation/encoder.h"
 
+#include "mlomae/message.h"
 #include "mlomae/models/weights.h"
 #include "mlomae/run/record.h"
 
 #include <mlo/data/image_file.h>
 #include <mlo/data/image_files.h>
-#include <mlo/error.h>
 
 #include <algorithm>
 
@@ -20,11 +20,11 @@ std::vector<double> channel_numbers(const nlohmann::ordered_json& record, const 
   if (record.contains(key) && record[key].is_array())
     for (const auto& number : record[key])
       if (number.is_number()) numbers.push_back(number.get<double>());
-  if (static_cast<int64_t>(numbers.size()) != channels)
-    throw mlo::Error(directory.record().string() + ": " + key + " is not a number for each of " +
-                     std::to_string(channels) +
-                     " channels, so that images cannot be normalized as the run's were; restore "
-                     "the file, or import the weights again");
+  require<mlo::Error>(
+      static_cast<int64_t>(numbers.size()) == channels,
+      "{}: {} is not a number for each of {} channels, so that images cannot be normalized as the "
+      "run's were; restore the file, or import the weights again",
+      directory.record().string(), key, channels);
   return numbers;
 }
 
@@ -53,8 +53,8 @@ std::vector<fs::path> image_files(const std::vector<fs::path>& given) {
   for (const fs::path& path : given) {
     std::error_code error;
     if (!fs::is_directory(path, error)) {
-      if (!fs::exists(path, error))
-        throw mlo::ConfigError(path.string() + ": no such file; give images, or folders of them");
+      require(fs::exists(path, error), "{}: no such file; give images, or folders of them",
+              path.string());
       files.push_back(path);
       continue;
     }
@@ -63,8 +63,7 @@ std::vector<fs::path> image_files(const std::vector<fs::path>& given) {
          fs::recursive_directory_iterator(path, fs::directory_options::follow_directory_symlink))
       if (entry.is_regular_file(error) && mlo::named_as_image(entry.path()))
         inside.push_back(entry.path());
-    if (inside.empty())
-      throw mlo::ConfigError(path.string() + ": no JPEG or PNG files in this folder or below it");
+    require(!inside.empty(), "{}: no JPEG or PNG files in this folder or below it", path.string());
     std::sort(inside.begin(), inside.end());
     files.insert(files.end(), inside.begin(), inside.end());
   }

@@ -1,16 +1,13 @@
 #include "mlomae/evaluation/features_file.h"
 
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 
-#include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/file_sink.h>
 #include <mlo/io/safetensors.h>
 #include <torch/types.h>
 #include <nlohmann/json.hpp>
-
-#include <array>
-#include <charconv>
 
 namespace mlomae {
 namespace {
@@ -18,8 +15,8 @@ namespace {
 // github.com/numpy/numpy, doc "NEP 1": magic, version 1.0, a header padded to a multiple of 64
 // bytes, the numbers.
 std::string npy_header(int64_t rows, int64_t columns) {
-  std::string text = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(rows) +
-                     ", " + std::to_string(columns) + "), }";
+  std::string text =
+      message("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, columns);
   constexpr std::size_t kBefore = 10;
   text.append(63 - (kBefore + text.size()) % 64, ' ');
   text += '\n';
@@ -35,19 +32,15 @@ std::string csv_field(const std::string& text) {
   return quoted + "\"";
 }
 
-std::string shortest(float number) {
-  std::array<char, 32> text = {};
-  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), number).ptr};
-}
-
 }  // namespace
 
 void check_features_file(const std::filesystem::path& file) {
   const std::string ending = file.extension().string();
   if (ending != ".safetensors" && ending != ".npy" && ending != ".csv")
-    throw mlo::ConfigError(file.string() +
-                           ": features are written as .safetensors, .npy or .csv; give a name with "
-                           "one of these endings");
+    refuse(
+        "{}: features are written as .safetensors, .npy or .csv; give a name with one of these "
+        "endings",
+        file.string());
 }
 
 void write_features(const std::filesystem::path& file, const std::vector<std::string>& images,
@@ -69,10 +62,10 @@ void write_features(const std::filesystem::path& file, const std::vector<std::st
     sink->write(data, numbers.nbytes());
   } else {
     std::string line = "image";
-    for (int64_t c = 0; c < columns; ++c) line += "," + feature + std::to_string(c);
+    for (int64_t c = 0; c < columns; ++c) line += message(",{}{}", feature, c);
     for (int64_t r = 0; r < rows; ++r) {
       line += "\n" + csv_field(images[static_cast<std::size_t>(r)]);
-      for (int64_t c = 0; c < columns; ++c) line += "," + shortest(data[r * columns + c]);
+      for (int64_t c = 0; c < columns; ++c) line += message(",{}", data[r * columns + c]);
       sink->write(line.data(), line.size());
       line.clear();
     }

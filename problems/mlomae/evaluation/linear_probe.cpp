@@ -1,7 +1,8 @@
 #include "mlomae/evaluation/linear_probe.h"
 
+#include "mlomae/message.h"
+
 #include <ATen/ATen.h>
-#include <mlo/error.h>
 #include <torch/optim/lbfgs.h>
 #include <torch/types.h>
 
@@ -57,9 +58,8 @@ LinearProbe linear_probe(const at::Tensor& features, const at::Tensor& labels,
   const int64_t count = train.size(0),
                 held_out = std::max<int64_t>(
                     1, static_cast<int64_t>(options.held_out * static_cast<double>(count)));
-  if (held_out >= count)
-    throw mlo::Error("linear probe: " + std::to_string(count) +
-                     " training images are too few; give at least 2");
+  require<mlo::Error>(held_out < count,
+                      "linear probe: {} training images are too few; give at least 2", count);
   const at::Tensor order = torch::randperm(count, generator, at::kLong);
   const at::Tensor out = order.narrow(0, 0, held_out),
                    in = order.narrow(0, held_out, count - held_out);
@@ -83,7 +83,7 @@ LinearProbe linear_probe(const at::Tensor& features, const at::Tensor& labels,
   result.weights = weights, result.mean = mean, result.deviation = deviation;
   if (!weights.isfinite().all().item<bool>() ||
       !logits(test, weights).isfinite().all().item<bool>())
-    throw mlo::NonFiniteError(
+    refuse<mlo::NonFiniteError>(
         "linear probe: its weights, or what it makes of the test images, are not finite; look at "
         "the encoder's features");
   result.accuracy = accuracy(test, test_labels, weights);

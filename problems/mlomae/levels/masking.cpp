@@ -1,7 +1,8 @@
 #include "mlomae/levels/masking.h"
 
+#include "mlomae/message.h"
+
 #include <ATen/ATen.h>
-#include <mlo/error.h>
 #include <mlo/replayed.h>
 #include <torch/types.h>
 
@@ -36,12 +37,11 @@ int64_t MaskingOptions::visible(int64_t n) const {
   const auto visible =
       static_cast<int64_t>(std::floor(static_cast<double>(n) * (1.0 - ratio) + 1e-9));
   if (!(ratio > 0.0 && ratio < 1.0) || visible < 1 || visible >= n)
-    throw mlo::ConfigError(
-        "masker.ratio = " + std::to_string(ratio) + " of " + std::to_string(n) + " patches masks " +
-        (ratio > 0.5 ? "all" : "none") +
-        " of them; at least one must stay visible and one masked: choose between " +
-        std::to_string(1.0 / static_cast<double>(n)) + " and " +
-        std::to_string(1.0 - 1.0 / static_cast<double>(n)));
+    refuse(
+        "masker.ratio = {} of {} patches masks {} of them; at least one must stay visible and one "
+        "masked: choose between {:.3g} and {:.3g}",
+        ratio, n, ratio > 0.5 ? "all" : "none", 1.0 / static_cast<double>(n),
+        1.0 - 1.0 / static_cast<double>(n));
   return visible;
 }
 

@@ -1,11 +1,11 @@
 #include "mlomae/models/masked_autoencoder.h"
 
+#include "mlomae/message.h"
 #include "mlomae/models/block.h"
 #include "mlomae/models/positions.h"
 
 #include <ATen/ATen.h>
 #include <mlo/checkpointed.h>
-#include <mlo/error.h>
 #include <torch/nn/init.h>
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
@@ -97,11 +97,11 @@ MaskedAutoencoderImpl::MaskedAutoencoderImpl(const ModelOptions& options) : opti
 at::Tensor MaskedAutoencoderImpl::embed(const at::Tensor& images) {
   if (images.dim() != 4 || images.size(1) != options_.channels ||
       images.size(2) != options_.image_size || images.size(3) != options_.image_size)
-    throw mlo::ConfigError("images of shape " + c10::str(images.sizes()) + " for a model of " +
-                           std::to_string(options_.channels) + " × " +
-                           std::to_string(options_.image_size) + " × " +
-                           std::to_string(options_.image_size) +
-                           " pixels; set model.image_size and data.channels to match");
+    refuse(
+        "images of shape {} for a model of {} × {} × {} pixels; set model.image_size and "
+        "data.channels to match",
+        shape_text(images.sizes().vec()), options_.channels, options_.image_size,
+        options_.image_size);
   const int64_t p = options_.patch, side = options_.side();
   const at::Tensor patches = images.view({images.size(0), options_.channels, side, p, side, p})
                                  .permute({0, 2, 4, 1, 3, 5})

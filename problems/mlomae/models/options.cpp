@@ -1,6 +1,6 @@
 #include "mlomae/models/options.h"
 
-#include <mlo/error.h>
+#include "mlomae/message.h"
 
 #include <array>
 
@@ -29,52 +29,47 @@ constexpr int64_t kDeepest =
     1000;  // blocks; a thousandfold of what is known to be of use would end in no memory
 constexpr int64_t kWidest = 100'000;
 
-void require(bool right, const std::string& given, const std::string& expected) {
-  if (!right) throw mlo::ConfigError("model." + given + "; " + expected);
-}
-
-std::string is(const char* field, int64_t value) {
-  return std::string(field) + " = " + std::to_string(value);
-}
+struct Bounded {
+  const char* field;
+  int64_t value, least, most;
+};
 
 }  // namespace
 
 void ModelOptions::validate() const {
-  const auto positive = [](const char* field, int64_t value) {
-    require(value >= 1, is(field, value), "it must be at least 1");
+  for (const Bounded& b :
+       std::initializer_list<Bounded>{{"image_size", image_size, 1, kWidest},
+                                      {"patch", patch, 1, kWidest},
+                                      {"depth", depth, 1, kDeepest},
+                                      {"heads", heads, 1, kWidest},
+                                      {"dim", dim, 4, kWidest},
+                                      {"decoder_depth", decoder_depth, 1, kDeepest},
+                                      {"decoder_heads", decoder_heads, 1, kWidest},
+                                      {"decoder_dim", decoder_dim, 4, kWidest}}) {
+    require(b.value >= b.least, "model.{} = {}; it must be at least {}", b.field, b.value, b.least);
+    require(b.value <= b.most, "model.{} = {}; it must be at most {}", b.field, b.value, b.most);
+  }
+  require(channels == 1 || channels == 3, "model.channels = {}; it must be 1 or 3", channels);
+  require(patch <= image_size, "model.patch = {} and image_size = {}; an image must hold a patch",
+          patch, image_size);
+  require(
+      image_size % patch == 0,
+      "model.image_size = {} and patch = {}; the patch must divide the image: choose a patch or "
+      "model.image_size that does",
+      image_size, patch);
+  require(patches() >= 2, "model.patches = {}; a mask needs at least 2: take smaller patches",
+          patches());
+  const auto divides = [](const char* prefix, int64_t width, int64_t by) {
+    require(width % 4 == 0 && width % by == 0,
+            "model.{0}dim = {1} and {0}heads = {2}; {0}dim must be a multiple of 4 and of {0}heads",
+            prefix, width, by);
   };
-  positive("image_size", image_size);
-  positive("patch", patch);
-  positive("depth", depth);
-  positive("heads", heads);
-  positive("decoder_depth", decoder_depth);
-  const auto at_most = [](const char* field, int64_t value, int64_t most) {
-    require(value <= most, is(field, value), "it must be at most " + std::to_string(most));
-  };
-  at_most("depth", depth, kDeepest);
-  at_most("decoder_depth", decoder_depth, kDeepest);
-  at_most("dim", dim, kWidest);
-  at_most("decoder_dim", decoder_dim, kWidest);
-  at_most("image_size", image_size, kWidest);
-  positive("decoder_heads", decoder_heads);
-  require(channels == 1 || channels == 3, is("channels", channels), "images have 1 or 3");
-  require(patch <= image_size, is("patch", patch) + " and " + is("image_size", image_size),
-          "an image must hold a patch");
-  require(image_size % patch == 0, is("image_size", image_size) + " and " + is("patch", patch),
-          "the patch must divide the image: choose a patch or model.image_size that does");
-  require(patches() >= 2, is("patches", patches()),
-          "a mask needs at least 2: take smaller patches");
-  const auto width = [](const char* field, int64_t value, const char* by_field, int64_t by) {
-    require(value >= 4 && value % 4 == 0 && value % by == 0,
-            is(field, value) + " and " + is(by_field, by),
-            std::string(field) + " must be a multiple of 4 and of " + by_field);
-  };
-  width("dim", dim, "heads", heads);
-  width("decoder_dim", decoder_dim, "decoder_heads", decoder_heads);
-  require(mlp_ratio > 0.0 && mlp_ratio <= 64.0, "mlp_ratio = " + std::to_string(mlp_ratio),
-          "it must lie in (0, 64]");
-  require(dropout >= 0.0 && dropout < 1.0, "dropout = " + std::to_string(dropout),
-          "it must lie in [0, 1)");
+  divides("", dim, heads);
+  divides("decoder_", decoder_dim, decoder_heads);
+  require(mlp_ratio > 0.0 && mlp_ratio <= 64.0,
+          "model.mlp_ratio = {}; it must be more than 0 and at most 64", mlp_ratio);
+  require(dropout >= 0.0 && dropout < 1.0,
+          "model.dropout = {}; it must be at least 0 and less than 1", dropout);
 }
 
 std::optional<int64_t> heads_of_width(int64_t dim) {
@@ -91,9 +86,7 @@ ModelOptions model_size(const std::string& name, ModelOptions rest) {
     rest.decoder_heads = size.decoder_heads;
     return rest;
   }
-  std::string names;
-  for (const auto& size : model_sizes()) names += (names.empty() ? "" : ", ") + size;
-  throw mlo::ConfigError("no model is called '" + name + "'; there are " + names);
+  refuse("no model is called '{}'; there are {}", name, listed(model_sizes()));
 }
 
 std::vector<std::string> model_sizes() {

@@ -1,9 +1,9 @@
 #include "mlomae/models/weights.h"
 
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 
 #include <ATen/ATen.h>
-#include <mlo/error.h>
 #include <mlo/io/safetensors.h>
 #include <torch/nn/module.h>
 #include <nlohmann/json.hpp>
@@ -47,12 +47,12 @@ std::map<std::string, std::string> metadata(ModelOptions options) {
 
 mlo::Safetensors read(const std::filesystem::path& file) {
   if (const std::string e = file.extension().string(); e == ".pth" || e == ".pt")
-    throw mlo::Error(file.string() +
-                     " is a pickle, which may run code; convert it to safetensors:  python3 -c "
-                     "\"import torch, safetensors.torch as s; "
-                     "s.save_file({k: v.contiguous() for k, v in torch.load('" +
-                     file.string() +
-                     "', weights_only=False)['model'].items()}, 'model.safetensors')\"");
+    refuse<mlo::Error>(
+        "{0} is a pickle, which may run code; convert it to safetensors:  python3 -c \"import "
+        "torch, "
+        "safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in torch.load('{0}', "
+        "weights_only=False)['model'].items()}}, 'model.safetensors')\"",
+        file.string());
   mlo::Safetensors content = mlo::read_safetensors(file);
   // What wrappers of a model put before its names.
   for (const std::string prefix : {"module.", "_orig_mod."}) {
@@ -75,8 +75,9 @@ int64_t depth_of(const std::filesystem::path& file, const mlo::Safetensors& cont
     const auto [rest, error] = std::from_chars(begin, end, block);
     if (error == std::errc::invalid_argument || rest == end || *rest != '.') continue;
     if (error != std::errc() || block < 0 || block >= static_cast<int64_t>(content.tensors.size()))
-      throw mlo::Error(file.string() + ": '" + name +
-                       "' is of no block that this file can hold; blocks are counted from 0");
+      refuse<mlo::Error>(
+          "{}: '{}' is of no block that this file can hold; blocks are counted from 0",
+          file.string(), name);
     depth = std::max(depth, block + 1);
   }
   return depth;
@@ -98,17 +99,18 @@ at::Tensor interpolated(const at::Tensor& positions, int64_t side) {
 }
 
 struct Differences {
-  std::string missing, unknown, shapes;
-  static void add(std::string& list, const std::string& what) {
-    list += (list.empty() ? "" : ", ") + what;
-  }
+  std::vector<std::string> missing, unknown, shapes;
   void check(const std::filesystem::path& file) const {
     if (missing.empty() && unknown.empty() && shapes.empty()) return;
-    throw mlo::Error(file.string() + ": these are weights of another model" +
-                     (missing.empty() ? "" : "; missing: " + missing) +
-                     (unknown.empty() ? "" : "; not known: " + unknown) +
-                     (shapes.empty() ? "" : "; of another shape: " + shapes) +
-                     ". Choose the settings model.* that the weights were made with");
+    const auto part = [](const char* what, const std::vector<std::string>& list) {
+      return list.empty() ? std::string() : message("; {}: {}", what, listed(list));
+    };
+    refuse<mlo::Error>(
+        "{}: these are weights of another model{}{}{}. Choose the settings model.* that the "
+        "weights "
+        "were made with",
+        file.string(), part("missing", missing), part("not known", unknown),
+        part("of another shape", shapes));
   }
 };
 
@@ -124,28 +126,31 @@ void assign(const std::filesystem::path& file, const mlo::Safetensors& content,
   for (const auto& item : module.named_parameters()) {
     const auto found = given.find(item.key());
     if (found == given.end()) {
-      if (!optional(item.key())) Differences::add(differences.missing, item.key());
+      if (!optional(item.key())) differences.missing.push_back(item.key());
       continue;
     }
     if (!found->second.is_floating_point())
-      throw mlo::Error(
-          file.string() + ": tensor '" + item.key() + "' is of type " +
-          c10::toString(found->second.scalar_type()) +
-          ", expected floating point; convert the weights back from what they were packed to");
+      refuse<mlo::Error>(
+          "{}: tensor '{}' is of type {}, expected floating point; convert the weights back from "
+          "what they were packed to",
+          file.string(), item.key(), c10::toString(found->second.scalar_type()));
     const at::Tensor value = adapt(item.key(), found->second);
     if (!value.isfinite().all().item<bool>())
-      throw mlo::Error(file.string() + ": tensor '" + item.key() +
-                       "' holds values that are not finite; such weights cannot be used: save them "
-                       "before training diverged");
+      refuse<mlo::Error>(
+          "{}: tensor '{}' holds values that are not finite; such weights cannot be used: save "
+          "them "
+          "before training diverged",
+          file.string(), item.key());
     if (value.sizes() == item.value().sizes())
       copies.emplace_back(item.value(), value);
     else
-      Differences::add(differences.shapes, item.key() + " " + c10::str(value.sizes()) +
-                                               " instead of " + c10::str(item.value().sizes()));
+      differences.shapes.push_back(message("{} {} instead of {}", item.key(),
+                                           shape_text(value.sizes().vec()),
+                                           shape_text(item.value().sizes().vec())));
     given.erase(found);
   }
   for (const auto& [name, tensor] : given)
-    if (!of_head(name)) Differences::add(differences.unknown, name);
+    if (!of_head(name)) differences.unknown.push_back(name);
   differences.check(file);
   const at::NoGradGuard no_grad;
   for (const auto& [to, from] : copies) to.copy_(from);
@@ -173,9 +178,9 @@ namespace {
 ModelOptions by_metadata(const std::filesystem::path& file, const std::string& text) {
   const Json json = parse_json(text, file.string() + ": metadata 'mlomae'");
   const auto of_type = [&](const char* name, bool right) {
-    if (!right)
-      throw mlo::Error(file.string() + ": metadata 'mlomae': " + name +
-                       " is missing or of another type; export the model again");
+    require<mlo::Error>(
+        right, "{}: metadata 'mlomae': {} is missing or of another type; export the model again",
+        file.string(), name);
   };
   of_type("an object", json.is_object());
   ModelOptions o;
@@ -197,71 +202,84 @@ ModelOptions by_metadata(const std::filesystem::path& file, const std::string& t
 int64_t heads_of(const std::filesystem::path& file, const char* setting, int64_t given, int64_t dim,
                  std::optional<int64_t> known, const Unsaid& unsaid) {
   if (given > 0) return given;
-  if (!known)
-    throw mlo::Error(file.string() + " does not say how many attention heads its width of " +
-                     std::to_string(dim) +
-                     " has, and no published model has that width; give it: --set " + setting +
-                     "=N");
+  require<mlo::Error>(known.has_value(),
+                      "{} does not say how many attention heads its width of {} has, and no "
+                      "published model has that width; give it: --set {}=N",
+                      file.string(), dim, setting);
   if (unsaid.assumed)
-    unsaid.assumed(std::string(setting) + " = " + std::to_string(*known) +
-                   ", as the published models of width " + std::to_string(dim) +
-                   " have; if these weights have another number, give it: --set " + setting + "=N");
+    unsaid.assumed(message(
+        "{0} = {1}, as the published models of width {2} have; if these weights have another "
+        "number, give it: --set {0}=N",
+        setting, *known, dim));
   return *known;
+}
+
+// A tensor of so many dimensions.
+const at::Tensor& tensor_of(const std::filesystem::path& file, const mlo::Safetensors& content,
+                            const std::string& name, int64_t dims) {
+  const auto found = std::find_if(content.tensors.begin(), content.tensors.end(),
+                                  [&](const auto& t) { return t.first == name; });
+  if (found == content.tensors.end()) {
+    const auto longer = std::find_if(content.tensors.begin(), content.tensors.end(),
+                                     [&](const auto& t) { return t.first.ends_with("." + name); });
+    refuse<mlo::Error>(
+        "{}: no weights of a vision transformer in the official MAE naming: there is no '{}'{}",
+        file.string(), name,
+        longer == content.tensors.end()
+            ? ""
+            : message(", but there is '{}'; save the tensors without what is before the name",
+                      longer->first));
+  }
+  const at::Tensor& tensor = found->second;
+  if (tensor.dim() != dims || tensor.numel() == 0)
+    refuse<mlo::Error>(
+        "{}: '{}' has the shape {}, expected {} dimensions; these are no weights of a vision "
+        "transformer in the official MAE naming",
+        file.string(), name, shape_text(tensor.sizes().vec()), dims);
+  return tensor;
+}
+
+// What is needed of a file that says nothing of itself.
+struct Shapes {
+  const at::Tensor &projection, &positions;
+  int64_t depth;
+};
+
+ModelOptions by_our_metadata(const std::filesystem::path& file, const std::string& text,
+                             const Shapes& held) {
+  const ModelOptions o = by_metadata(file, text);
+  const auto agree = [&](const char* what, int64_t said, int64_t is) {
+    require<mlo::Error>(said == is,
+                        "{}: its metadata says {} = {}, its tensors {}; export the model again",
+                        file.string(), what, said, is);
+  };
+  o.validate();
+  agree("dim", o.dim, held.projection.size(0));
+  agree("depth", o.depth, held.depth);
+  agree("patch", o.patch, held.projection.size(2));
+  agree("patches", o.patches(), held.positions.size(1) - 1);
+  return o;
 }
 
 }  // namespace
 
 ModelOptions model_options_of(const std::filesystem::path& file, const Unsaid& unsaid) {
   const mlo::Safetensors content = read(file);
-  const auto tensor = [&](const std::string& name, int64_t dims) -> const at::Tensor& {
-    const auto found = std::find_if(content.tensors.begin(), content.tensors.end(),
-                                    [&](const auto& t) { return t.first == name; });
-    if (found == content.tensors.end()) {
-      const auto longer =
-          std::find_if(content.tensors.begin(), content.tensors.end(),
-                       [&](const auto& t) { return t.first.ends_with("." + name); });
-      throw mlo::Error(
-          file.string() +
-          ": no weights of a vision transformer in the official MAE naming: there is no '" + name +
-          "'" +
-          (longer == content.tensors.end()
-               ? std::string()
-               : ", but there is '" + longer->first +
-                     "'; save the tensors without what is before the name"));
-    }
-    if (found->second.dim() != dims || found->second.numel() == 0)
-      throw mlo::Error(
-          file.string() + ": '" + name + "' has the shape " + c10::str(found->second.sizes()) +
-          ", expected " + std::to_string(dims) +
-          " dimensions; these are no weights of a vision transformer in the official MAE naming");
-    return found->second;
+  const auto tensor = [&](const char* name, int64_t dims) -> const at::Tensor& {
+    return tensor_of(file, content, name, dims);
   };
-  const at::Tensor &projection = tensor("patch_embed.proj.weight", 4),
-                   &positions = tensor("pos_embed", 3);
-  const int64_t depth = depth_of(file, content, "blocks.");
-  if (const auto ours = content.metadata.find("mlomae"); ours != content.metadata.end()) {
-    const ModelOptions o = by_metadata(file, ours->second);
-    const auto agree = [&](const char* what, int64_t said, int64_t held) {
-      if (said != held)
-        throw mlo::Error(file.string() + ": its metadata says " + what + " = " +
-                         std::to_string(said) + ", its tensors " + std::to_string(held) +
-                         "; export the model again");
-    };
-    o.validate();
-    agree("dim", o.dim, projection.size(0));
-    agree("depth", o.depth, depth);
-    agree("patch", o.patch, projection.size(2));
-    agree("patches", o.patches(), positions.size(1) - 1);
-    return o;
-  }
+  const Shapes held = {tensor("patch_embed.proj.weight", 4), tensor("pos_embed", 3),
+                       depth_of(file, content, "blocks.")};
+  if (const auto ours = content.metadata.find("mlomae"); ours != content.metadata.end())
+    return by_our_metadata(file, ours->second, held);
   ModelOptions o;
-  o.dim = projection.size(0);
-  o.channels = projection.size(1);
-  o.patch = projection.size(2);
-  o.image_size =
-      static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.size(1) - 1)))) *
-      o.patch;
-  o.depth = depth;
+  o.dim = held.projection.size(0);
+  o.channels = held.projection.size(1);
+  o.patch = held.projection.size(2);
+  o.image_size = static_cast<int64_t>(
+                     std::llround(std::sqrt(static_cast<double>(held.positions.size(1) - 1)))) *
+                 o.patch;
+  o.depth = held.depth;
   o.mlp_ratio = static_cast<double>(tensor("blocks.0.mlp.fc1.weight", 2).size(0)) /
                 static_cast<double>(o.dim);
   o.heads = heads_of(file, "model.heads", unsaid.heads, o.dim, heads_of_width(o.dim), unsaid);

@@ -1,10 +1,9 @@
 #include "mlomae/report/read_run.h"
 
+#include "mlomae/message.h"
 #include "mlomae/run/log.h"
 #include "mlomae/run/record.h"
 #include "mlomae/run/run_directory.h"
-
-#include <mlo/error.h>
 
 #include <algorithm>
 #include <set>
@@ -26,10 +25,10 @@ void take_scores(Run& run) {
       older.insert(score.kind);
   }
   for (const std::string& kind : older)
-    run.notes.push_back(run.path.string() + ": the scores of " + kind +
-                        " are of an encoder that the run no longer has, and left out; make them "
-                        "anew: mlomae evaluate " +
-                        kind + " " + run.path.string());
+    run.notes.push_back(message(
+        "{0}: the scores of {1} are of an encoder that the run no longer has, and left out; make "
+        "them anew: mlomae evaluate {1} {0}",
+        run.path.string(), kind));
 }
 
 }  // namespace
@@ -54,12 +53,12 @@ Run read_run(const std::filesystem::path& path) {
         if (entry.event == "step") take(entry.losses, "loss/"), take(entry.metrics, "");
         if (entry.event == "validation") take(entry.metrics, "validation/");
       },
-      [](const std::string& bad) { throw mlo::Error(bad); });
+      [](const std::string& bad) { refuse<mlo::Error>("{}", bad); });
   if (broken.count > 0)
-    run.notes.push_back(directory.log().string() + ": " + std::to_string(broken.count) +
-                        (broken.count == 1 ? " line is" : " lines are") +
-                        " no JSON and left out, the first is line " + std::to_string(broken.first) +
-                        "; the file is damaged: restore it");
+    run.notes.push_back(message(
+        "{}: {} no JSON and left out, the first is line {}; the file is damaged: restore it",
+        directory.log().string(),
+        broken.count == 1 ? "1 line is" : message("{} lines are", broken.count), broken.first));
   take_scores(run);
   run.snapshots = directory.snapshots();
   return run;
@@ -75,8 +74,8 @@ std::vector<Run> read_runs(const std::vector<std::filesystem::path>& paths) {
     if (is_new)
       runs.push_back(read_run(path));
     else
-      runs[same->second].notes.push_back(path.string() + " is the same run as " +
-                                         runs[same->second].path.string() + ", and counted once");
+      runs[same->second].notes.push_back(message("{} is the same run as {}, and counted once",
+                                                 path.string(), runs[same->second].path.string()));
   }
   return runs;
 }

@@ -1,9 +1,9 @@
 #include "mlomae/run/record.h"
 
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 #include "mlomae/run/run_directory.h"
 
-#include <mlo/error.h>
 #include <mlo/version.h>
 #include <torch/version.h>
 
@@ -19,8 +19,8 @@ using Json = nlohmann::ordered_json;
 Json read_object(const std::filesystem::path& file) {
   Json json = read_json(
       file, "it is damaged, or no file of a run: give a directory that `mlomae pretrain` has made");
-  if (!json.is_object())
-    throw mlo::Error(file.string() + ": not a JSON object; it is damaged, or no file of a run");
+  require<mlo::Error>(json.is_object(), "{}: not a JSON object; it is damaged, or no file of a run",
+                      file.string());
   return json;
 }
 
@@ -31,8 +31,8 @@ Json read_record(const std::filesystem::path& run) {
                          const char* expected) {
     for (const char* key : keys)
       if (json.contains(key) && !right(json[key]))
-        throw mlo::Error(file.string() + ": " + key + " = " + abridged(json_text(json[key])) +
-                         ": expected " + expected + "; the file is damaged: restore it");
+        refuse<mlo::Error>("{}: {} = {}: expected {}; the file is damaged: restore it",
+                           file.string(), key, abridged(json_text(json[key])), expected);
   };
   check(
       {"name", "method", "preset", "data", "processor", "command", "device", "started", "finished",

@@ -2,10 +2,10 @@
 
 #include "mlomae/config/json.h"
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 #include "mlomae/models/weights.h"
 #include "mlomae/run/log.h"
 
-#include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/file_sink.h>
 #include <nlohmann/json.hpp>
@@ -39,9 +39,8 @@ std::vector<std::filesystem::path> files_in(const std::filesystem::path& folder,
 bool RunDirectory::create() const {
   std::error_code error;
   if (std::filesystem::exists(config()) || std::filesystem::exists(checkpoint()))
-    throw mlo::ConfigError(
-        path.string() +
-        " holds a run already; go on with it (--resume), give another --out, or remove it");
+    refuse("{} holds a run already; go on with it (--resume), give another --out, or remove it",
+           path.string());
   if (std::filesystem::exists(path)) {
     const auto entries = std::filesystem::directory_iterator(path, error);
     const bool holds_only_lock =
@@ -49,22 +48,18 @@ bool RunDirectory::create() const {
         std::all_of(begin(entries), end(entries), [&](const std::filesystem::directory_entry& e) {
           return e.path() == lock();  // what a killed process has left of it
         });
-    if (!holds_only_lock)
-      throw mlo::ConfigError(path.string() + " is not an empty directory; give another --out");
+    require(holds_only_lock, "{} is not an empty directory; give another --out", path.string());
     return false;
   }
   std::filesystem::create_directories(path, error);
-  if (error)
-    throw mlo::ConfigError(path.string() + " cannot be made: " + error.message() +
-                           "; give another --out");
+  require(!error, "{} cannot be made: {}; give another --out", path.string(), error.message());
   return true;
 }
 
 Settings RunDirectory::settings() const {
-  if (!std::filesystem::exists(config()))
-    throw mlo::ConfigError(
-        path.string() +
-        " is no run: there is no config.json; give a directory that `mlomae pretrain` has made");
+  require(std::filesystem::exists(config()),
+          "{} is no run: there is no config.json; give a directory that `mlomae pretrain` has made",
+          path.string());
   Settings settings;
   apply_file(settings, config());
   settings.validate();
@@ -85,9 +80,7 @@ double RunDirectory::logged_seconds(int64_t after, int64_t upto,
 }
 
 std::filesystem::path RunDirectory::snapshot(int64_t step) const {
-  std::string digits = std::to_string(step);
-  digits.insert(0, digits.size() < 8 ? 8 - digits.size() : 0, '0');
-  return masks() / (digits + ".mlo");
+  return masks() / message("{:08}.mlo", step);
 }
 
 std::vector<std::filesystem::path> RunDirectory::snapshots() const {
@@ -114,11 +107,10 @@ void RunDirectory::write_models(const Models& models) const {
 }
 
 void RunDirectory::check_weights() const {
-  if (!std::filesystem::exists(model()))
-    throw mlo::ConfigError(path.string() +
-                           " has no weights yet (mae.safetensors): the run was cut off; finish it "
-                           "with mlomae pretrain --out " +
-                           path.string() + " --resume");
+  require(std::filesystem::exists(model()),
+          "{0} has no weights yet (mae.safetensors): the run was cut off; finish it with mlomae "
+          "pretrain --out {0} --resume",
+          path.string());
 }
 
 Models RunDirectory::read_models(Models models) const {

@@ -1,9 +1,9 @@
 #include "mlomae/run/score.h"
 
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 #include "mlomae/run/run_directory.h"
 
-#include <mlo/error.h>
 #include <mlo/io/checkpoint.h>
 #include <mlo/io/file_sink.h>
 
@@ -37,12 +37,12 @@ Score score_from_json(const Json& json, const std::string& origin) {
     s.seconds = json.at("seconds").get<double>();
     s.settings = json.value("settings", Json::object());
     s.encoder = json.value("encoder", "");
-    if (!(s.accuracy >= 0.0 && s.accuracy <= 1.0) || s.images < 1)
-      throw mlo::Error("accuracy outside 0 … 1, or no images");
+    require<mlo::Error>(s.accuracy >= 0.0 && s.accuracy <= 1.0 && s.images >= 1,
+                        "accuracy outside 0 … 1, or no images");
     return s;
   } catch (const std::exception& error) {
-    throw mlo::Error(origin + ": no evaluation (" + error.what() +
-                     "); remove it, or evaluate again");
+    refuse<mlo::Error>("{}: no evaluation ({}); remove it, or evaluate again", origin,
+                       error.what());
   }
 }
 
@@ -62,8 +62,8 @@ std::vector<Score> read_scores(const std::filesystem::path& run) {
   std::vector<Score> scores;
   for (const auto& file : RunDirectory{run}.scores()) {
     const Json list = read_json(file, "remove it, or evaluate again");
-    if (!list.is_array())
-      throw mlo::Error(file.string() + ": no list of evaluations; remove it, or evaluate again");
+    require<mlo::Error>(list.is_array(), "{}: no list of evaluations; remove it, or evaluate again",
+                        file.string());
     for (const Json& entry : list) scores.push_back(score_from_json(entry, file.string()));
   }
   return scores;

@@ -1,6 +1,7 @@
 #include "mlomae/run/snapshot.h"
 
-#include <mlo/error.h>
+#include "mlomae/message.h"
+
 #include <mlo/io/checkpoint.h>
 
 namespace mlomae {
@@ -36,10 +37,10 @@ Snapshot read_snapshot(const std::filesystem::path& file) {
         s.masked.size(0) == s.images.size(0) && s.masked.size(1) == s.position_rate.numel() &&
         s.masked.size(1) * s.patch * s.patch == s.images.size(2) * s.images.size(3) &&
         (!s.probability.defined() || s.probability.sizes() == s.masked.sizes());
-    if (!right) throw mlo::Error("shapes that do not belong together");
+    require<mlo::Error>(right, "shapes that do not belong together");
     return s;
   } catch (const mlo::Error& error) {
-    throw mlo::Error(file.string() + ": no snapshot of masks (" + error.what() + "); remove it");
+    refuse<mlo::Error>("{}: no snapshot of masks ({}); remove it", file.string(), error.what());
   }
 }
 

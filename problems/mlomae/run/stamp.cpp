@@ -4,7 +4,8 @@
 #include "mlomae/config/json.h"
 #include "mlomae/config/json_text.h"
 
-#include <mlo/error.h>
+#include "mlomae/message.h"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -68,14 +69,15 @@ std::vector<std::string> compare(const Stamp& checkpoint, const Stamp& now,
     judge(change.key, change.text());
   if (checkpoint.images != now.images)
     judge("data.path",
-          "the images in " + now.settings.data.path + " are not those that it was trained on");
+          message("the images in {} are not those that it was trained on", now.settings.data.path));
   if (refused.empty()) return accepted;
-  std::string text = "the checkpoint was made with other settings (then → now):", options;
-  for (const std::string& line : refused) text += "\n  " + line;
+  std::string lines, options;
+  for (const std::string& line : refused) lines += "\n  " + line;
   for (const std::string& key : keys) options += " --allow-changed " + key;
-  throw mlo::ConfigError(
-      text +
-      "\ntake them back to go on with the same run, or go on with what is changed:" + options);
+  refuse(
+      "the checkpoint was made with other settings (then → now):{}\ntake them back to go on with "
+      "the same run, or go on with what is changed:{}",
+      lines, options);
 }
 
 }  // namespace mlomae
