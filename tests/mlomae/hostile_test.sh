@@ -185,6 +185,6 @@ done
 # --- Words that are not known.
 refused "there is no command 'pretain'; did you mean 'pretrain'" pretain --out run
 refused "did you mean '--resume'" pretrain --resum --out run
-refused "give a command: pretrain, evaluate" 2>/dev/null
+refused "give a command: 'pretrain', 'evaluate'" 2>/dev/null
 "$mlomae" --help | grep -q 'mlomae pretrain --preset' || fail "help without an example"
 echo "hostile_test: ok"

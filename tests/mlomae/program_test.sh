@@ -84,7 +84,7 @@ refused "the patch must divide the image" pretrain "${tiny[@]}" --set model.patc
 refused "holds a run already" pretrain "${tiny[@]}" --out mae
 refused "no multiple of pretrain.unroll" pretrain "${tiny[@]}" --set run.reconstruction_steps=7 --out bad
 refused "only" pretrain "${tiny[@]}" --set masker.batch=400 --out bad
-refused "no CUDA device\|expected cpu" pretrain "${tiny[@]}" --device cuda:7 --out bad
+refused "no CUDA device\|it must be cpu" pretrain "${tiny[@]}" --device cuda:7 --out bad
 refused "x not in" evaluate knn,x mae
 refused "there is no preset" config --preset huge
 for i in $(seq 12); do printf 'not an image' >images/left/broken$i.jpg; done

@@ -1,11 +1,10 @@
 #include "mlomae/evaluation/features.h"
 
+#include "mlomae/message.h"
 #include "mlomae/models/modes.h"
 
-#include <mlo/data/image_source.h>
-#include <mlo/error.h>
-
 #include <ATen/ATen.h>
+#include <mlo/data/image_source.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -30,11 +29,9 @@ Features features(MaskedAutoencoder mae, const mlo::ImageSet& images, std::vecto
         mlo::image_batch(images, rows, begin, std::min(begin + batch, count), plain);
     const at::Tensor tokens = mae->tokens(part[0].to(device)).cpu();
     if (!tokens.isfinite().all().item<bool>())
-      throw mlo::NonFiniteError(
+      refuse<mlo::NonFiniteError>(
           "the encoder's features are not finite: its weights have diverged, or are damaged; train "
-          "it again with a lower "
-          "learning "
-          "rate, or use an earlier checkpoint");
+          "it again with a lower learning rate, or use an earlier checkpoint");
     class_tokens.push_back(tokens.select(1, 0).clone());
     means.push_back(tokens.narrow(1, 1, tokens.size(1) - 1).mean(1));
     labels.push_back(part[1]);

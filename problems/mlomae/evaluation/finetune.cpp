@@ -1,11 +1,11 @@
 #include "mlomae/evaluation/finetune.h"
 
+#include "mlomae/message.h"
 #include "mlomae/models/modes.h"
 
 #include <ATen/ATen.h>
 #include <mlo/data/image_source.h>
 #include <mlo/engine.h>
-#include <mlo/error.h>
 #include <torch/optim/adamw.h>
 #include <torch/utils.h>
 
@@ -55,7 +55,7 @@ double tested(MaskedAutoencoder mae, Head head, const Dataset& dataset) {
         mlo::image_batch(*dataset.test, rows, begin, std::min(begin + 500, count), dataset.plain());
     const at::Tensor logits = head->forward(mae->features(part[0].to(device)));
     if (!logits.isfinite().all().item<bool>())
-      throw mlo::NonFiniteError(
+      refuse<mlo::NonFiniteError>(
           "what the fine-tuned model makes of the test images is not finite: it has diverged; "
           "lower evaluation.finetune_lr");
     right += logits.argmax(1).cpu().eq(part[1]).sum().item<int64_t>();
@@ -93,10 +93,9 @@ mlo::OptimizerFactory layerwise_adamw(MaskedAutoencoder mae, Head head,
 Finetuned finetune(MaskedAutoencoder mae, const Dataset& dataset,
                    const mlo::Augmentation& augmentation, const FinetuneOptions& options,
                    std::shared_ptr<mlo::Callback> callback) {
-  if (!dataset.test)
-    throw mlo::ConfigError(
-        "fine-tuning is judged on test images, and this data set has none; give a folder test/, or "
-        "data.test_fraction");
+  require(dataset.test != nullptr,
+          "fine-tuning is judged on test images, and this data set has none; give a folder test/, "
+          "or data.test_fraction");
   torch::manual_seed(options.seed);
   Head head(HeadOptions{.dim = mae->options().dim,
                         .classes = static_cast<int64_t>(dataset.train->classes().size()),

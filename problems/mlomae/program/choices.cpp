@@ -7,7 +7,6 @@
 #include "mlomae/message.h"
 
 #include <ATen/ATen.h>
-#include <mlo/error.h>
 #include <torch/cuda.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -54,8 +53,7 @@ Settings SettingChoices::settings(const Settings& fallback) const {
 
 Dataset opened(const Settings& settings) {
   Dataset dataset = open_dataset(settings);
-  for (const std::string& notice : dataset.notices)
-    std::fprintf(stderr, "note: %s\n", notice.c_str());
+  for (const std::string& notice : dataset.notices) print(stderr, "note: {}", notice);
   return dataset;
 }
 
@@ -69,11 +67,10 @@ void prepare(const Settings& settings) {
       return;
   } catch (const c10::Error&) {
   }
-  throw mlo::ConfigError(
-      "run.device = '" + abridged(settings.run.device) + "': expected cpu" +
-      (torch::cuda::is_available()
-           ? ", cuda or cuda:0 to cuda:" + std::to_string(torch::cuda::device_count() - 1)
-           : std::string("; no CUDA device can be used here")));
+  refuse("run.device = '{}'; it must be cpu{}", abridged(settings.run.device),
+         torch::cuda::is_available()
+             ? message(", cuda or cuda:0 to cuda:{}", torch::cuda::device_count() - 1)
+             : "; no CUDA device can be used here");
 }
 
 }  // namespace mlomae

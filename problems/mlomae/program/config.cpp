@@ -1,13 +1,13 @@
 #include "mlomae/config/json.h"
 #include "mlomae/config/json_text.h"
 #include "mlomae/config/presets.h"
+#include "mlomae/message.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include <cstdio>
 #include <memory>
 
 namespace mlomae {
@@ -24,10 +24,8 @@ void add_config(CLI::App& app, Action& chosen) {
   command->add_flag("--plain", arguments->plain, "values without explanations");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
-      std::printf(
-          "%s\n",
-          json_text(to_json(arguments->choices.settings(preset("micro")), !arguments->plain), 2)
-              .c_str());
+      print(stdout, "{}",
+            json_text(to_json(arguments->choices.settings(preset("micro")), !arguments->plain), 2));
       return 0;
     };
   });

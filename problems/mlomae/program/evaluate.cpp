@@ -4,6 +4,7 @@
 #include "mlomae/evaluation/finetune.h"
 #include "mlomae/evaluation/knn.h"
 #include "mlomae/evaluation/linear_probe.h"
+#include "mlomae/message.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/program/progress_line.h"
@@ -13,7 +14,6 @@
 #include "mlomae/training/pretraining.h"
 
 #include <mlo/callbacks/progress_bar.h>
-#include <mlo/error.h>
 #include <CLI/CLI.hpp>
 
 #include <chrono>
@@ -122,21 +122,19 @@ std::vector<Score> by_training(const std::string& kind, const Settings& settings
                         {"weight_decay", options.weight_decay}}}};
 }
 
-void print(const Arguments& arguments, const std::vector<Score>& scores) {
+void print_scores(const Arguments& arguments, const std::vector<Score>& scores) {
   for (const Score& score : scores) {
     if (arguments.json) {
       Json line = {{"run", arguments.run.string()}};
       line.update(to_json(score));
-      std::printf("%s\n", json_text(line).c_str());
+      print(stdout, "{}", json_text(line));
     } else {
-      std::printf("%s: %s%s%s: %.2f %% (standard error %.2f) of %lld test images, %.0f s\n",
-                  arguments.run.string().c_str(), score.kind.c_str(),
-                  score.feature.empty() ? "" : ", ",
-                  score.feature == "class"  ? "class token"
-                  : score.feature == "mean" ? "mean of patches"
-                                            : "",
-                  100 * score.accuracy, 100 * score.standard_error(),
-                  static_cast<long long>(score.images), score.seconds);
+      print(stdout, "{}: {}{}: {:.2f} % (standard error {:.2f}) of {} test images, {:.0f} s",
+            arguments.run.string(), score.kind,
+            score.feature == "class"  ? ", class token"
+            : score.feature == "mean" ? ", mean of patches"
+                                      : "",
+            100 * score.accuracy, 100 * score.standard_error(), score.images, score.seconds);
     }
   }
   std::fflush(stdout);
@@ -167,7 +165,7 @@ int evaluate(const Arguments& arguments) {
     }
     if (kind != "scratch")
       for (Score& score : scores) score.encoder = encoder;
-    print(arguments, scores);  // before it is kept: that may fail, and took long to know
+    print_scores(arguments, scores);  // before it is kept: that may fail, and took long to know
     write_scores(arguments.run, scores);
     if (keep) keep(directory.predictor(kind));
   }

@@ -1,3 +1,4 @@
+#include "mlomae/message.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/run/pictures.h"
@@ -6,7 +7,6 @@
 
 #include <mlo/data/image_source.h>
 #include <mlo/data/images.h>
-#include <mlo/error.h>
 #include <torch/types.h>
 #include <CLI/CLI.hpp>
 
@@ -35,9 +35,10 @@ std::vector<std::filesystem::path> results(const std::vector<std::filesystem::pa
     }
     files.push_back(folder / (name + ".masks.png"));
     if (const auto [other, is_new] = source.emplace(files.back(), image); !is_new)
-      throw mlo::ConfigError(other->second.string() + " and " + image.string() +
-                             " would both be written to " + files.back().string() +
-                             "; give one of them in a call of its own, with another --out");
+      refuse(
+          "{} and {} would both be written to {}; give one of them in a call of its own, with "
+          "another --out",
+          other->second.string(), image.string(), files.back().string());
   }
   return files;
 }
@@ -84,7 +85,7 @@ void add_masks(CLI::App& app, Action& chosen) {
         row.push_back(picture(s.reconstruction[0]));
         mlo::write_png(out,
                        enlarged(side_by_side(row), std::max<int64_t>(1, 224 / s.images.size(2))));
-        std::printf("%s\n", out.string().c_str());
+        print(stdout, "{}", out.string());
       }
       return 0;
     };

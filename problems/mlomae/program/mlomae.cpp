@@ -4,12 +4,14 @@
 
 #include "mlomae/config/json_text.h"
 #include "mlomae/config/nearest.h"
+#include "mlomae/message.h"
 
 #include <c10/util/Exception.h>
 #include <mlo/error.h>
 #include <mlo/version.h>
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <new>
@@ -18,12 +20,14 @@
 
 namespace {
 
+using mlomae::message;
+
 // What the user gave cannot be used, also as a place to write to: 2. There is no memory, nobody to
 // print to, or this program is wrong: 1.
 constexpr int kBadInput = 2, kFailed = 1;
 
 int say(int status, const std::string& text) {
-  std::fprintf(stderr, "mlomae: %s\n", text.c_str());
+  mlomae::print(stderr, "mlomae: {}", text);
   return status;
 }
 
@@ -35,30 +39,35 @@ std::string first_line(const c10::Error& error) {
 }
 
 int no_memory(const std::string& what) {
-  return say(kFailed, "there is not enough memory" + (what.empty() ? what : " (" + what + ")") +
-                          "; take a smaller batch with accumulate (pretrain.batch, "
-                          "pretrain.accumulate, …), evaluation.batch, or a "
-                          "smaller model; --dry-run says what a run needs");
+  return say(kFailed,
+             message("there is not enough memory{}; take a smaller batch with accumulate "
+                     "(pretrain.batch, pretrain.accumulate, …), evaluation.batch, or a smaller "
+                     "model; --dry-run says what a run needs",
+                     what.empty() ? what : message(" ({})", what)));
+}
+
+int refuse_command(const CLI::App& app, int count, char** arguments) {
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
+  for (int i = 1; i < count; ++i)
+    if (arguments[i][0] != '-')
+      return say(
+          kBadInput,
+          message("there is no command '{}'; did you mean '{}'? There are {} (mlomae --help)",
+                  mlomae::abridged(arguments[i]), mlomae::nearest(arguments[i], commands),
+                  mlomae::listed(commands)));
+  return say(kBadInput, message("give a command: {}. To begin with:  mlomae pretrain --preset demo "
+                                "--data FOLDER --out run",
+                                mlomae::listed(commands)));
 }
 
 // CLI11 says what it did not expect; we also say what is like it.
 int refuse_words(const CLI::App& app, const CLI::ParseError& error, int count, char** arguments) {
-  std::vector<std::string> commands;
-  for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
-  std::string list;
-  for (const std::string& command : commands) list += (list.empty() ? "" : ", ") + command;
   const CLI::App* given = app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
-  if (given == nullptr) {
-    for (int i = 1; i < count; ++i)
-      if (arguments[i][0] != '-')
-        return say(kBadInput, "there is no command '" + mlomae::abridged(arguments[i]) +
-                                  "'; did you mean '" + mlomae::nearest(arguments[i], commands) +
-                                  "'? There are " + list + " (mlomae --help)");
-    if (count == 1)
-      return say(kBadInput,
-                 "give a command: " + list +
-                     ". To begin with:  mlomae pretrain --preset demo --data FOLDER --out run");
-  }
+  const bool only_options = std::all_of(arguments + 1, arguments + count,
+                                        [](const char* word) { return word[0] == '-'; });
+  if (given == nullptr && (count == 1 || !only_options))
+    return refuse_command(app, count, arguments);
   std::string hint;
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && given != nullptr) {
     std::vector<std::string> options;
@@ -68,13 +77,12 @@ int refuse_words(const CLI::App& app, const CLI::ParseError& error, int count, c
       const std::string word =
           std::string(arguments[i]).substr(0, std::string(arguments[i]).find('='));
       if (word.starts_with("--") && given->get_option_no_throw(word) == nullptr)
-        hint = " ('" + mlomae::abridged(word) + "': did you mean '" +
-               mlomae::nearest(word, options) + "'?)";
+        hint = message(" ('{}': did you mean '{}'?)", mlomae::abridged(word),
+                       mlomae::nearest(word, options));
     }
   }
-  return say(kBadInput, mlomae::abridged(error.what(), 300) + hint + "; see mlomae " +
-                            (given != nullptr ? given->get_name() + " " : std::string()) +
-                            "--help");
+  return say(kBadInput, message("{}{}; see mlomae {}--help", mlomae::abridged(error.what(), 300),
+                                hint, given != nullptr ? given->get_name() + " " : ""));
 }
 
 int run(int count, char** arguments) {
@@ -111,8 +119,8 @@ int run(int count, char** arguments) {
   } catch (const mlo::Error& error) {
     return say(kBadInput, error.what());
   } catch (const std::filesystem::filesystem_error& error) {
-    return say(kBadInput, error.path1().string() + ": " + error.code().message() +
-                              "; check the path and who may use it");
+    return say(kBadInput, message("{}: {}; check the path and who may use it",
+                                  error.path1().string(), error.code().message()));
   } catch (const std::bad_alloc&) {
     return no_memory("");
   } catch (const c10::OutOfMemoryError& error) {

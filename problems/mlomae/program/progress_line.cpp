@@ -1,5 +1,7 @@
 #include "mlomae/program/progress_line.h"
 
+#include "mlomae/message.h"
+
 #include <cstdio>
 
 #include <unistd.h>
@@ -9,8 +11,8 @@ namespace mlomae {
 Progress progress_line(const std::string& what) {
   if (::isatty(::fileno(stderr)) != 1) return {};
   return [what](int64_t done, int64_t total) {
-    std::fprintf(stderr, "\r%s %lld/%lld%s", what.c_str(), static_cast<long long>(done),
-                 static_cast<long long>(total), done == total ? "\n" : "");
+    std::fputs(message("\r{} {}/{}{}", what, done, total, done == total ? "\n" : "").c_str(),
+               stderr);
   };
 }
 

@@ -1,4 +1,5 @@
 #include "mlomae/config/json_text.h"
+#include "mlomae/message.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/report/write_report.h"
 
@@ -30,12 +31,10 @@ void add_report(CLI::App& app, Action& chosen) {
     chosen = [arguments] {
       const std::vector<Run> runs = read_runs(arguments->runs);
       for (const Group& group : grouped(runs))
-        for (const std::string& note : group.notes)
-          std::fprintf(stderr, "note: %s\n", note.c_str());
-      if (arguments->json) std::printf("%s\n", json_text(report_as_json(runs)).c_str());
+        for (const std::string& note : group.notes) print(stderr, "note: {}", note);
+      if (arguments->json) print(stdout, "{}", json_text(report_as_json(runs)));
       write_report(runs, arguments->out, arguments->title);
-      if (!arguments->json)
-        std::printf("%s: %zu runs\n", arguments->out.string().c_str(), runs.size());
+      if (!arguments->json) print(stdout, "{}: {} runs", arguments->out.string(), runs.size());
       return 0;
     };
   });

@@ -3,19 +3,19 @@
 #include "mlomae/evaluation/classifier.h"
 #include "mlomae/evaluation/encoder.h"
 #include "mlomae/evaluation/features_file.h"
+#include "mlomae/message.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
 #include "mlomae/program/progress_line.h"
 
 #include <mlo/data/image_source.h>
-#include <mlo/error.h>
 #include <torch/nn/functional/normalization.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cstdio>
 #include <memory>
+#include <numeric>
 
 namespace mlomae {
 namespace {
@@ -89,8 +89,8 @@ void add_embed(CLI::App& app, Action& chosen) {
       const Encoder encoder = read_encoder({arguments->run}, arguments->prepared());
       const Embedded e = embedded(encoder, arguments->images, arguments->batch);
       write_features(arguments->out, e.names, e.features, arguments->feature);
-      std::printf("%s: %zu images, %lld numbers each\n", arguments->out.string().c_str(),
-                  e.names.size(), static_cast<long long>(encoder.mae->options().dim));
+      print(stdout, "{}: {} images, {} numbers each", arguments->out.string(), e.names.size(),
+            encoder.mae->options().dim);
       return 0;
     };
   });
@@ -108,29 +108,97 @@ std::vector<std::pair<std::string, double>> largest(const at::Tensor& row,
   return found;
 }
 
-void print(const std::string& image, const std::vector<std::pair<std::string, double>>& found,
-           const char* kind, const char* number, bool json) {
+void print_found(const std::string& image, const std::vector<std::pair<std::string, double>>& found,
+                 const char* kind, const char* number, bool json) {
   if (json) {
     Json line = {{"image", image}, {kind, Json::array()}};
     for (const auto& [name, value] : found) line[kind].push_back({{"name", name}, {number, value}});
-    std::printf("%s\n", json_text(line).c_str());
+    print(stdout, "{}", json_text(line));
     return;
   }
-  std::printf("%s:", image.c_str());
-  for (std::size_t i = 0; i < found.size(); ++i)
-    std::printf("%s %s %.3f", i == 0 ? "" : ",", found[i].first.c_str(), found[i].second);
-  std::printf("\n");
+  std::string list;
+  for (const auto& [name, value] : found)
+    list += message("{} {} {:.3f}", list.empty() ? "" : ",", name, value);
+  print(stdout, "{}:{}", image, list);
+}
+
+struct Predicting : Common {
+  std::string by = "linear-probe";
+  int64_t top = 3;
+};
+
+// What an evaluation has left, to predict by: classes of what images.
+struct Predictor {
+  std::vector<std::string> classes;
+  std::function<at::Tensor(const Paths&)> logits;
+};
+
+Predictor by_probe(const std::filesystem::path& kept, const std::string& again,
+                   const Encoder& encoder, const Predicting& arguments) {
+  const Probes probes = read_probes(kept);
+  require(probes.encoder == checksum(encoder.mae),
+          "{}: this probe is of another encoder than the run has now; call {}", kept.string(),
+          again);
+  return {probes.classes, [=, probe = probes.of(arguments.feature), batch = arguments.batch,
+                           feature = arguments.feature](const Paths& files) {
+            return probe.logits(embedded(encoder, files, batch).features.of(feature));
+          }};
+}
+
+Predictor by_classifier(const std::filesystem::path& kept, const Encoder& encoder,
+                        const at::Device& device) {
+  const Classifier c = read_classifier(kept);
+  return {
+      c.classes, [=](const Paths& files) {
+        MaskedAutoencoder mae = c.mae;
+        Head head = c.head;
+        mae->to(device), head->to(device);
+        mae->eval(), head->eval();
+        const auto images = unlabelled(files, mae->options().channels);
+        std::vector<int64_t> rows(files.size());
+        std::iota(rows.begin(), rows.end(), int64_t{0});
+        return head
+            ->forward(mae->features(
+                mlo::image_batch(*images, rows, 0, images->size(), encoder.plain)[0].to(device)))
+            .cpu();
+      }};
+}
+
+int predict(const Predicting& arguments) {
+  const at::Device device = arguments.prepared();
+  const RunDirectory directory{arguments.run};
+  const Encoder encoder = read_encoder(directory, device);
+  const auto kept = directory.predictor(arguments.by);
+  const std::string again = message("mlomae evaluate {} {}", arguments.by, directory.path.string());
+  std::error_code error;
+  require(std::filesystem::exists(kept, error),
+          "{} is not there: nothing was trained to predict by; call {}", kept.string(), again);
+  const at::NoGradGuard no_grad;
+  const Predictor predictor = arguments.by == "linear-probe"
+                                  ? by_probe(kept, again, encoder, arguments)
+                                  : by_classifier(kept, encoder, device);
+  const Paths files = image_files(arguments.images);
+  for (auto begin = files.begin(); begin != files.end();) {
+    const auto end = begin + std::min<std::ptrdiff_t>(files.end() - begin, arguments.batch);
+    const Paths part(begin, end);
+    const at::Tensor probabilities = predictor.logits(part).softmax(1);
+    require<mlo::NonFiniteError>(probabilities.isfinite().all().item<bool>(),
+                                 "{}: what this model makes of the images is not finite; call {}",
+                                 kept.string(), again);
+    for (std::size_t i = 0; i < part.size(); ++i)
+      print_found(part[i].string(),
+                  largest(probabilities[static_cast<int64_t>(i)], predictor.classes, arguments.top),
+                  "classes", "probability", arguments.json);
+    begin = end;
+  }
+  return 0;
 }
 
 void add_predict(CLI::App& app, Action& chosen) {
-  struct Arguments : Common {
-    std::string by = "linear-probe";
-    int64_t top = 3;
-  };
   CLI::App* command = app.add_subcommand(
       "predict",
       "classes of images, by the probe or the fine-tuned model that `evaluate` has left");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<Predicting>();
   arguments->add_to(*command);
   command
       ->add_option("--by", arguments->by,
@@ -142,67 +210,7 @@ void add_predict(CLI::App& app, Action& chosen) {
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "a JSON object an image");
   command->footer("Example:  mlomae evaluate linear-probe run; mlomae predict run photos");
-  command->callback([arguments, &chosen] {
-    chosen = [arguments] {
-      const at::Device device = arguments->prepared();
-      const RunDirectory directory{arguments->run};
-      Encoder encoder = read_encoder(directory, device);
-      const auto kept = directory.predictor(arguments->by);
-      const std::string again = "mlomae evaluate " + arguments->by + " " + directory.path.string();
-      if (std::error_code error; !std::filesystem::exists(kept, error))
-        throw mlo::ConfigError(kept.string() +
-                               " is not there: nothing was trained to predict by; call " + again);
-      const at::NoGradGuard no_grad;
-      std::vector<std::string> classes;
-      std::function<at::Tensor(const Paths&)> logits;
-      if (arguments->by == "linear-probe") {
-        const Probes probes = read_probes(kept);
-        if (probes.encoder != checksum(encoder.mae))
-          throw mlo::ConfigError(kept.string() +
-                                 ": this probe is of another encoder than the run has now; call " +
-                                 again);
-        const LinearProbe probe = probes.of(arguments->feature);
-        classes = probes.classes;
-        logits = [=](const Paths& files) {
-          return probe.logits(
-              embedded(encoder, files, arguments->batch).features.of(arguments->feature));
-        };
-      } else {
-        const Classifier c = read_classifier(kept);
-        classes = c.classes;
-        logits = [=](const Paths& files) {
-          MaskedAutoencoder mae = c.mae;
-          Head head = c.head;
-          mae->to(device), head->to(device);
-          mae->eval(), head->eval();
-          const auto images = unlabelled(files, mae->options().channels);
-          std::vector<int64_t> rows(files.size());
-          for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
-          return head
-              ->forward(mae->features(
-                  mlo::image_batch(*images, rows, 0, images->size(), encoder.plain)[0].to(device)))
-              .cpu();
-        };
-      }
-      const Paths files = image_files(arguments->images);
-      for (std::size_t begin = 0; begin < files.size();
-           begin += static_cast<std::size_t>(arguments->batch)) {
-        const std::size_t end =
-            std::min(files.size(), begin + static_cast<std::size_t>(arguments->batch));
-        const Paths part(files.begin() + static_cast<std::ptrdiff_t>(begin),
-                         files.begin() + static_cast<std::ptrdiff_t>(end));
-        const at::Tensor probabilities = logits(part).softmax(1);
-        if (!probabilities.isfinite().all().item<bool>())
-          throw mlo::NonFiniteError(
-              kept.string() + ": what this model makes of the images is not finite; call " + again);
-        for (std::size_t i = 0; i < part.size(); ++i)
-          print(part[i].string(),
-                largest(probabilities[static_cast<int64_t>(i)], classes, arguments->top), "classes",
-                "probability", arguments->json);
-      }
-      return 0;
-    };
-  });
+  command->callback([arguments, &chosen] { chosen = [arguments] { return predict(*arguments); }; });
 }
 
 void add_nearest(CLI::App& app, Action& chosen) {
@@ -233,9 +241,10 @@ void add_nearest(CLI::App& app, Action& chosen) {
       };
       const at::Tensor known = unit(all), queries = unit(asked);
       for (std::size_t i = 0; i < asked.names.size(); ++i)
-        print(asked.names[i],
-              largest(known.matmul(queries[static_cast<int64_t>(i)]), all.names, arguments->top),
-              "nearest", "similarity", arguments->json);
+        print_found(
+            asked.names[i],
+            largest(known.matmul(queries[static_cast<int64_t>(i)]), all.names, arguments->top),
+            "nearest", "similarity", arguments->json);
       return 0;
     };
   });
