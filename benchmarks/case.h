@@ -48,4 +48,13 @@ Case images_case();
 /// 2^layers paths.
 Case paths_case(int64_t layers);
 
+/// How far methods are from the exact derivative of the steps taken, at the start and after some
+/// steps of MLO-MAE.
+void print_accuracy();
+/// How much of MLO-MAE's hypergradient is signal: the mean cosine between those of successive
+/// batches while the masker stands still, under the settings of `micro`, by the head's learning
+/// rate; of all of the masker, and of the bias of its output, which is what a position gets
+/// whatever the image.
+void print_signal();
+
 }  // namespace bench

@@ -1,0 +1,165 @@
+// Figures of docs/mlomae.md about hypergradients, at the demo's size, on Fashion-MNIST.
+#include "case.h"
+
+#include "mlomae/levels/classify.h"
+#include "mlomae/levels/reconstruct.h"
+#include "mlomae/levels/validate.h"
+
+#include <mlo/mlo.h>
+#include <torch/types.h>
+
+#include <cstdio>
+#include <filesystem>
+
+namespace bench {
+namespace {
+
+using namespace mlomae;
+
+std::unique_ptr<mlo::Method> duals() {
+  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
+}
+
+// The three levels, with sources of the images as they are.
+struct Fashion {
+  std::shared_ptr<const mlo::ImageSet> set;
+  ModelOptions options = model_size("micro");
+
+  Fashion() {
+    options.image_size = 28, options.channels = 1, options.patch = 4;
+    const std::filesystem::path folder = "/usr/share/datasets/fashion-mnist";
+    set = mlo::idx_images(folder / "train-images-idx3-ubyte.gz",
+                          folder / "train-labels-idx1-ubyte.gz");
+  }
+
+  mlo::Data source(uint64_t seed, int64_t batch) const {
+    mlo::Augmentation plain;
+    plain.size = 28, plain.mean = {0.286}, plain.deviation = {0.353};
+    return mlo::image_source(set, {}, {.batch_size = batch, .augmentation = plain, .seed = seed});
+  }
+
+  struct How {
+    MaskingOptions masking;
+    mlo::LevelOptions pretrain, head, masker;
+    int64_t batch = 64;
+    bool zero_output = false;
+    double head_dropout = 0.0;
+  };
+  std::unique_ptr<mlo::Engine> engine(How how) const {
+    torch::manual_seed(1);
+    MaskedAutoencoder mae(options);
+    Masker masker(MaskerOptions{
+        .patches = options.patches(), .dim = options.dim, .zero_output = how.zero_output});
+    Head head(HeadOptions{.dim = options.dim, .dropout = how.head_dropout});
+    auto e = std::make_unique<mlo::Engine>(mlo::EngineOptions{.seed = 1});
+    how.pretrain.data = source(1, how.batch), how.head.data = source(2, how.batch),
+    how.masker.data = source(3, how.batch);
+    e->add("pretrain", Reconstruct(mae, masker, {.masking = how.masking}), std::move(how.pretrain));
+    e->add("head", Classify(head, mae), std::move(how.head));
+    e->add("masker", Validate(masker, mae, head), std::move(how.masker));
+    return e;
+  }
+};
+
+double dot(const mlo::Tensors& a, const mlo::Tensors& b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    sum += (a[i].to(at::kDouble) * b[i].to(at::kDouble)).sum().item<double>();
+  return sum;
+}
+
+double cosine(const mlo::Tensors& a, const mlo::Tensors& b) {
+  return dot(a, b) / std::sqrt(dot(a, a) * dot(b, b));
+}
+
+struct Row {
+  const char* name;
+  std::function<std::unique_ptr<mlo::Method>()> pretrain, head;
+};
+
+std::vector<Row> rows() {
+  using Scale = mlo::IdentityOptions::Scale;
+  const auto exact = [] { return mlo::one_step(); };
+  const auto scaled = [](Scale scale) {
+    return [scale] { return mlo::one_step({}, {.scale = scale}); };
+  };
+  const auto after = [] {
+    return mlo::implicit(mlo::exact_oracle(), mlo::identity_solver(),
+                         mlo::EvaluationPoint::after_step);
+  };
+  const auto darts = [] { return mlo::darts(); };
+  const auto betty = [] { return mlo::betty(); };
+  return {
+      {"exact", exact, exact},
+      {"reverse over forward", duals, exact},
+      {"differences (darts)", darts, darts},
+      {"Betty's differences (scale one, after the step)", betty, betty},
+      {"exact, scale one", scaled(Scale::one), scaled(Scale::one)},
+      {"exact, scale learning rate", scaled(Scale::learning_rate), scaled(Scale::learning_rate)},
+      {"exact, after the step", after, after}};
+}
+
+}  // namespace
+
+void print_accuracy() {
+  const Fashion fashion;
+  const auto adamw = [] { return mlo::adamw({.lr = 1e-3, .beta2 = 0.95}); };
+  for (const auto input : {MaskInput::held, MaskInput::coupled})
+    for (const int64_t steps : {2, 100}) {
+      mlo::Tensors exact;
+      for (const Row& row : rows()) {
+        const auto e = fashion.engine(
+            {.masking = {.ratio = 0.75, .selection = Selection::rank, .input = input},
+             .pretrain = {.optimizer = adamw(), .best_response = row.pretrain()},
+             .head = {.optimizer = adamw(), .best_response = row.head()},
+             .masker = {.optimizer = mlo::sgd({.lr = 0.0})},
+             .head_dropout = 0.1});
+        for (int64_t i = 0; i < steps; ++i) e->step();
+        const mlo::Tensors g = e->hypergradient("masker");
+        if (exact.empty()) exact = g;
+        std::printf("%s, after %lld steps: %s: cosine %.4f, norm %.3g\n",
+                    input == MaskInput::held ? "held" : "coupled", static_cast<long long>(steps),
+                    row.name, cosine(g, exact), std::sqrt(dot(g, g) / dot(exact, exact)));
+      }
+    }
+}
+
+void print_signal() {
+  const Fashion fashion;
+  const auto adamw = [](double rate, double decay) {
+    return mlo::adamw({.lr = rate, .beta2 = 0.95, .weight_decay = decay, .decay_vectors = false});
+  };
+  for (const double head_rate : {1e-3, 1e-2}) {
+    const auto e = fashion.engine(
+        {.masking = {.selection = Selection::sampled},
+         .pretrain = {.optimizer = adamw(1e-3, 0.05), .unroll = 2, .best_response = duals()},
+         .head = {.optimizer = adamw(head_rate, 0.0), .best_response = mlo::one_step()},
+         .masker = {.optimizer = mlo::adamw({.lr = 1e-5, .beta2 = 0.95, .eps = 1e-12})},
+         .batch = 128,
+         .zero_output = true});
+    mlo::Tensors earlier;
+    for (const int64_t steps : {20, 100, 200}) {
+      while (e->steps_taken() < steps) e->step();
+      constexpr std::size_t kBatches = 8, kPairs = kBatches * (kBatches - 1) / 2;
+      std::vector<mlo::Tensors> all;
+      for (std::size_t i = 0; i < kBatches; ++i) all.push_back(e->hypergradient("masker"));
+      double whole = 0.0, bias = 0.0;
+      mlo::Tensors sum = all.front();
+      for (std::size_t i = 1; i < kBatches; ++i) {
+        for (std::size_t j = 0; j < i; ++j) {
+          whole += cosine(all[i], all[j]) / kPairs;
+          bias += cosine({all[i].back()}, {all[j].back()}) / kPairs;
+        }
+        for (std::size_t k = 0; k < sum.size(); ++k) sum[k] = sum[k] + all[i][k];
+      }
+      std::printf(
+          "head at %g, after %lld steps: mean cosine of pairs %.2f, of the output's bias "
+          "alone %.2f; of the mean to the one before %s\n",
+          head_rate, static_cast<long long>(steps), whole, bias,
+          earlier.empty() ? "-" : std::to_string(cosine(sum, earlier)).c_str());
+      earlier = sum;
+    }
+  }
+}
+
+}  // namespace bench
