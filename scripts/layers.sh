@@ -25,3 +25,16 @@ awk -v layers="$layers" -v engine_headers="$engine_headers" '
   }
   END { exit bad }
 ' "${sources[@]}"
+
+# The flagship's rooms, lowest first; message.h is under all of them.
+rooms="config models data levels run evaluation training report program"
+mapfile -t sources < <(git ls-files 'problems/mlomae/*.h' 'problems/mlomae/*.cpp')
+awk -v rooms="$rooms" '
+  BEGIN { count = split(rooms, names, " "); for (i = 1; i <= count; ++i) floor[names[i]] = i }
+  FNR == 1 { split(FILENAME, place, "/"); room = place[3] }
+  /^#include "mlomae\// {
+    split($2, place, "/")
+    if (room in floor && floor[place[2]] > floor[room]) { print FILENAME ":" FNR ": " room " is below " $2; bad = 1 }
+  }
+  END { exit bad }
+' "${sources[@]}"
