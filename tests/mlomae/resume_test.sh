@@ -27,6 +27,8 @@ done
 refused "masker.ratio: 0.75 → 0.5" pretrain --out first --resume --set masker.ratio=0.5 --set run.log_every=1
 refused "--allow-changed masker.ratio" pretrain --out first --resume --set masker.ratio=0.5
 refused "there is no setting 'masker.ration'; the nearest is 'masker.ratio'" pretrain --out first --resume --allow-changed masker.ration
+mkdir old && printf '{"mask": {"ratio": 0.5}}' >old/config.json
+refused "old/config.json: mask.ratio is masker.ratio now" pretrain --out old --resume
 refused "needs --resume" pretrain "${tiny[@]}" --out bad --allow-changed masker.ratio
 rm -rf edited && cp -r first edited
 "$mlomae" pretrain --out edited --resume --set masker.ratio=0.5 --set pretrain.lr=0.002 --allow-changed masker.ratio --allow-changed pretrain.lr \
