@@ -18,14 +18,11 @@ constexpr std::string_view kMemory =
 constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kCures = {{
     {"more than 1 value per channel",
      "batch norm needs more than one row in training: choose a batch size that leaves no single "
-     "row over, let the source leave "
-     "out "
-     "an epoch's last batch (TensorSourceOptions::drop_last), or put the norm into eval mode"},
+     "row over, let the source leave out an epoch's last batch (TensorSourceOptions::drop_last), "
+     "or put the norm into eval mode"},
     {"does not require grad",
      "a gradient is taken of, or by, a tensor without a graph: call requires_grad_() on the input "
-     "it is taken by, and remove "
-     "detach() "
-     "and no-grad blocks on the way"},
+     "it is taken by, and remove detach() and no-grad blocks on the way"},
     {"appears to not have been used in the graph",
      "a gradient is taken by a tensor that the value does not depend on"},
     {"nference tensor",
@@ -36,8 +33,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kCures = 
     {"on the same device", "move the modules and the batches to one device"},
     {"without overflow",
      "a number (a learning rate, what an optimizer makes of it, a factor) is larger than the type "
-     "of the tensors holds; make it "
-     "smaller"},
+     "of the tensors holds; make it smaller"},
     {"meta tensor", "a tensor lies on the meta device and has no values; make it on a real one"},
 }};
 
@@ -69,12 +65,13 @@ std::string words_of(const std::exception& error) {
   constexpr std::size_t kEnough = 240;
   if (text.size() > kEnough) {
     const auto sentence = text.rfind(". ", kEnough);
-    text = sentence != std::string::npos ? text.substr(0, sentence)
-                                         : text.substr(0, text.rfind(' ', kEnough)) + " …";
+    text = sentence != std::string::npos
+               ? text.substr(0, sentence)
+               : message("{} …", text.substr(0, text.rfind(' ', kEnough)));
   }
   while (!text.empty() && (text.back() == '.' || text.back() == ' ')) text.pop_back();
   for (const auto& [cause, cure] : kCures)
-    if (text.find(cause) != std::string::npos) return text.append("; ").append(cure);
+    if (text.find(cause) != std::string::npos) return message("{}; {}", text, cure);
   return text;
 }
 

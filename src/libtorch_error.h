@@ -1,5 +1,7 @@
 #pragma once
 
+#include "text.h"
+
 #include <exception>
 #include <string>
 #include <utility>
@@ -21,7 +23,7 @@ decltype(auto) naming(const Who& who, Call&& call) {
     return std::forward<Call>(call)();
   } catch (const std::exception& error) {
     if (!is_libtorch(error)) throw;
-    std::throw_with_nested(E(who() + " failed in LibTorch: " + words_of(error)));
+    std::throw_with_nested(E(message("{} failed in LibTorch: {}", who(), words_of(error))));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "mlo/state.h"
 
 #include "mlo/error.h"
+#include "text.h"
 
 #include <array>
 #include <utility>
@@ -15,16 +16,16 @@ template <std::size_t Type>
 const auto& get(const std::map<std::string, State::Value>& values, const std::string& key) {
   const auto found = values.find(key);
   if (found == values.end())
-    throw CheckpointError(
-        "the state has no '" + key + "' (" + kTypes[Type] +
-        " is expected there); it was saved with other levels or by another version of the program: "
-        "resume "
-        "with the levels, sources and optimizers that the checkpoint was made with");
+    refuse<CheckpointError>(
+        "the state has no '{}' ({} is expected there); it was saved with other levels or by "
+        "another version of the program: resume with the levels, sources and optimizers that the "
+        "checkpoint was made with",
+        key, kTypes[Type]);
   if (found->second.index() != Type)
-    throw CheckpointError("'" + key + "' in the state is " + kTypes[found->second.index()] +
-                          ", expected " + kTypes[Type] +
-                          "; it was saved by something else under the same name: resume with the "
-                          "program that saved it");
+    refuse<CheckpointError>(
+        "'{}' in the state is {}, expected {}; it was saved by something else under the same name: "
+        "resume with the program that saved it",
+        key, kTypes[found->second.index()], kTypes[Type]);
   return std::get<Type>(found->second);
 }
 
@@ -32,8 +33,8 @@ const auto& get(const std::map<std::string, State::Value>& values, const std::st
 
 void State::set(const std::string& key, Value value) {
   if (!values_.emplace(key, std::move(value)).second)
-    throw CheckpointError("the state has '" + key +
-                          "' already; give each object that is saved a prefix of its own");
+    refuse<CheckpointError>(
+        "the state has '{}' already; give each object that is saved a prefix of its own", key);
 }
 
 int64_t State::integer(const std::string& key) const { return get<0>(values_, key); }

@@ -223,7 +223,7 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
     wanted[j] = 1;
     wrt.insert(wrt.end(), read.parameters.begin(), read.parameters.end());
     for (const auto& name : read.parameter_names)
-      names.push_back(name + " of level '" + read.name + "'");
+      names.push_back(message("{} of level '{}'", name, read.name));
   }
   Draw draw = body.draw(level).front();
   seed_generators(stream_key(seed, level.stream, -4, 0));
@@ -258,15 +258,14 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
 }  // namespace
 
 void CheckOptions::validate() const {
-  if (directions < 1)
-    throw ConfigError("CheckOptions: directions = " + std::to_string(directions) +
-                      "; it must be >= 1");
-  if (!(radius >= 0.0) || !std::isfinite(radius))
-    throw ConfigError("CheckOptions: radius = " + number(radius) +
-                      "; it must be positive, or 0 for the default of the dtype");
-  if (resolve_steps < 0)
-    throw ConfigError("CheckOptions: resolve_steps = " + std::to_string(resolve_steps) +
-                      "; it must be >= 0 (0: not compared)");
+  require(directions >= 1, "CheckOptions::directions = {}; it must be at least 1", directions);
+  require(std::isfinite(radius) && radius >= 0.0,
+          "CheckOptions::radius = {}; it must be positive and finite, or 0 for the default of the "
+          "dtype",
+          radius);
+  require(resolve_steps >= 0,
+          "CheckOptions::resolve_steps = {}; it must be at least 0 (0: not compared)",
+          resolve_steps);
 }
 
 static CheckReport checked(Engine& engine, const CheckOptions& options) {
@@ -282,9 +281,10 @@ static CheckReport checked(Engine& engine, const CheckOptions& options) {
   body.advance_below(level);
   const Tensors g = widened(body.total_gradient(level, nullptr), level.parameters);
   if (!all_finite(g))
-    throw NonFiniteError("check_hypergradient: the hypergradient of level '" + level.name +
-                         "' is not finite; look for a square root, "
-                         "logarithm or division at zero");
+    refuse<NonFiniteError>(
+        "check_hypergradient: the hypergradient of level '{}' is not finite; look for a square "
+        "root, logarithm or division at zero",
+        level.name);
   start.restore();
 
   CheckReport report;

@@ -5,7 +5,7 @@
 #include "mlo/error.h"
 #include "text.h"
 
-#include <iomanip>
+#include <fmt/format.h>
 
 namespace mlo {
 namespace {
@@ -16,16 +16,14 @@ using Json = nlohmann::ordered_json;
 constexpr double kNotable = 1e-2;
 
 std::string line(const Comparison& comparison) {
-  std::ostringstream text;
-  text << "relative error " << brief(comparison.relative_error, 3) << ", cosine "
-       << std::setprecision(6) << comparison.cosine;
-  return text.str();
+  return message("relative error {:.3g}, cosine {:.6g}", comparison.relative_error,
+                 comparison.cosine);
 }
 
 std::string line_of_differences(const Comparison& comparison) {
-  return line(comparison) + " (norm " + brief(comparison.norm, 3) + " against " +
-         brief(comparison.reference_norm, 3) + "; differences are good to " +
-         brief(comparison.uncertainty, 3) + ")";
+  return message("{} (norm {:.3g} against {:.3g}; differences are good to {:.3g})",
+                 line(comparison), comparison.norm, comparison.reference_norm,
+                 comparison.uncertainty);
 }
 
 double most_missing(const CheckReport& report) {
@@ -41,8 +39,9 @@ std::string next(const CheckReport& report) {
   };
   for (const auto& each : report.analytic)
     if (is_off(each.product) || (each.gradient && is_off(*each.gradient)))
-      return "the derivatives that level '" + each.level +
-             "' gives are not those of its loss: mend them first";
+      return message(
+          "the derivatives that level '{}' gives are not those of its loss: mend them first",
+          each.level);
   if (!report.resolve_failure.empty())
     return "for a comparison with the levels solved anew they must converge: a smaller learning "
            "rate, or fewer resolve_steps";
@@ -51,23 +50,22 @@ std::string next(const CheckReport& report) {
            "rate below";
   const Comparison& asked = report.resolved ? *report.resolved : report.steps_taken;
   if (asked.uncertainty > kNotable && !is_off(asked))
-    return "errors below " + brief(asked.uncertainty, 3) +
-           " cannot be told: the derivative is small against the rounding of the loss, or the loss "
-           "has kinks; compute in float64 (module->to(at::kDouble)), or give another radius";
+    return message(
+        "errors below {:.3g} cannot be told: the derivative is small against the rounding of the "
+        "loss, or the loss has kinks; compute in float64 (module->to(at::kDouble)), or give "
+        "another radius",
+        asked.uncertainty);
   if (!is_off(asked)) return "";
   if (!report.resolved)
     return "one_step() at unroll 1 and unrolled() differentiate the steps taken; what "
-           "differentiates the optimum (cg, neumann) "
-           "is to be "
-           "compared with the levels solved anew: resolve_steps";
+           "differentiates the optimum (cg, neumann) is to be compared with the levels solved "
+           "anew: resolve_steps";
   if (!is_off(report.steps_taken))
     return "this is the derivative of the steps taken, which is not that of the optimum: more "
            "unroll, unrolled() or cg()";
   return "neither the derivative of the steps nor that of the optimum: train the levels below "
-         "further (unroll, warmup_steps), "
-         "solve more "
-         "exactly (SolveSummary), and look for a detach() or a value kept between calls in their "
-         "losses";
+         "further (unroll, warmup_steps), solve more exactly (SolveSummary), and look for a "
+         "detach() or a value kept between calls in their losses";
 }
 
 Json json_of(const Comparison& comparison) {
@@ -96,17 +94,12 @@ const char* to_string(Verdict verdict) {
 }
 
 std::string Comparison::Coordinate::to_string() const {
-  std::string text = "'" + parameter + "'";
-  for (std::size_t i = 0; i < index.size(); ++i)
-    text += (i == 0 ? "[" : ", ") + std::to_string(index[i]);
-  if (!index.empty()) text += "]";
-  return text + ": " + brief(value, 3) + ", differences " + brief(reference, 3);
+  const std::string place = index.empty() ? "" : message("[{}]", fmt::join(index, ", "));
+  return message("'{}'{}: {:.3g}, differences {:.3g}", parameter, place, value, reference);
 }
 
 Verdict Comparison::verdict(double tolerance) const {
-  if (!(tolerance > 0.0))
-    throw ConfigError("Comparison::verdict: tolerance = " + number(tolerance) +
-                      "; it must be positive");
+  require(tolerance > 0.0, "Comparison::verdict: tolerance = {}; it must be positive", tolerance);
   if (relative_error + uncertainty <= tolerance) return Verdict::agrees;
   if (relative_error - uncertainty > tolerance) return Verdict::disagrees;
   return Verdict::cannot_tell;
@@ -126,27 +119,30 @@ Verdict CheckReport::verdict(double tolerance) const {
 }
 
 std::string CheckReport::to_string() const {
-  std::string text =
-      "hypergradient of level '" + level + "' in " + std::to_string(directions) +
-      (exact_directions ? directions == 1 ? " coordinate\n" : " coordinates\n" : " directions\n");
-  text += "  against the steps taken:     " + line_of_differences(steps_taken) + "\n";
-  if (resolved) text += "  against levels solved anew:  " + line_of_differences(*resolved) + "\n";
+  const char* unit = !exact_directions ? "directions"
+                     : directions == 1 ? "coordinate"
+                                       : "coordinates";
+  std::string text = message("hypergradient of level '{}' in {} {}\n", level, directions, unit);
+  text += message("  against the steps taken:     {}\n", line_of_differences(steps_taken));
+  if (resolved)
+    text += message("  against levels solved anew:  {}\n", line_of_differences(*resolved));
   for (const auto& each : solved)
-    text += "    '" + each.level + "': gradient " + brief(each.gradient_before, 3) + " before, " +
-            brief(each.gradient_after, 3) + " after; " + brief(each.missing, 3) +
-            " of its response is missing\n";
+    text += message(
+        "    '{}': gradient {:.3g} before, {:.3g} after; {:.3g} of its response is missing\n",
+        each.level, each.gradient_before, each.gradient_after, each.missing);
   if (!resolve_failure.empty())
-    text += "  the levels could not be solved anew: " + resolve_failure + "\n";
+    text += message("  the levels could not be solved anew: {}\n", resolve_failure);
   for (const auto& each : analytic) {
-    text += "  analytic product of '" + each.level + "':  " + line(each.product) + "\n";
+    text += message("  analytic product of '{}':  {}\n", each.level, line(each.product));
     if (each.gradient)
-      text += "  analytic gradient of '" + each.level + "': " + line(*each.gradient) + "\n";
+      text += message("  analytic gradient of '{}': {}\n", each.level, line(*each.gradient));
   }
   const Comparison& asked = resolved ? *resolved : steps_taken;
-  if (asked.worst) text += "  furthest apart: " + asked.worst->to_string() + "\n";
-  text += "  " + std::to_string(evaluations) + " evaluations, for which the levels below took " +
-          std::to_string(own_steps) + " steps\n";
-  if (const std::string advice = next(*this); !advice.empty()) text += "  next: " + advice + "\n";
+  if (asked.worst) text += message("  furthest apart: {}\n", asked.worst->to_string());
+  text += message("  {} evaluations, for which the levels below took {} steps\n", evaluations,
+                  own_steps);
+  if (const std::string advice = next(*this); !advice.empty())
+    text += message("  next: {}\n", advice);
   return text;
 }
 

@@ -5,6 +5,7 @@
 
 #include "hypergradient/sweep.h"
 #include "mlo/error.h"
+#include "text.h"
 
 #include <array>
 #include <cmath>
@@ -45,10 +46,10 @@ void check_that_all_can_load(Engine::Body& body) {
       level->options.best_response->save(state, "method/");
       level->options.best_response->load(state, "method/");
     } catch (const CheckpointError& error) {
-      throw CheckpointError(std::string(error.what()) +
-                            "; check_hypergradient takes steps and then puts everything back, so " +
-                            what + " of level '" + level->name +
-                            "' must be able to load what it has saved");
+      refuse<CheckpointError>(
+          "{}; check_hypergradient takes steps and then puts everything back, so {} of level '{}' "
+          "must be able to load what it has saved",
+          error.what(), what, level->name);
     }
   }
 }
@@ -93,8 +94,10 @@ Differences::Derivative Differences::along(const Direction& direction) {
   const Derivative result = attempt(direction);
   if (std::isfinite(result.error)) return result;
   if (refusal_) std::rethrow_exception(refusal_);
-  throw NonFiniteError("check_hypergradient: the loss of level '" + level_.name +
-                       "' is not finite at any shifted point");
+  refuse<NonFiniteError>(
+      "check_hypergradient: the loss of level '{}' is not finite at any shifted point; look for a "
+      "square root, logarithm or division at zero",
+      level_.name);
 }
 
 Differences::Derivative Differences::attempt(const Direction& direction) {

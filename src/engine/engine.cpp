@@ -26,53 +26,55 @@ bool is_folder(const std::filesystem::path& path) {
 // been named further in.
 template <class Call>
 decltype(auto) guarded(const char* name, const Call& call) {
-  return naming<Error>([name] { return std::string("Engine::") + name; }, call);
+  return naming<Error>([name] { return message("Engine::{}", name); }, call);
 }
 
 }  // namespace
 
 void LevelOptions::validate(const std::string& level) const {
-  const auto fail = [&level](const std::string& what) {
-    throw ConfigError("level '" + level + "': LevelOptions::" + what);
-  };
-  if (!optimizer)
-    fail(
-        "optimizer is missing; give mlo::sgd(…), mlo::adam(…), mlo::adamw(…) or "
-        "mlo::use(optimizer)");
-  if (unroll < 1) fail("unroll = " + std::to_string(unroll) + "; it must be >= 1");
-  if (accumulate < 1) fail("accumulate = " + std::to_string(accumulate) + "; it must be >= 1");
-  if (warmup_steps < 0)
-    fail("warmup_steps = " + std::to_string(warmup_steps) + "; it must be >= 0");
-  if (!(clip_norm >= 0.0) || !std::isfinite(clip_norm))
-    fail("clip_norm = " + number(clip_norm) +
-         "; it must be positive and finite, or 0 for no clipping");
+  require(optimizer != nullptr,
+          "level '{}': LevelOptions::optimizer is missing; give mlo::sgd(…), mlo::adam(…), "
+          "mlo::adamw(…) or mlo::use(optimizer)",
+          level);
+  require(unroll >= 1, "level '{}': LevelOptions::unroll = {}; it must be at least 1", level,
+          unroll);
+  require(accumulate >= 1, "level '{}': LevelOptions::accumulate = {}; it must be at least 1",
+          level, accumulate);
+  require(warmup_steps >= 0, "level '{}': LevelOptions::warmup_steps = {}; it must be at least 0",
+          level, warmup_steps);
+  require(std::isfinite(clip_norm) && clip_norm >= 0.0,
+          "level '{}': LevelOptions::clip_norm = {}; it must be positive and finite, or 0 for no "
+          "clipping",
+          level, clip_norm);
 }
 
 void EngineOptions::validate() const {
-  const auto fail = [](const std::string& what) { throw ConfigError("EngineOptions::" + what); };
-  if (steps < 0) fail("steps = " + std::to_string(steps) + "; it must be >= 0");
-  if (validate_every < 0)
-    fail("validate_every = " + std::to_string(validate_every) + "; it must be >= 0 (0: never)");
-  if (checkpoint_every < 0)
-    fail("checkpoint_every = " + std::to_string(checkpoint_every) +
-         "; it must be >= 0 (0: at the end)");
-  if (!(seconds > 0.0)) fail("seconds = " + number(seconds) + "; it must be positive");
-  if (checkpoint_every > 0 && checkpoint.empty())
-    fail("checkpoint_every is set but checkpoint names no file");
-  if (const auto folder = checkpoint.parent_path(); !folder.empty() && !is_folder(folder))
-    fail("checkpoint is '" + checkpoint.string() + "', and there is no folder '" + folder.string() +
-         "'; create it first");
-  if (!checkpoint_sink) fail("checkpoint_sink is empty; leave it at mlo::atomic_file");
-  if (early_stopping.patience < 1)
-    fail("early_stopping.patience = " + std::to_string(early_stopping.patience) +
-         "; it must be >= 1");
-  if (!(early_stopping.min_delta >= 0.0) || !std::isfinite(early_stopping.min_delta))
-    fail("early_stopping.min_delta = " + number(early_stopping.min_delta) +
-         "; it must be >= 0 and finite");
-  if (!early_stopping.metric.empty() && validate_every == 0)
-    fail(
-        "early_stopping.metric is set but validate_every is 0; early stopping looks at "
-        "validations");
+  require(steps >= 0, "EngineOptions::steps = {}; it must be at least 0", steps);
+  require(validate_every >= 0,
+          "EngineOptions::validate_every = {}; it must be at least 0 (0: never)", validate_every);
+  require(checkpoint_every >= 0,
+          "EngineOptions::checkpoint_every = {}; it must be at least 0 (0: at the end)",
+          checkpoint_every);
+  require(seconds > 0.0, "EngineOptions::seconds = {}; it must be positive", seconds);
+  require(checkpoint_every == 0 || !checkpoint.empty(),
+          "EngineOptions::checkpoint_every = {}, and EngineOptions::checkpoint names no file; name "
+          "one",
+          checkpoint_every);
+  const auto folder = checkpoint.parent_path();
+  require(folder.empty() || is_folder(folder),
+          "EngineOptions::checkpoint = '{}', and there is no folder '{}'; create it first",
+          checkpoint.string(), folder.string());
+  require(checkpoint_sink != nullptr,
+          "EngineOptions::checkpoint_sink is empty; leave it at mlo::atomic_file");
+  require(early_stopping.patience >= 1, "EarlyStopping::patience = {}; it must be at least 1",
+          early_stopping.patience);
+  require(std::isfinite(early_stopping.min_delta) && early_stopping.min_delta >= 0.0,
+          "EarlyStopping::min_delta = {}; it must be finite and at least 0",
+          early_stopping.min_delta);
+  require(early_stopping.metric.empty() || validate_every > 0,
+          "EarlyStopping::metric = '{}', and EngineOptions::validate_every is 0; early stopping "
+          "looks at validations, so say how often to validate",
+          early_stopping.metric);
 }
 
 std::atomic<const void*> ExclusiveGuard::active = nullptr;
@@ -80,18 +82,17 @@ std::atomic<const void*> ExclusiveGuard::active = nullptr;
 ExclusiveGuard::ExclusiveGuard(Engine::Body& body) : levels_(body.levels) {
   body.check_usable();
   if (c10::InferenceMode::is_enabled())
-    throw ConfigError(
+    refuse<ConfigError>(
         "the engine was called under c10::InferenceMode, in which nothing has a gradient; leave it "
-        "before the engine is "
-        "called (the scope of the guard), or use at::NoGradGuard for what is yours");
+        "before the engine is called (the scope of the guard), or use at::NoGradGuard for what is "
+        "yours");
   const void* nobody = nullptr;
   outermost_ = active.compare_exchange_strong(nobody, &body);
   if (!outermost_ && nobody != &body)
-    throw Error(
+    refuse<Error>(
         "another engine of this process is stepping; LibTorch's random generators and attention "
-        "switches are "
-        "process-wide, so one engine steps at a time: wait for the other, or use a process for "
-        "each");
+        "switches are process-wide, so one engine steps at a time: wait for the other, or use a "
+        "process for each");
   if (!outermost_) return;
   generators_.emplace();
   levels_.look_at_frozen();
@@ -110,38 +111,38 @@ Engine::~Engine() = default;
 
 void Engine::add_level(std::string name, std::shared_ptr<Problem> problem, LevelOptions options) {
   Body& body = *body_;
-  if (body.built)
-    throw ConfigError("level '" + name +
-                      "': the engine has been built; add every level before the first step");
-  if (name.empty() || name.find('/') != std::string::npos || name.find('.') != std::string::npos)
-    throw ConfigError("a level's name is '" + name + "'; give a name without '/' and '.'");
-  if (!problem) throw ConfigError("level '" + name + "': the problem is null");
+  require(!body.built,
+          "level '{}': the engine has been built; add every level before the first step", name);
+  require(!name.empty() && name.find_first_of("/.") == std::string::npos,
+          "a level's name is '{}'; give a name without '/' and '.'", name);
+  require(problem != nullptr,
+          "level '{}': the problem is null; pass one, or a pointer that holds one", name);
   options.validate(name);
   for (const auto& level : body.levels.all)
-    if (level->name == name)
-      throw ConfigError("two levels are called '" + name + "'; names must differ");
+    require(level->name != name, "two levels are called '{}'; names must differ", name);
   if (!options.best_response) options.best_response = one_step();
   auto level = naming<ConfigError>(
-      [&] { return "level '" + name + "'"; },
+      [&] { return message("level '{}'", name); },
       [&] { return std::make_unique<Level>(name, std::move(problem), std::move(options)); });
 
   std::unordered_map<const void*, std::string> trained;
   for (const auto& other : body.levels.all)
     for (std::size_t i = 0; i < other->parameters.size(); ++i)
       trained[other->parameters[i].unsafeGetTensorImpl()] =
-          "'" + other->name + "' (as '" + other->parameter_names[i] + "')";
+          message("'{}' (as '{}')", other->name, other->parameter_names[i]);
   for (std::size_t i = 0; i < level->parameters.size(); ++i) {
     const auto twin = trained.find(level->parameters[i].unsafeGetTensorImpl());
     if (twin != trained.end())
-      throw ConfigError("parameter '" + level->parameter_names[i] + "' is trained by level '" +
-                        level->name + "' and by level " + twin->second +
-                        "; each parameter belongs to one level");
+      refuse<ConfigError>(
+          "parameter '{}' is trained by level '{}' and by level {}; each parameter belongs to one "
+          "level",
+          level->parameter_names[i], level->name, twin->second);
   }
   body.levels.all.push_back(std::move(level));
 }
 
 void Engine::add(std::shared_ptr<Callback> callback) {
-  if (!callback) throw ConfigError("Engine::add: the callback is null");
+  require(callback != nullptr, "Engine::add: the callback is null; pass a pointer that holds one");
   body_->callbacks.push_back(std::move(callback));
 }
 
@@ -254,8 +255,10 @@ void Engine::Body::check_usable() const {
     why = error.what();
   } catch (...) {
   }
-  throw Error("this engine cannot go on: it could not be put back as it was (" + why +
-              "); make a new one, and load a checkpoint");
+  refuse<Error>(
+      "this engine cannot go on: it could not be put back as it was ({}); make a new one, and load "
+      "a checkpoint",
+      why);
 }
 
 void Engine::Body::check_finite() const {
@@ -263,9 +266,10 @@ void Engine::Body::check_finite() const {
   for (const auto& level : levels.all)
     for (std::size_t i = 0; i < level->parameters.size(); ++i) {
       if (level->frozen[i] != 0 || all_finite({level->parameters[i].detach()})) continue;
-      throw NonFiniteError(where(*level) + ": parameter '" + level->parameter_names[i] +
-                           "' is not finite: its last steps have diverged, and it is not saved; "
-                           "lower the learning rate, or clip");
+      refuse<NonFiniteError>(
+          "{}: parameter '{}' is not finite: its last steps have diverged, and it is not saved; "
+          "lower the learning rate, or clip",
+          where(*level), level->parameter_names[i]);
     }
 }
 
@@ -348,7 +352,7 @@ std::map<std::string, double> Engine::Body::validate() {
   std::map<std::string, double> metrics;
   for (const auto& level : levels.all) {
     seed_generators(stream_key(options.seed, level->stream, steps, /*micro_batch=*/-2));
-    const auto numbers = naming<Error>([&] { return where(*level) + ": validate"; },
+    const auto numbers = naming<Error>([&] { return message("{}: validate", where(*level)); },
                                        [&] { return level->problem->validate(); });
     for (const auto& [name, value] : numbers) metrics[level->name + "." + name] = value;
   }
@@ -359,16 +363,15 @@ bool Engine::Body::judge(const std::map<std::string, double>& metrics) {
   const EarlyStopping& rule = options.early_stopping;
   if (rule.metric.empty()) return false;
   const auto found = metrics.find(rule.metric);
-  if (found == metrics.end()) {
-    std::string names;
-    for (const auto& [name, value] : metrics) names += (names.empty() ? "'" : ", '") + name + "'";
-    throw ConfigError("early_stopping.metric is '" + rule.metric +
-                      "'; the levels' validate() returned " + (names.empty() ? "nothing" : names));
-  }
+  if (found == metrics.end())
+    refuse<ConfigError>(
+        "EarlyStopping::metric = '{}'; it must be one of what the levels' validate() returned: {}",
+        rule.metric, listed(metrics, [](const auto& each) { return each.first; }));
   const double value = found->second;
-  if (std::isnan(value))
-    throw NonFiniteError("validation at step " + std::to_string(steps) + ": '" + rule.metric +
-                         "' is not a number");
+  require<NonFiniteError>(!std::isnan(value),
+                          "validation at step {}: '{}' is not a number; look at the level's "
+                          "validate(), or lower the learning rate",
+                          steps, rule.metric);
   const bool better =
       !has_best || (rule.mode == EarlyStopping::Mode::min ? value < best - rule.min_delta
                                                           : value > best + rule.min_delta);

@@ -1,6 +1,9 @@
 #include "mlo/graph.h"
 
 #include "mlo/error.h"
+#include "text.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -61,15 +64,12 @@ Indices topological(const Graph& graph, Indices members, bool first_read, Indice
 }
 
 std::string names(const Graph& graph, const Indices& members) {
-  std::string text;
-  for (const std::size_t member : members)
-    text += (text.empty() ? "'" : ", '") + graph.nodes[member].name + "'";
-  return text;
+  return listed(members, [&graph](std::size_t member) { return graph.nodes[member].name; });
 }
 
 // "a ×2, b, a ×2, b, c", with the longest repetitions that follow each other directly taken
 // together: "(a ×2, b) ×2, c".
-std::string listed(const Graph& graph, const std::vector<Turn>& turns) {
+std::string folded(const Graph& graph, const std::vector<Turn>& turns) {
   std::vector<std::string> words;
   for (const Turn& turn : turns)
     if (turn.kind != Turn::Kind::start) words.push_back(graph.nodes[turn.level].name);
@@ -83,15 +83,12 @@ std::string listed(const Graph& graph, const std::vector<Turn>& turns) {
              std::equal(begin, end, begin + static_cast<std::ptrdiff_t>(times * length)))
         ++times;
       if (times < 2) continue;
-      std::string group;
-      for (auto word = begin; word != end; ++word) group += (group.empty() ? "" : ", ") + *word;
-      if (length > 1) group = "(" + group + ")";
+      const std::string group = message("{}", fmt::join(begin, end, ", "));
+
       words.erase(begin + 1, begin + static_cast<std::ptrdiff_t>(times * length));
-      words[i] = group + " ×" + std::to_string(times);
+      words[i] = length > 1 ? message("({}) ×{}", group, times) : message("{} ×{}", group, times);
     }
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
+  return message("{}", fmt::join(words, ", "));
 }
 
 }  // namespace
@@ -109,16 +106,13 @@ std::vector<std::size_t> Graph::responding(std::size_t u) const {
   // Peel off what only hangs below the circle, so that the message names the circle itself.
   Indices rest;
   topological(*this, circle, /*first_read=*/true, rest);
-  throw UnsupportedError("nested dependence below level '" + nodes[u].name +
-                         "': " + names(*this, rest) +
-                         " read each other, so the optimum of one depends on the optimum of the "
-                         "other, and a sweep that visits each once "
-                         "would be wrong. Either declare one of the reads constant "
-                         "(LevelOptions::constant: that term is then left out of "
-                         "every hypergradient, a bias you choose), or make these levels one "
-                         "problem that trains all their parameters, or let "
-                         "the upper one read '" +
-                         nodes[u].name + "' only through the lower one");
+  refuse<UnsupportedError>(
+      "nested dependence below level '{}': {} read each other, so the optimum of one depends on "
+      "the optimum of the other, and a sweep that visits each once would be wrong. Either declare "
+      "one of the reads constant (LevelOptions::constant: that term is then left out of every "
+      "hypergradient, a bias you choose), or make these levels one problem that trains all their "
+      "parameters, or let the upper one read '{}' only through the lower one",
+      nodes[u].name, names(*this, rest), nodes[u].name);
 }
 
 std::vector<std::size_t> Graph::below(std::size_t u) const {
@@ -140,11 +134,11 @@ std::string Graph::to_string() const {
   std::string text;
   for (std::size_t k = nodes.size(); k-- > 0;) {
     const Node& node = nodes[k];
-    text += node.name + (node.top ? " (top)" : "");
-    if (!node.reads.empty()) text += " reads " + names(*this, node.reads);
-    if (!node.constants.empty()) text += ", as constants " + names(*this, node.constants);
-    const Indices response = responding(k);
-    if (!response.empty()) text += "; its hypergradient passes through " + names(*this, response);
+    text += message("{}{}", node.name, node.top ? " (top)" : "");
+    if (!node.reads.empty()) text += message(" reads {}", names(*this, node.reads));
+    if (!node.constants.empty()) text += message(", as constants {}", names(*this, node.constants));
+    if (const Indices response = responding(k); !response.empty())
+      text += message("; its hypergradient passes through {}", names(*this, response));
     text += "\n";
   }
   std::vector<std::size_t> goals;
@@ -153,10 +147,9 @@ std::string Graph::to_string() const {
     if (nodes[k].top) goals.push_back(k);
     warms_up = warms_up || nodes[k].warmup_steps > nodes[k].unroll;
   }
-  if (warms_up)
-    text +=
-        "first step: " + listed(*this, cycle(goals, std::vector<int64_t>(nodes.size(), 0))) + "\n";
-  if (!goals.empty()) text += "one step: " + listed(*this, cycle(goals)) + "\n";
+  const std::vector<int64_t> none(nodes.size(), 0);
+  if (warms_up) text += message("first step: {}\n", folded(*this, cycle(goals, none)));
+  if (!goals.empty()) text += message("one step: {}\n", folded(*this, cycle(goals)));
   return text;
 }
 

@@ -12,10 +12,8 @@ using Row = std::vector<std::string>;
 std::string described(const RunSummary::Level& level) {
   const SolveSummary& solve = level.solve;
   if (level.counters.visits == 0 || solve.reason == SolveSummary::Reason::direct) return "";
-  std::string text = std::string(to_string(solve.reason)) + " after " +
-                     std::to_string(solve.iterations) + " iterations";
-  if (solve.residual > 0.0) text += ", residual " + brief(solve.residual, 2);
-  return text;
+  const std::string left = solve.residual > 0.0 ? message(", residual {:.2g}", solve.residual) : "";
+  return message("{} after {} iterations{}", to_string(solve.reason), solve.iterations, left);
 }
 
 // Columns of one width, the first and the last to the left.
@@ -27,8 +25,9 @@ std::string table(const std::vector<Row>& rows) {
   for (const Row& row : rows) {
     std::string line;
     for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string space(widths[i] - row[i].size(), ' ');
-      line += "  " + (i == 0 || i + 1 == row.size() ? row[i] + space : space + row[i]);
+      const bool left = i == 0 || i + 1 == row.size();
+      line +=
+          left ? message("  {:<{}}", row[i], widths[i]) : message("  {:>{}}", row[i], widths[i]);
     }
     text += line.erase(line.find_last_not_of(' ') + 1) + "\n";
   }
@@ -48,8 +47,7 @@ const char* to_string(RunSummary::Reason reason) {
 }
 
 std::string RunSummary::to_string() const {
-  std::string text = std::string(mlo::to_string(reason)) + ": " + std::to_string(steps) +
-                     " steps, " + brief(seconds, 4) + " s\n";
+  std::string text = message("{}: {} steps, {:.4g} s\n", mlo::to_string(reason), steps, seconds);
   if (levels.empty()) return text;
   const bool timed = std::any_of(levels.begin(), levels.end(),
                                  [](const Level& level) { return level.counters.seconds > 0.0; });
@@ -58,11 +56,11 @@ std::string RunSummary::to_string() const {
   rows[0].emplace_back("last solve");
   for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
     const Counters& counters = level->counters;
-    Row row = {level->name, brief(level->loss, 6)};
+    Row row = {level->name, message("{:.6g}", level->loss)};
     for (const int64_t count : {counters.steps, counters.forwards, counters.backwards,
                                 counters.hessian_products, counters.mixed_products})
-      row.push_back(std::to_string(count));
-    if (timed) row.push_back(brief(counters.seconds, 4));
+      row.push_back(message("{}", count));
+    if (timed) row.push_back(message("{:.4g}", counters.seconds));
     row.push_back(described(*level));
     rows.push_back(std::move(row));
   }

@@ -5,6 +5,7 @@
 #include "text.h"
 
 #include <c10/util/Type.h>
+#include <fmt/format.h>
 
 #include <typeinfo>
 
@@ -16,9 +17,7 @@ using Settings = std::map<std::string, std::string>;
 const std::string kPrefix = "settings/";
 
 std::string joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text.empty() ? "none" : text;
+  return names.empty() ? "none" : message("{}", fmt::join(names, ", "));
 }
 
 // Of a schedule the value it gave last: it may be a function of any kind, and is asked only for a
@@ -26,7 +25,7 @@ std::string joined(const std::vector<std::string>& names) {
 std::string text_of(const Schedule& schedule, int64_t steps) {
   if (!schedule) return "none";
   if (steps == 0) return "given";
-  return "a factor of " + number(schedule(steps - 1)) + " at step " + std::to_string(steps - 1);
+  return message("a factor of {} at step {}", schedule(steps - 1), steps - 1);
 }
 
 std::string text_of(const Data& data) {
@@ -38,7 +37,7 @@ std::string text_of(const Data& data) {
 
 std::string text_of(const EarlyStopping& rule) {
   if (rule.metric.empty()) return "none";
-  return (rule.mode == EarlyStopping::Mode::min ? "least " : "largest ") + rule.metric;
+  return message("{} {}", rule.mode == EarlyStopping::Mode::min ? "least" : "largest", rule.metric);
 }
 
 bool begins(const std::string& name, const std::string& with) {
@@ -60,12 +59,13 @@ Settings saved_settings(const State& state) {
 std::string described(const Settings& settings, const std::string& name, bool with_options) {
   const auto found = settings.find(name);
   if (found == settings.end()) return "nothing";
-  std::string options;
+  std::vector<std::string> options;
   if (with_options)
     for (const auto& [other, value] : settings)
       if (begins(other, name + "."))
-        options += (options.empty() ? " (" : ", ") + other.substr(name.size() + 1) + " " + value;
-  return found->second + (options.empty() ? "" : options + ")");
+        options.push_back(message("{} {}", other.substr(name.size() + 1), value));
+  return options.empty() ? found->second
+                         : message("{} ({})", found->second, fmt::join(options, ", "));
 }
 
 struct Difference {
@@ -83,8 +83,8 @@ std::vector<Difference> differences(const Settings& saved, const Settings& own) 
     if (left != saved.end() && right != own.end() && left->second == right->second) continue;
     const bool optimizer = name.ends_with(".optimizer");
     if (optimizer) other_class = name;
-    found.push_back({name, name + ": saved " + described(saved, name, optimizer) + ", here " +
-                               described(own, name, optimizer)});
+    found.push_back({name, message("{}: saved {}, here {}", name, described(saved, name, optimizer),
+                                   described(own, name, optimizer))});
   }
   return found;
 }
@@ -99,8 +99,9 @@ void check_names(const std::vector<std::string>& allowed, const Settings& saved,
       continue;
     std::vector<std::string> names;
     for (const auto& [known, value] : all) names.push_back(known);
-    throw ConfigError("LoadOptions::allow_changed names '" + name +
-                      "', which is no setting of this run; there are " + joined(names));
+    refuse<ConfigError>(
+        "LoadOptions::allow_changed names '{}', which is no setting of this run; there are {}",
+        name, listed(names));
   }
 }
 
@@ -108,7 +109,7 @@ void check_names(const std::vector<std::string>& allowed, const Settings& saved,
 
 Settings Engine::Body::settings(const State* saved) const {
   Settings all;
-  all["engine.seed"] = std::to_string(options.seed);
+  all["engine.seed"] = message("{}", options.seed);
   all["engine.early_stopping"] = text_of(options.early_stopping);
   for (const auto& level : levels.all) {
     const LevelOptions& given = level->options;
@@ -116,8 +117,8 @@ Settings Engine::Body::settings(const State* saved) const {
         saved ? saved->integer("level/" + level->name + "/steps") : level->counters.steps;
     const std::string prefix = level->name + ".";
     all[prefix + "below"] = joined(given.below);
-    all[prefix + "accumulate"] = std::to_string(given.accumulate);
-    all[prefix + "clip_norm"] = number(given.clip_norm);
+    all[prefix + "accumulate"] = message("{}", given.accumulate);
+    all[prefix + "clip_norm"] = message("{}", given.clip_norm);
     all[prefix + "constant"] = joined(given.constant);
     all[prefix + "data"] = text_of(given.data);
     all[prefix + "method"] = given.best_response->name();
@@ -125,8 +126,8 @@ Settings Engine::Body::settings(const State* saved) const {
     all[prefix + "reads"] = given.reads ? joined(*given.reads) : "found";
     all[prefix + "schedule"] = text_of(given.schedule, steps);
     all[prefix + "top"] = given.top ? "yes" : "no";
-    all[prefix + "unroll"] = std::to_string(given.unroll);
-    all[prefix + "warmup_steps"] = std::to_string(given.warmup_steps);
+    all[prefix + "unroll"] = message("{}", given.unroll);
+    all[prefix + "warmup_steps"] = message("{}", given.warmup_steps);
     for (const auto& [name, value] : level->optimizer_settings)
       all[prefix + "optimizer" + name] = value;
   }
@@ -138,22 +139,21 @@ std::set<std::string> Engine::Body::changes(const State& state, const LoadOption
   check_names(load.allow_changed, saved, own);
   if (state.integer("engine/version") == 1) return {};
   std::set<std::string> changed;
-  std::string words, names;
+  std::vector<std::string> words, names;
   for (const Difference& difference : differences(saved, own)) {
     if (std::any_of(load.allow_changed.begin(), load.allow_changed.end(),
                     [&](const std::string& allowed) { return covers(allowed, difference.name); })) {
       changed.insert(difference.name);
       continue;
     }
-    words += (words.empty() ? "" : "; ") + difference.words;
-    names += (names.empty() ? "\"" : ", \"") + difference.name + "\"";
+    words.push_back(difference.words);
+    names.push_back(message("\"{}\"", difference.name));
   }
   if (!words.empty())
-    throw CheckpointError(
-        "the checkpoint is of a run with other settings: " + words +
-        ". Give this engine the saved ones; or let its own count, by name: engine.load(file, "
-        "{.allow_changed = {" +
-        names + "}})");
+    refuse<CheckpointError>(
+        "the checkpoint is of a run with other settings: {}. Give this engine the saved ones; or "
+        "let its own count, by name: engine.load(file, {{.allow_changed = {{{}}}}})",
+        fmt::join(words, "; "), fmt::join(names, ", "));
   return changed;
 }
 

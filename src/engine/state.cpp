@@ -4,6 +4,8 @@
 #include "mlo/error.h"
 #include "optim/fused.h"
 #include "optim/settings.h"
+#include "tensors/described.h"
+#include "text.h"
 
 #include <torch/csrc/api/include/torch/serialize.h>
 #include <torch/optim/adagrad.h>
@@ -41,8 +43,8 @@ void write_by_position(const torch::optim::Optimizer& optimizer,
     const Tensors& parameters = param_groups[g].params();
     group.write("params/size", count(parameters.size()));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const std::string key = std::to_string(++position);
-      group.write("params/" + std::to_string(i), c10::IValue(key));
+      const std::string key = message("{}", ++position);
+      group.write(message("params/{}", i), c10::IValue(key));
       const auto found = optimizer.state().find(parameters[i].unsafeGetTensorImpl());
       if (found == optimizer.state().end()) continue;
       OutputArchive state(archive.compilation_unit());
@@ -51,7 +53,7 @@ void write_by_position(const torch::optim::Optimizer& optimizer,
     }
     param_groups[g].options().serialize(options);
     group.write("options", options);
-    groups.write("param_groups/" + std::to_string(g), group);
+    groups.write(message("param_groups/{}", g), group);
   }
   archive.write("pytorch_version", c10::IValue("1.5.0"));
   archive.write("state", states);
@@ -118,12 +120,11 @@ void load_optimizer(Level& level, const State& state, const std::string& prefix,
     try {
       read_archive(optimizer, saved);
     } catch (const std::exception&) {  // LibTorch's words are of archives and assertions
-      throw CheckpointError("'" + prefix + "optimizer' is no state that " +
-                            detail::class_name(optimizer) + " with these " +
-                            std::to_string(optimizer.param_groups().size()) +
-                            " parameter groups can read: it is of another class or grouping, or "
-                            "damaged; resume with the "
-                            "optimizer that the checkpoint was made with");
+      refuse<CheckpointError>(
+          "'{}optimizer' is no state that {} with these {} parameter groups can read: it is of "
+          "another class or grouping, or damaged; resume with the optimizer that the checkpoint "
+          "was made with",
+          prefix, detail::class_name(optimizer), optimizer.param_groups().size());
     }
   }
   if (!own_options) return;
@@ -140,8 +141,8 @@ std::string parameter_key(const Level& level, std::size_t i) {
   return prefix_of(level) + "parameter/" + level.parameter_names[i];
 }
 std::string untrained_key(const Untrained& untrained, std::size_t i) {
-  return i < untrained.buffers() ? "buffer/" + std::to_string(i)
-                                 : "frozen/" + std::to_string(i - untrained.buffers());
+  return i < untrained.buffers() ? message("buffer/{}", i)
+                                 : message("frozen/{}", i - untrained.buffers());
 }
 
 std::size_t saved_untrained(const State& state, const Untrained& untrained) {
@@ -154,6 +155,13 @@ std::string joined(const Graph& graph, const std::vector<std::size_t>& nodes) {
   return names;
 }
 
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
 // Keys of another State under a prefix.
 void set_all(State& state, const std::string& prefix, const State& part) {
   for (const auto& [key, value] : part.values()) state.set(prefix + key, value);
@@ -161,14 +169,14 @@ void set_all(State& state, const std::string& prefix, const State& part) {
 
 void check_tensor(const State& state, const std::string& key, const at::Tensor& like) {
   const at::Tensor& saved = state.tensor(key);
-  if (!saved.defined())
-    throw CheckpointError("the checkpoint holds '" + key + "' undefined; take another checkpoint");
+  require<CheckpointError>(saved.defined(),
+                           "the checkpoint holds '{}' undefined; take another checkpoint", key);
   if (saved.sizes() == like.sizes() && saved.scalar_type() == like.scalar_type()) return;
-  throw CheckpointError("the checkpoint holds '" + key + "' as " +
-                        c10::str(c10::toString(saved.scalar_type()), saved.sizes(),
-                                 ", this engine has ", c10::toString(like.scalar_type()),
-                                 like.sizes()) +
-                        "; build the engine with the models it was saved from");
+  refuse<CheckpointError>(
+      "the checkpoint holds '{}' as {} {}, this engine has {} {}; build the engine with the models "
+      "it was saved from",
+      key, c10::toString(saved.scalar_type()), shape_of(saved.sizes()),
+      c10::toString(like.scalar_type()), shape_of(like.sizes()));
 }
 
 }  // namespace
@@ -222,46 +230,41 @@ State Engine::Body::state() const {
 }
 
 void Engine::Body::check_state(const State& state) const {
-  if (const int64_t version = state.integer("engine/version");
-      version < 1 || version > kStateVersion)
-    throw CheckpointError("the checkpoint's state is of version " + std::to_string(version) +
-                          ", this library knows 1 to " + std::to_string(kStateVersion) +
-                          "; use a newer mlo");
-  std::string names;
-  for (const auto& level : levels.all) names += level->name + "\n";
-  if (state.text("engine/levels") != names) {
-    const auto line = [](std::string text) {
-      if (!text.empty()) text.pop_back();
-      for (auto at = text.find('\n'); at != std::string::npos; at = text.find('\n', at))
-        text.replace(at, 1, ", ");
-      return text;
-    };
-    throw CheckpointError("the checkpoint is of the levels " + line(state.text("engine/levels")) +
-                          ", this engine has " + line(names) +
-                          "; add the same levels in the same order");
-  }
+  const int64_t version = state.integer("engine/version");
+  require<CheckpointError>(
+      version >= 1 && version <= kStateVersion,
+      "the checkpoint's state is of version {}, this library knows 1 to {}; use a newer mlo",
+      version, kStateVersion);
+  const std::vector<std::string> theirs = lines_of(state.text("engine/levels")),
+                                 ours = self.level_names();
+  require<CheckpointError>(theirs == ours,
+                           "the checkpoint is of the levels {}, this engine has {}; add the same "
+                           "levels in the same order",
+                           listed(theirs), listed(ours));
   const Untrained& untrained = levels.untrained;
-  const auto check_count = [&](const std::string& key, const std::string& what, std::size_t here) {
-    if (state.integer(key) != static_cast<int64_t>(here))
-      throw CheckpointError("the checkpoint holds " + std::to_string(state.integer(key)) + " " +
-                            what + ", this engine's modules have " + std::to_string(here) +
-                            "; build the engine with the models it was saved from");
+  const auto check_count = [&state](const std::string& key, const char* what, std::size_t here) {
+    const int64_t saved = state.integer(key);
+    require<CheckpointError>(saved == static_cast<int64_t>(here),
+                             "the checkpoint holds {} {}, this engine's modules have {}; build the "
+                             "engine with the models it was saved from",
+                             saved, what, here);
   };
   check_count("buffers", "buffers", untrained.buffers());
-  if (state.integer("engine/version") > 1)
+  if (version > 1)
     check_count("frozen", "frozen parameters", untrained.live().size() - untrained.buffers());
   for (std::size_t i = 0; i < saved_untrained(state, untrained); ++i)
     check_tensor(state, untrained_key(untrained, i), untrained.live()[i]);
   for (const auto& level : levels.all) {
-    if (const int64_t taken = state.integer(prefix_of(*level) + "steps"); taken < 0)
-      throw CheckpointError("'" + prefix_of(*level) + "steps' is " + std::to_string(taken) +
-                            " in the state, expected at least 0; take another checkpoint");
+    const int64_t taken = state.integer(prefix_of(*level) + "steps");
+    require<CheckpointError>(
+        taken >= 0, "'{}steps' is {} in the state, expected at least 0; take another checkpoint",
+        prefix_of(*level), taken);
     const int64_t saved = state.integer(prefix_of(*level) + "parameters");
-    if (saved != static_cast<int64_t>(level->parameters.size()))
-      throw CheckpointError("the checkpoint holds " + std::to_string(saved) +
-                            " parameters of level '" + level->name + "', this engine has " +
-                            std::to_string(level->parameters.size()) +
-                            "; build the engine with the models it was saved from");
+    require<CheckpointError>(
+        saved == static_cast<int64_t>(level->parameters.size()),
+        "the checkpoint holds {} parameters of level '{}', this engine has {}; "
+        "build the engine with the models it was saved from",
+        saved, level->name, level->parameters.size());
     for (std::size_t i = 0; i < level->parameters.size(); ++i)
       check_tensor(state, parameter_key(*level, i), level->parameters[i]);
   }
@@ -273,8 +276,8 @@ void Engine::Body::apply_reads(const State& state, const std::set<std::string>& 
     if (changed.count(node.name + ".reads") != 0 || changed.count(node.name + ".constant") != 0)
       continue;
     std::vector<std::size_t> reads;
-    std::istringstream names(state.text("level/" + node.name + "/reads"));
-    for (std::string name; std::getline(names, name);) reads.push_back(levels.find(name).index);
+    for (const std::string& name : lines_of(state.text(message("level/{}/reads", node.name))))
+      reads.push_back(levels.find(name).index);
     same &= reads == node.reads;
     node.reads = std::move(reads);
   }
@@ -298,12 +301,13 @@ void Engine::Body::load_state(const State& incoming, const LoadOptions& load) {
       apply_state(before);
     } catch (const std::exception& second) {
       broken = std::current_exception();
-      throw CheckpointError("the checkpoint could not be applied: " + words(error) +
-                            "; nor could the engine be put back as it was: " + words(second) +
-                            "; build it anew");
+      refuse<CheckpointError>(
+          "the checkpoint could not be applied: {}; nor could the engine be put back as it was: "
+          "{}; build it anew",
+          words(error), words(second));
     }
-    throw CheckpointError("the checkpoint could not be applied, the engine is as it was: " +
-                          words(error));
+    refuse<CheckpointError>("the checkpoint could not be applied, the engine is as it was: {}",
+                            words(error));
   }
 }
 

@@ -6,6 +6,7 @@
 #include "level/evaluate.h"
 #include "level/second_order.h"
 #include "mlo/error.h"
+#include "tensors/described.h"
 #include "tensors/mean.h"
 #include "text.h"
 
@@ -27,37 +28,33 @@ void make_own(Tensors& gradient) {
 
 // What on_gradient has left must fit the parameters: optimizers write by it without another look.
 void check_fits(const Level& level, const Tensors& gradient) {
-  const std::string who = where(level) + ": on_gradient left ";
   if (gradient.size() != level.parameters.size())
-    throw LossError(who + std::to_string(gradient.size()) + " tensors for " +
-                    std::to_string(level.parameters.size()) +
-                    " parameters; keep one for each, in their order, and undefined ones for those "
-                    "to be skipped");
+    refuse<LossError>(
+        "{}: on_gradient left {} tensors for {} parameters; keep one for each, in their order, and "
+        "undefined ones for those to be skipped",
+        where(level), gradient.size(), level.parameters.size());
   for (std::size_t i = 0; i < gradient.size(); ++i) {
     const at::Tensor &tensor = gradient[i], &parameter = level.parameters[i];
     if (!tensor.defined()) continue;
-    const auto described = [](const at::Tensor& t) {
-      return c10::str(c10::toString(t.scalar_type()), " ", t.sizes(), " on ", t.device(),
-                      t.layout() == at::kStrided ? "" : c10::str(", ", t.layout()));
-    };
     if (tensor.sizes() != parameter.sizes() || tensor.scalar_type() != parameter.scalar_type() ||
         tensor.device() != parameter.device() || tensor.layout() != at::kStrided)
-      throw LossError(who + described(tensor) + " as the gradient of parameter '" +
-                      level.parameter_names[i] + "', which is " + described(parameter) +
-                      "; leave one of the parameter's shape, type and device");
+      refuse<LossError>(
+          "{}: on_gradient left {} as the gradient of parameter '{}', which is {}; leave one of "
+          "the parameter's shape, type and device",
+          where(level), described(tensor), level.parameter_names[i], described(parameter));
   }
 }
 
 void check_finite_gradient(const Level& level, const Tensors& gradient, bool total,
-                           const std::string& whose = "") {
+                           const char* whose = "") {
   if (all_finite(gradient)) return;
   for (std::size_t i = 0; i < gradient.size(); ++i)
     if (!all_finite({gradient[i]}))
-      throw NonFiniteError(where(level) + ": the " + (total ? "hypergradient" : "gradient") +
-                           whose + " of parameter '" + level.parameter_names[i] +
-                           "' is not finite, at a finite loss of " +
-                           number(level.last_loss.item<double>()) +
-                           "; look for a square root, logarithm or division at zero, or clip");
+      refuse<NonFiniteError>(
+          "{}: the {}{} of parameter '{}' is not finite, at a finite loss of {}; look for a square "
+          "root, logarithm or division at zero, or clip",
+          where(level), total ? "hypergradient" : "gradient", whose, level.parameter_names[i],
+          level.last_loss.item<double>());
 }
 
 // Which tensors there are, and how often each has been written.
@@ -78,11 +75,11 @@ void check_makes_gradient(const Level& level, const Tensors& gradient) {
   if (std::any_of(gradient.begin(), gradient.end(), made) ||
       std::all_of(level.frozen.begin(), level.frozen.end(), is_frozen))
     return;
-  throw LossError(where(level) +
-                  ": the loss is detached: no graph leads from it to the parameters this level "
-                  "trains, and on_gradient made "
-                  "no gradient; remove detach(), no-grad blocks and item() on the way, or make the "
-                  "gradient there");
+  refuse<LossError>(
+      "{}: the loss is detached: no graph leads from it to the parameters this level trains, and "
+      "on_gradient made no gradient; remove detach(), no-grad blocks and item() on the way, or "
+      "make the gradient there",
+      where(level));
 }
 
 }  // namespace
@@ -150,12 +147,11 @@ void Engine::Body::start_inner_loop(Level& level) {
   const int64_t version = level.needs.trajectory && !level.records.empty() ? levels.version() : -1;
   hook(level, "on_inner_loop_start", [&] { level.problem->on_inner_loop_start(); });
   if (version >= 0 && levels.version() != version)
-    throw LossError(where(level) +
-                    ": on_inner_loop_start wrote parameters in the middle of the steps that '" +
-                    level.options.best_response->name() +
-                    "' differentiates through, because a level in between has stepped; "
-                    "give this level an implicit method such as mlo::cg(), or the levels in "
-                    "between unroll = 1");
+    refuse<LossError>(
+        "{}: on_inner_loop_start wrote parameters in the middle of the steps that '{}' "
+        "differentiates through, because a level in between has stepped; give this level an "
+        "implicit method such as mlo::cg(), or the levels in between unroll = 1",
+        where(level), level.options.best_response->name());
 }
 
 void Engine::Body::take(const Turn& turn) {
@@ -194,7 +190,7 @@ Batch Engine::Body::next_batch(Level& level) {
   Batch batch;
   if (data.empty()) return batch;
   naming<ConfigError>(
-      [&] { return where(level) + ": the data"; },
+      [&] { return message("{}: the data", where(level)); },
       [&] {
         if (data.source()) {
           batch = data.source()->next();
@@ -205,20 +201,22 @@ Batch Engine::Body::next_batch(Level& level) {
       });
   ++level.batches;
   if (batch.size() == 0)
-    throw ConfigError(where(level) +
-                      ": the data source gave an empty batch; a level without data leaves "
-                      "LevelOptions::data out");
+    refuse<ConfigError>(
+        "{}: the data source gave an empty batch; a level without data leaves LevelOptions::data "
+        "out",
+        where(level));
   for (const auto& tensor : batch.tensors()) {
     if (tensor.defined() && tensor.is_inference())
-      throw ConfigError(where(level) +
-                        ": the data source gave a tensor that was made under c10::InferenceMode, "
-                        "which no gradient can "
-                        "pass; make it outside, or clone() it there");
+      refuse<ConfigError>(
+          "{}: the data source gave a tensor that was made under c10::InferenceMode, which no "
+          "gradient can pass; make it outside, or clone() it there",
+          where(level));
     if (!tensor.defined() || (tensor.dim() > 0 && tensor.size(0) == 0))
-      throw ConfigError(where(level) + ": the data source gave a batch with " +
-                        (tensor.defined() ? "a tensor of shape " + c10::str(tensor.sizes())
-                                          : std::string("an undefined tensor")) +
-                        "; every tensor must have at least one row");
+      refuse<ConfigError>(
+          "{}: the data source gave a batch with {}; every tensor must have at least one row",
+          where(level),
+          tensor.defined() ? message("a tensor of shape {}", shape_of(tensor.sizes()))
+                           : "an undefined tensor");
   }
   return batch;
 }
@@ -270,7 +268,7 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   for (const std::size_t k : plan.sweep->order()) {
     const SolveSummary solve = levels[k].options.best_response->summary();
     if (!solve.warning.empty())
-      warn("solve of " + levels[k].name + ": " + to_string(solve.reason), solve.warning);
+      warn(message("solve of {}: {}", levels[k].name, to_string(solve.reason)), solve.warning);
   }
   for (std::size_t i = 0; i < total.size(); ++i)
     if (total[i].defined() && total[i].scalar_type() != level.parameters[i].scalar_type())
@@ -287,10 +285,7 @@ at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors
   if (!evaluation) {
     const int64_t version = levels.version();
     evaluation = evaluate(level, draw);
-    if (levels.version() != version)
-      throw LossError(
-          where(level) +
-          ": the loss wrote parameters; a loss only computes, the optimizer's step writes");
+    check_unwritten(levels, level, version);
     if (evaluation->loss.requires_grad()) {
       gradient = differentiate(level, evaluation->loss, wrt, keep != nullptr);
     } else {
@@ -318,10 +313,12 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   if (total && level.rule && level.counters.steps % 100 == 0) {
     const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
     if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
-      warn("eps of " + level.name,
-           "level '" + level.name + "': the hypergradient's root mean square is " + number(rms) +
-               ", below ten times the optimizer's eps = " + number(level.rule->epsilon()) +
-               ", so its steps shrink with it; give this level's optimizer a smaller eps");
+      warn(
+          message("eps of {}", level.name),
+          message("level '{}': the hypergradient's root mean square is {:.3g}, below ten times the "
+                  "optimizer's eps = {}, so its steps shrink with it; give this level's optimizer "
+                  "a smaller eps",
+                  level.name, rms, level.rule->epsilon()));
   }
   Clipping clipping;
   if (level.options.clip_norm > 0.0) {
@@ -347,11 +344,11 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
 
   if (level.options.schedule) {
     const double factor =
-        naming<Error>([&] { return where(level) + ": the schedule"; },
+        naming<Error>([&] { return message("{}: the schedule", where(level)); },
                       [&] { return level.options.schedule(level.counters.steps); });
     if (!(factor >= 0.0) || !std::isfinite(factor))
-      throw ConfigError(where(level) + ": the schedule gave the factor " + number(factor) +
-                        "; it must be finite and >= 0");
+      refuse<ConfigError>("{}: the schedule gave the factor {}; it must be finite and at least 0",
+                          where(level), factor);
     auto& groups = level.optimizer->param_groups();
     for (std::size_t i = 0; i < groups.size(); ++i)
       groups[i].options().set_lr(level.base_learning_rates[i] * factor);
@@ -366,7 +363,7 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
     if (level.needs.learning_rates) record->learning_rates = level.learning_rates();
     record->gradient = std::move(gradient);
   }
-  naming<Error>([&] { return where(level) + ": the optimizer's step"; },
+  naming<Error>([&] { return message("{}: the optimizer's step", where(level)); },
                 [&] { level.optimizer->step(); });
   for (const auto& parameter : level.parameters) parameter.mutable_grad().reset();
   ++level.counters.steps;

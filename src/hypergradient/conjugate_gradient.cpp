@@ -64,8 +64,10 @@ class ConjugateGradient final : public Solver {
     while (true) {
       summary.residual = std::sqrt(rr) / size;
       if (!std::isfinite(summary.residual))
-        throw NonFiniteError("level '" + system.level() +
-                             "': a Hessian product in conjugate gradient is not finite");
+        refuse<NonFiniteError>(
+            "level '{}': a Hessian product in conjugate gradient is not finite; look for a square "
+            "root, logarithm or division at zero in its loss",
+            system.level());
       if (summary.residual <= options_.tolerance) {
         summary.reason = Reason::converged;
         break;
@@ -122,9 +124,9 @@ class ConjugateGradient final : public Solver {
     std::string uppers;
     for (const auto& [upper, z] : previous_) {
       uppers += upper + "\n";
-      const std::string key = prefix + "warm_start/" + upper + "/";
+      const std::string key = message("{}warm_start/{}/", prefix, upper);
       state.set(key + "size", static_cast<int64_t>(z.size()));
-      for (std::size_t i = 0; i < z.size(); ++i) state.set(key + std::to_string(i), z[i].clone());
+      for (std::size_t i = 0; i < z.size(); ++i) state.set(message("{}{}", key, i), z[i].clone());
     }
     state.set(prefix + "warm_start", uppers);
   }
@@ -135,10 +137,10 @@ class ConjugateGradient final : public Solver {
       return;  // of state version 1, which does not say whose it is
     std::istringstream uppers(state.text(prefix + "warm_start"));
     for (std::string upper; std::getline(uppers, upper);) {
-      const std::string key = prefix + "warm_start/" + upper + "/";
+      const std::string key = message("{}warm_start/{}/", prefix, upper);
       const int64_t size = state.integer(key + "size");
       for (int64_t i = 0; i < size; ++i)
-        previous_[upper].push_back(state.tensor(key + std::to_string(i)).clone());
+        previous_[upper].push_back(state.tensor(message("{}{}", key, i)).clone());
     }
   }
 
@@ -171,24 +173,19 @@ class ConjugateGradient final : public Solver {
 
   static std::string warning(const LinearSystem& system, const SolveSummary& summary,
                              double reached) {
-    const std::string who =
-        "level '" + system.level() + "': conjugate gradient for level '" + system.upper() + "' ";
-    const std::string iterations = std::to_string(summary.iterations) + " iterations";
     if (summary.reason == SolveSummary::Reason::negative_curvature)
-      return who + "met curvature <= 0 after " + iterations +
-             ": the level is not at a minimum along that direction, and what is returned solves "
-             "the rest, with a residual of " +
-             c10::str(summary.residual) +
-             " of the adjoint's norm; train the level longer (unroll, warmup_steps), add weight "
-             "decay to its loss, or give "
-             "ConjugateGradientOptions::damping";
-    return who + "has a residual of " + c10::str(reached) + " times the adjoint's norm after " +
-           iterations +
-           ": the Hessian is ill-conditioned or not definite, and what is returned is the "
-           "combination of iterates with the "
-           "smallest residual, " +
-           c10::str(summary.residual) +
-           "; give more max_iterations, or ConjugateGradientOptions::damping";
+      return message(
+          "level '{}': conjugate gradient for level '{}' met curvature <= 0 after {} iterations: "
+          "the level is not at a minimum along that direction, and what is returned solves the "
+          "rest, with a residual of {:.3g} of the adjoint's norm; train the level longer (unroll, "
+          "warmup_steps), add weight decay to its loss, or give ConjugateGradientOptions::damping",
+          system.level(), system.upper(), summary.iterations, summary.residual);
+    return message(
+        "level '{}': conjugate gradient for level '{}' has a residual of {:.3g} times the "
+        "adjoint's norm after {} iterations: the Hessian is ill-conditioned or not definite, and "
+        "what is returned is the combination of iterates with the smallest residual, {:.3g}; give "
+        "more max_iterations, or ConjugateGradientOptions::damping",
+        system.level(), system.upper(), reached, summary.iterations, summary.residual);
   }
 
   ConjugateGradientOptions options_;
@@ -198,15 +195,12 @@ class ConjugateGradient final : public Solver {
 }  // namespace
 
 void ConjugateGradientOptions::validate() const {
-  if (max_iterations < 1)
-    throw ConfigError("ConjugateGradientOptions: max_iterations = " +
-                      std::to_string(max_iterations) + "; it must be >= 1");
-  if (!(tolerance >= 0.0))
-    throw ConfigError("ConjugateGradientOptions: tolerance = " + number(tolerance) +
-                      "; it must be >= 0");
-  if (!(damping >= 0.0) || !std::isfinite(damping))
-    throw ConfigError("ConjugateGradientOptions: damping = " + number(damping) +
-                      "; it must be >= 0 and finite");
+  require(max_iterations >= 1,
+          "ConjugateGradientOptions::max_iterations = {}; it must be at least 1", max_iterations);
+  require(tolerance >= 0.0, "ConjugateGradientOptions::tolerance = {}; it must be at least 0",
+          tolerance);
+  require(std::isfinite(damping) && damping >= 0.0,
+          "ConjugateGradientOptions::damping = {}; it must be finite and at least 0", damping);
 }
 
 std::unique_ptr<Solver> conjugate_gradient_solver(ConjugateGradientOptions options) {

@@ -6,6 +6,7 @@
 #include "mlo/hypergradient/oracle.h"
 #include "tensors/gradients.h"
 #include "tensors/mean.h"
+#include "text.h"
 
 namespace mlo {
 namespace {
@@ -47,13 +48,12 @@ class ExactLinearization final : public Linearization {
       return gradients(outputs, inputs, directions, retain, /*create_graph=*/false);
     } catch (const std::exception& error) {
       if (!is_libtorch(error)) throw;
-      std::throw_with_nested(UnsupportedError(
-          "level '" + probe_.level_name() +
-          "': the exact oracle could not differentiate the loss a second time (" + words_of(error) +
-          "). Use a finite-difference method for this level (mlo::darts()), or replace the "
-          "operation "
-          "by one that LibTorch can differentiate twice; if a loss writes buffers in place, set "
-          "ExactOptions::keep_graph = false"));
+      std::throw_with_nested(UnsupportedError(message(
+          "level '{}': the exact oracle could not differentiate the loss a second time ({}). Use a "
+          "finite-difference method for this level (mlo::darts()), or replace the operation by one "
+          "that LibTorch can differentiate twice; if a loss writes buffers in place, set "
+          "ExactOptions::keep_graph = false",
+          probe_.level_name(), words_of(error))));
     }
   }
 

@@ -231,11 +231,11 @@ std::vector<Part> parts_of(const FiniteDifferenceOptions& options, Probe& probe,
   }
   for (const auto& part : parts)
     if (!(part.epsilon > 0.0))
-      throw NonFiniteError(
-          "level '" + probe.level_name() +
-          "': what its finite differences are to be multiplied with is not finite: "
-          "the adjoint, or the scale of the optimizer's step; look for a square root, logarithm or "
-          "division at zero");
+      refuse<NonFiniteError>(
+          "level '{}': what its finite differences are to be multiplied with is not finite: the "
+          "adjoint, or the scale of the optimizer's step; look for a square root, logarithm or "
+          "division at zero",
+          probe.level_name());
   return parts;
 }
 
@@ -311,11 +311,10 @@ Difference settled_difference(Probe& probe, const Tensors& inputs, const Part& p
 void refuse_narrow(const Probe& probe) {
   for (const auto& parameter : probe.parameters())
     if (parameter.element_size() < 4)
-      throw UnsupportedError(
-          "level '" + probe.level_name() + "': finite differences of parameters in " +
-          std::string(c10::toString(parameter.scalar_type())) +
-          " are rounding noise; keep the parameters in float32 and compute in autocast, or use "
-          "mlo::one_step()");
+      refuse<UnsupportedError>(
+          "level '{}': finite differences of parameters in {} are rounding noise; keep the "
+          "parameters in float32 and compute in autocast, or use mlo::one_step()",
+          probe.level_name(), c10::toString(parameter.scalar_type()));
 }
 
 class DifferenceLinearization final : public Linearization {
@@ -387,9 +386,10 @@ class DifferenceOracle final : public Oracle {
 }  // namespace
 
 void FiniteDifferenceOptions::validate() const {
-  if (!(constant >= 0.0) || !std::isfinite(constant))
-    throw ConfigError("FiniteDifferenceOptions: constant = " + number(constant) +
-                      "; it must be positive, or 0 for the default of the dtype");
+  require(std::isfinite(constant) && constant >= 0.0,
+          "FiniteDifferenceOptions::constant = {}; it must be positive and finite, or 0 for the "
+          "default of the dtype",
+          constant);
 }
 
 std::unique_ptr<Oracle> finite_difference_oracle(FiniteDifferenceOptions options) {

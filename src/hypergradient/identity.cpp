@@ -43,9 +43,8 @@ class Identity final : public Solver {
 }  // namespace
 
 void IdentityOptions::validate() const {
-  if (!std::isfinite(value) || value <= 0.0)
-    throw ConfigError("IdentityOptions: value = " + number(value) +
-                      "; the scale must be positive and finite");
+  require(std::isfinite(value) && value > 0.0,
+          "IdentityOptions::value = {}; it must be positive and finite", value);
 }
 
 std::unique_ptr<Solver> identity_solver(IdentityOptions options) {

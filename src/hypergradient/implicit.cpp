@@ -3,6 +3,7 @@
 #include "hypergradient/note_error.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/method.h"
+#include "text.h"
 
 namespace mlo {
 namespace {
@@ -24,10 +25,12 @@ class Implicit final : public Method {
  public:
   Implicit(std::unique_ptr<Oracle> oracle, std::unique_ptr<Solver> solver, EvaluationPoint point)
       : oracle_(std::move(oracle)), solver_(std::move(solver)), point_(point) {
-    if (!oracle_ || !solver_) throw ConfigError("implicit(oracle, solver): neither may be null");
+    require(oracle_ && solver_,
+            "implicit(oracle, solver): the {} is null; give one, such as mlo::{}()",
+            oracle_ ? "solver" : "oracle", oracle_ ? "identity_solver" : "exact_oracle");
   }
 
-  std::string name() const override { return solver_->name() + " × " + oracle_->name(); }
+  std::string name() const override { return message("{} × {}", solver_->name(), oracle_->name()); }
 
   Needs needs() const override {
     Needs needs = both(oracle_->needs(), solver_->needs());

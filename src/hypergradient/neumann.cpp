@@ -36,12 +36,11 @@ class Neumann final : public Solver {
       const double largest = sum(system, a, step, z, summary);
       if (largest == 0.0) return z;
       if (options_.step > 0.0)
-        throw Error("level '" + system.level() + "': the Neumann series diverges: with step " +
-                    number(step) + " term " + std::to_string(summary.iterations + 1) +
-                    " is longer than the one before, so the largest eigenvalue of the Hessian is "
-                    "at least " +
-                    c10::str(largest) +
-                    "; NeumannOptions::step must be below 2 over it, or 0 to have it estimated");
+        refuse<Error>(
+            "level '{}': the Neumann series diverges: with NeumannOptions::step = {}, term {} is "
+            "longer than the one before, so the largest eigenvalue of the Hessian is at least "
+            "{:.6g}; the step must be below 2 over it, or 0 to have it estimated",
+            system.level(), step, summary.iterations + 1, largest);
       step = 1.0 / (kRoom * largest);
     }
   }
@@ -63,8 +62,10 @@ class Neumann final : public Solver {
       add_scaled(next, system.hessian(p), -step);
       const double now = norm(next);
       if (!std::isfinite(now))
-        throw NonFiniteError("level '" + system.level() +
-                             "': a Hessian product in the Neumann series is not finite");
+        refuse<NonFiniteError>(
+            "level '{}': a Hessian product in the Neumann series is not finite; look for a square "
+            "root, logarithm or division at zero in its loss",
+            system.level());
       if (now > last * (1.0 + 1e-6)) {
         // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the
         // terms change sign, but the first that grows need not yet: then, unless the curvature
@@ -78,12 +79,11 @@ class Neumann final : public Solver {
         }
         summary.reason = SolveSummary::Reason::negative_curvature;
         summary.residual = now / size;
-        summary.warning = "level '" + system.level() + "': the Neumann series for level '" +
-                          system.upper() + "' met curvature < 0 and ends after " +
-                          std::to_string(j) + " of " + std::to_string(options_.iterations) +
-                          " terms: the level is not at a minimum along that direction; train it "
-                          "longer (unroll, warmup_steps), add "
-                          "weight decay to its loss, or use mlo::cg() with damping";
+        summary.warning = message(
+            "level '{}': the Neumann series for level '{}' met curvature < 0 and ends after {} of "
+            "{} terms: the level is not at a minimum along that direction; train it longer "
+            "(unroll, warmup_steps), add weight decay to its loss, or use mlo::cg() with damping",
+            system.level(), system.upper(), j, options_.iterations);
         break;
       }
       p = std::move(next);
@@ -112,8 +112,10 @@ class Neumann final : public Solver {
       Tensors product = system.hessian(v);
       const double size = norm(product);
       if (!std::isfinite(size))
-        throw NonFiniteError("level '" + system.level() +
-                             "': a Hessian product in the power iteration is not finite");
+        refuse<NonFiniteError>(
+            "level '{}': a Hessian product in the power iteration is not finite; look for a square "
+            "root, logarithm or division at zero in its loss",
+            system.level());
       if (size == 0.0) return 0.0;
       largest = std::copysign(size, dot(v, product));
       v = scaled(product, 1.0 / size);
@@ -127,15 +129,11 @@ class Neumann final : public Solver {
 }  // namespace
 
 void NeumannOptions::validate() const {
-  if (iterations < 0)
-    throw ConfigError("NeumannOptions: iterations = " + std::to_string(iterations) +
-                      "; it must be >= 0");
-  if (!(step >= 0.0) || !std::isfinite(step))
-    throw ConfigError("NeumannOptions: step = " + number(step) +
-                      "; it must be positive, or 0 to be estimated");
-  if (power_iterations < 1)
-    throw ConfigError("NeumannOptions: power_iterations = " + std::to_string(power_iterations) +
-                      "; it must be >= 1");
+  require(iterations >= 0, "NeumannOptions::iterations = {}; it must be at least 0", iterations);
+  require(std::isfinite(step) && step >= 0.0,
+          "NeumannOptions::step = {}; it must be positive and finite, or 0 to be estimated", step);
+  require(power_iterations >= 1, "NeumannOptions::power_iterations = {}; it must be at least 1",
+          power_iterations);
 }
 
 std::unique_ptr<Solver> neumann_solver(NeumannOptions options) {

@@ -14,13 +14,12 @@ inline void note_error(SolveSummary& summary, double error, const std::string& l
   constexpr double kLarge = 0.1;
   summary.error = error;
   if (error <= kLarge || !summary.warning.empty()) return;
-  summary.warning = "level '" + level +
-                    "': the products of its finite differences are known to about " +
-                    number(std::ceil(100.0 * error)) +
-                    " % only, because of rounding or of kinks within their radius; use an exact "
-                    "method for this level "
-                    "(mlo::one_step()), keep its parameters in float64, or give "
-                    "FiniteDifferenceOptions::constant";
+  summary.warning = message(
+      "level '{}': the products of its finite differences are known to about {} % only, because of "
+      "rounding or of kinks within their radius; use an exact method for this level "
+      "(mlo::one_step()), keep its parameters in float64, or give "
+      "FiniteDifferenceOptions::constant",
+      level, std::ceil(100.0 * error));
 }
 
 }  // namespace mlo

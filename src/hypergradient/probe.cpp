@@ -52,12 +52,12 @@ struct Probe::Body {
   void refuse_lost() const {
     const auto check = [&](const Level& of) {
       if (of.values.lost(*record.values[of.index]))
-        throw LossError(
-            step() + ": the parameters of level '" + of.name +
-            "' that this step read are gone: something has written "
+        refuse<LossError>(
+            "{}: the parameters of level '{}' that this step read are gone: something has written "
             "them outside that level's own steps and hooks (another level's hook, a data source, a "
-            "callback). Write a "
-            "level's parameters in its own on_inner_loop_start, on_gradient or on_step");
+            "callback). Write a level's parameters in its own on_inner_loop_start, on_gradient or "
+            "on_step",
+            step(), of.name);
     };
     check(level);
     for (const std::size_t j : level.value_reads) check(levels[j]);
@@ -75,9 +75,7 @@ struct Probe::Body {
     levels.untrained.set(record.draws[m].untrained);
   }
 
-  std::string step() const {
-    return "level '" + level.name + "' at step " + std::to_string(record.step);
-  }
+  std::string step() const { return message("level '{}' at step {}", level.name, record.step); }
 
   // How far an evaluation at the recorded values may be from the step's own, relative to the loss.
   // Which kernel runs may depend on what requires a gradient (attention's does), so the last bits
@@ -99,18 +97,15 @@ struct Probe::Body {
     level.largest_loss = std::max(level.largest_loss, std::abs(recorded));
     if (std::abs(value - recorded) <= room(guarded, duals) * level.largest_loss) return;
     const bool several = record.draws.size() > 1;
-    throw LossError(step() + (several ? ", micro-batch " + std::to_string(m) : "") +
-                    ": the loss was " + number(recorded) +
-                    ", and evaluated again for the levels above it is " + number(value) +
-                    ", so its derivatives would be those of another function. Something that it "
-                    "reads has changed in between: a "
-                    "counter or cache kept between calls (keep none), a tensor that is neither a "
-                    "parameter nor a registered buffer of "
-                    "a module in trains(…) or .uses(…) (register it), values written through "
-                    "data() or set_data (write them under a "
-                    "NoGradGuard), another level's parameters that earlier batches did not use "
-                    "(name it in LevelOptions::reads), or random "
-                    "numbers that are not from LibTorch's default generators");
+    refuse<LossError>(
+        "{}{}: the loss was {}, and evaluated again for the levels above it is {}, so its "
+        "derivatives would be those of another function. Something that it reads has changed in "
+        "between: a counter or cache kept between calls (keep none), a tensor that is neither a "
+        "parameter nor a registered buffer of a module in trains(…) or .uses(…) (register it), "
+        "values written through data() or set_data (write them under a NoGradGuard), another "
+        "level's parameters that earlier batches did not use (name it in LevelOptions::reads), or "
+        "random numbers that are not from LibTorch's default generators",
+        step(), several ? message(", micro-batch {}", m) : "", recorded, value);
   }
 
   // At θ ± εv the values are others; their mean is the step's but for ½ε²vᵀHv, of which the replays
@@ -253,9 +248,10 @@ Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {
 Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
   Body& body = *body_;
   if (!body.level.analytic)
-    throw UnsupportedError(
-        "level '" + body.level.name +
-        "': the analytic oracle needs a problem that derives from AnalyticDerivatives");
+    refuse<UnsupportedError>(
+        "level '{}': the analytic oracle needs a problem that derives from "
+        "mlo::AnalyticDerivatives; derive from it, or use mlo::one_step()",
+        body.level.name);
   body.levels.set_gradients_for(body.level, wrt);
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {

@@ -3,6 +3,7 @@
 #include "hypergradient/sweep.h"
 #include "libtorch_error.h"
 #include "mlo/error.h"
+#include "text.h"
 
 #include <algorithm>
 
@@ -41,9 +42,10 @@ class Sweep::VisitedLevel final : public Visit {
 
   void subtract(const Tensors& products) override {
     if (products.size() != stop_.places.size())
-      throw Error("Visit::subtract at level '" + level_.name +
-                  "': " + std::to_string(products.size()) + " products for " +
-                  std::to_string(stop_.places.size()) + " targets; give one each, in their order");
+      refuse<Error>(
+          "Visit::subtract at level '{}': {} products for {} targets; give one each, in their "
+          "order",
+          level_.name, products.size(), stop_.places.size());
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < products.size(); ++i) {
       if (!products[i].defined()) continue;
@@ -127,7 +129,9 @@ Tensors Sweep::total_derivative(const Tensors& gradient) {
     VisitedLevel visit(levels_, upper_, stop, adjoints);
     ++level.counters.visits;
     naming<Error>(
-        [&] { return where(level) + ": the method '" + level.options.best_response->name() + "'"; },
+        [&] {
+          return message("{}: the method '{}'", where(level), level.options.best_response->name());
+        },
         [&] { level.options.best_response->visit(visit); });
     adjoints[stop.level].clear();
   }

@@ -16,7 +16,7 @@ class Unrolled final : public Method {
  public:
   explicit Unrolled(std::unique_ptr<Oracle> oracle) : oracle_(std::move(oracle)) {}
 
-  std::string name() const override { return "unrolled × " + oracle_->name(); }
+  std::string name() const override { return message("unrolled × {}", oracle_->name()); }
 
   Needs needs() const override {
     Needs needs = oracle_->needs();

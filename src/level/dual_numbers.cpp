@@ -2,6 +2,7 @@
 
 #include "level/dual_numbers.h"
 #include "mlo/error.h"
+#include "text.h"
 
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/autograd/function.h>
@@ -85,10 +86,9 @@ DualNumbersGuard::DualNumbersGuard(const Tensors& parameters, const Tensors& v) 
   level_ = torch::autograd::ForwardADLevel::get_next_idx();
   try {
     if (level_ != 0)
-      throw UnsupportedError(
-          "forward mode is in use already, and LibTorch has one level of it: leave the dual "
-          "numbers of your own before the "
-          "engine steps");
+      refuse<UnsupportedError>(
+          "forward mode is in use already, and LibTorch has one level of it; leave the dual "
+          "numbers of your own before the engine steps");
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const at::Tensor tangent = v[i].scalar_type() == parameters[i].scalar_type()
                                      ? v[i]

@@ -8,6 +8,7 @@
 #include "mlo/error.h"
 #include "replay/choices.h"
 #include "replay/random.h"
+#include "tensors/described.h"
 #include "tensors/gradients.h"
 #include "text.h"
 
@@ -21,49 +22,50 @@ namespace {
 // Returns its value.
 double check_loss(const Level& level, const at::Tensor& loss) {
   if (!loss.defined())
-    throw LossError(where(level) + ": the loss returned an undefined tensor; return a scalar");
+    refuse<LossError>("{}: the loss returned an undefined tensor; return a scalar", where(level));
   if (loss.is_meta())
-    throw LossError(where(level) +
-                    ": the loss lies on the meta device and has no value; put modules and batches "
-                    "on a real one");
+    refuse<LossError>(
+        "{}: the loss lies on the meta device and has no value; put modules and batches on a real "
+        "one",
+        where(level));
   if (loss.numel() != 1)
-    throw LossError(where(level) + ": the loss has shape " + c10::str(loss.sizes()) +
-                    "; return a scalar, for example loss.mean()");
+    refuse<LossError>("{}: the loss has shape {}; return a scalar, for example loss.mean()",
+                      where(level), shape_of(loss.sizes()));
   if (!at::isFloatingType(loss.scalar_type()))
-    throw LossError(where(level) + ": the loss is of type " +
-                    std::string(c10::toString(loss.scalar_type())) +
-                    "; return a floating point scalar");
+    refuse<LossError>("{}: the loss is of type {}; return a floating point scalar", where(level),
+                      c10::toString(loss.scalar_type()));
   if (level.options.precision == Precision::bfloat16 && loss.scalar_type() != at::kFloat)
-    throw LossError(where(level) + ": the loss is of type " +
-                    std::string(c10::toString(loss.scalar_type())) +
-                    " at precision bfloat16; convert what the network returns to float32 before it "
-                    "is summed up, as in "
-                    "network(x).to(torch::kFloat)");
+    refuse<LossError>(
+        "{}: the loss is of type {} at precision bfloat16; convert what the network returns to "
+        "float32 before it is summed up, as in network(x).to(torch::kFloat)",
+        where(level), c10::toString(loss.scalar_type()));
   const double value = value_of(loss);
   if (!std::isfinite(value))
-    throw NonFiniteError(where(level) + ": the loss is " + number(value) +
-                         "; lower the learning rate, clip the gradient or check the data");
+    refuse<NonFiniteError>(
+        "{}: the loss is {}; lower the learning rate, clip the gradient or check the data",
+        where(level), value);
   return value;
 }
 
 void check_metrics(const Level& level, const Evaluation& evaluation) {
   for (const auto& [name, metric] : evaluation.metrics)
     if (!metric.defined() || metric.numel() != 1)
-      throw LossError(where(level) + ": the metric '" + name + "' " +
-                      (metric.defined() ? "has shape " + c10::str(metric.sizes())
-                                        : std::string("is an undefined tensor")) +
-                      "; return a scalar beside the loss");
+      refuse<LossError>("{}: the metric '{}' {}; return a scalar beside the loss", where(level),
+                        name,
+                        metric.defined() ? message("has shape {}", shape_of(metric.sizes()))
+                                         : "is an undefined tensor");
 }
 
 // Calls the user's loss, or what stands for it.
 template <class Call>
 auto calling_loss(const Level& level, const char* what, const Call& call) {
   try {
-    return naming<LossError>([&] { return where(level) + ": " + what; }, call);
+    return naming<LossError>([&] { return message("{}: {}", where(level), what); }, call);
   } catch (const detail::NoSuchTensor& error) {
-    throw LossError(
-        where(level) + ": " + what + " asked for " + error.what() +
-        "; a batch holds the tensors of LevelOptions::data, in their order, counted from 0");
+    refuse<LossError>(
+        "{}: {} asked for {}; a batch holds the tensors of LevelOptions::data, in their order, "
+        "counted from 0",
+        where(level), what, error.what());
   }
 }
 
@@ -74,14 +76,14 @@ void forget_frozen(Tensors& derivatives, const Tensors& wrt) {
 }
 
 [[noreturn]] void refuse_sparse(const Level& level, const at::Tensor& parameter) {
-  std::string name = c10::str("a parameter of shape ", parameter.sizes());
+  std::string name = message("a parameter of shape {}", shape_of(parameter.sizes()));
   for (std::size_t i = 0; i < level.parameters.size(); ++i)
     if (level.parameters[i].is_same(parameter))
-      name = "parameter '" + level.parameter_names[i] + "'";
-  throw UnsupportedError(where(level) + ": the gradient of " + name +
-                         " is sparse, and clipping, optimizers and hypergradients here are for "
-                         "dense ones; make the embedding with "
-                         "torch::nn::EmbeddingOptions::sparse(false)");
+      name = message("parameter '{}'", level.parameter_names[i]);
+  refuse<UnsupportedError>(
+      "{}: the gradient of {} is sparse, and clipping, optimizers and hypergradients here are for "
+      "dense ones; make the embedding with torch::nn::EmbeddingOptions::sparse(false)",
+      where(level), name);
 }
 
 Evaluation evaluated(Level& level, const Draw& draw, const ChoiceTape& tape) {
@@ -109,9 +111,10 @@ std::optional<Evaluation> evaluated_analytic(Level& level, const Draw& draw, con
   ++level.counters.forwards;
   ++level.counters.backwards;
   if (gradient.size() != wrt.size())
-    throw LossError(where(level) + ": AnalyticDerivatives::gradient made " +
-                    std::to_string(gradient.size()) + " tensors for " + std::to_string(wrt.size()) +
-                    " in wrt; set one each (undefined for zero)");
+    refuse<LossError>(
+        "{}: AnalyticDerivatives::gradient made {} tensors for {} in wrt; set one each (undefined "
+        "for zero)",
+        where(level), gradient.size(), wrt.size());
   tape.finish();
   forget_frozen(gradient, wrt);
   return result;
@@ -131,6 +134,13 @@ double value_of(const at::Tensor& loss) {
   if (loss.is_cpu() && loss.scalar_type() == at::kFloat) return *loss.const_data_ptr<float>();
   if (loss.is_cpu() && loss.scalar_type() == at::kDouble) return *loss.const_data_ptr<double>();
   return loss.detach().item<double>();
+}
+
+void check_unwritten(const Levels& levels, const Level& level, int64_t version) {
+  if (levels.version() != version)
+    refuse<LossError>(
+        "{}: the loss wrote parameters; a loss only computes, the optimizer's step writes",
+        where(level));
 }
 
 Evaluation evaluate(Level& level, Draw& draw) {
@@ -173,9 +183,10 @@ Tensors analytic_product(Level& level, const Draw& draw, const Tensors& v, const
   Tensors product = calling_loss(level, "AnalyticDerivatives::product",
                                  [&] { return level.analytic->product(draw.batch, v, wrt); });
   if (product.size() != wrt.size())
-    throw LossError("level '" + level.name + "': AnalyticDerivatives::product returned " +
-                    std::to_string(product.size()) + " tensors for " + std::to_string(wrt.size()) +
-                    " in wrt; return one each (undefined for zero)");
+    refuse<LossError>(
+        "level '{}': AnalyticDerivatives::product returned {} tensors for {} in wrt; return one "
+        "each (undefined for zero)",
+        level.name, product.size(), wrt.size());
   forget_frozen(product, wrt);
   return product;
 }
@@ -183,10 +194,11 @@ Tensors analytic_product(Level& level, const Draw& draw, const Tensors& v, const
 Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const Tensors& wrt,
                          double* value) {
   const DualNumbersGuard duals(level.parameters, v);
-  const auto refuse = [&](const std::string& why) {
-    throw UnsupportedError("level '" + level.name + "': the reverse-over-forward oracle " + why +
-                           "; use mlo::exact_oracle() (mlo::one_step()) or "
-                           "mlo::finite_difference_oracle() (mlo::darts()) for this level");
+  const auto unsupported = [&](const std::string& why) {
+    refuse<UnsupportedError>(
+        "level '{}': the reverse-over-forward oracle {}; use mlo::exact_oracle() "
+        "(mlo::one_step()) or mlo::finite_difference_oracle() (mlo::darts()) for this level",
+        level.name, why);
   };
   std::optional<Evaluation> evaluation;
   at::Tensor tangent;
@@ -200,7 +212,8 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
       std::rethrow_if_nested(error);
     } catch (const std::exception& inner) {
       if (is_libtorch(inner))
-        refuse("needs forward derivatives that LibTorch does not have (" + words_of(inner) + ")");
+        unsupported(
+            message("needs forward derivatives that LibTorch does not have ({})", words_of(inner)));
     } catch (...) {
     }
     throw;
@@ -208,19 +221,17 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
   if (!tangent.defined() || !tangent.requires_grad()) return Tensors(wrt.size());
   if (const std::string node = not_differentiable_after_forward(evaluation->loss, tangent);
       !node.empty())
-    refuse(
+    unsupported(message(
         "would be wrong, because what is differentiated enters the loss through an operation whose "
-        "forward derivative LibTorch "
-        "does not "
-        "differentiate right (" +
-        node + ")");
+        "forward derivative LibTorch does not differentiate right ({})",
+        node));
   return differentiate(level, tangent, wrt, /*create_graph=*/false);
 }
 
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph) {
   ++level.counters.backwards;
   Tensors result =
-      naming<LossError>([&level] { return where(level) + ": the gradient of the loss"; },
+      naming<LossError>([&level] { return message("{}: the gradient of the loss", where(level)); },
                         [&] { return gradients({loss}, wrt, {}, create_graph, create_graph); });
   for (std::size_t i = 0; i < wrt.size(); ++i)
     if (result[i].defined() && result[i].layout() != at::kStrided) refuse_sparse(level, wrt[i]);

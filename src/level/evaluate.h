@@ -33,6 +33,9 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
 /// ∂loss/∂t for each t, by one reverse pass counted for the level; undefined where t is frozen.
 Tensors differentiate(Level& level, const at::Tensor& loss, const Tensors& wrt, bool create_graph);
 
+/// Throws LossError if parameters have been written since they were of this version.
+void check_unwritten(const Levels& levels, const Level& level, int64_t version);
+
 /// The value of a one-element loss.
 double value_of(const at::Tensor& loss);
 

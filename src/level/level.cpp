@@ -6,6 +6,8 @@
 #include "mlo/error.h"
 #include "optim/settings.h"
 #include "replay/random.h"
+#include "tensors/described.h"
+#include "text.h"
 
 #include <ATen/MemoryOverlap.h>
 
@@ -16,28 +18,28 @@ namespace mlo {
 namespace {
 
 void check_parameter(const std::string& who, const at::Tensor& parameter) {
-  const auto refuse = [&who](const std::string& what) { throw ConfigError(who + what); };
   if (!at::isFloatingType(parameter.scalar_type()))
-    refuse(std::string(" is of type ") + c10::toString(parameter.scalar_type()) +
-           "; a trained parameter is floating point");
-  if (parameter.is_meta())
-    refuse(" lies on the meta device and has no values; make it on a real one before Engine::add");
-  if (parameter.is_inference())
-    refuse(" was made under c10::InferenceMode and cannot be trained; make it outside");
+    refuse<ConfigError>("{} is of type {}; a trained parameter is floating point", who,
+                        c10::toString(parameter.scalar_type()));
+  require(!parameter.is_meta(),
+          "{} lies on the meta device and has no values; make it on a real one before Engine::add",
+          who);
+  require(!parameter.is_inference(),
+          "{} was made under c10::InferenceMode and cannot be trained; make it outside", who);
   if (parameter.layout() != at::kStrided)
-    refuse(c10::str(" has the layout ", parameter.layout(),
-                    "; a trained parameter is dense, as to_dense() makes it"));
+    refuse<ConfigError>("{} is {}; a trained parameter is dense, as to_dense() makes it", who,
+                        described(parameter));
   if (at::has_internal_overlap(parameter) == at::MemOverlap::Yes)
-    refuse(
-        c10::str(" of shape ", parameter.sizes(),
-                 " is expanded: some of its elements are one number in memory, which no step can "
-                 "write; train what it was expanded from, or its clone()"));
+    refuse<ConfigError>(
+        "{} of shape {} is expanded: some of its elements are one number in memory, which no step "
+        "can write; train what it was expanded from, or its clone()",
+        who, shape_of(parameter.sizes()));
 }
 
 }  // namespace
 
 std::string where(const Level& level) {
-  return "level '" + level.name + "' at step " + std::to_string(level.counters.steps);
+  return message("level '{}' at step {}", level.name, level.counters.steps);
 }
 
 Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, LevelOptions the_options)
@@ -51,30 +53,33 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
   for (const auto& [parameter_name, parameter] : problem->trained().parameters()) {
     if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second)
       continue;
-    check_parameter("level '" + name + "': parameter '" + parameter_name + "'", parameter);
+    check_parameter(message("level '{}': parameter '{}'", name, parameter_name), parameter);
     parameter_names.push_back(parameter_name);
     parameters.push_back(parameter);
     metas_.push_back({parameter.sizes().vec(), parameter.scalar_type(), parameter.device()});
   }
-  if (parameters.empty())
-    throw ConfigError(
-        "level '" + name + "': no trainable parameters (" +
-        std::to_string(problem->trained().parameters().size()) +
-        " given, all frozen); pass modules or leaf tensors with requires_grad to trains(…)");
+  require(
+      !parameters.empty(),
+      "level '{}': no trainable parameters ({} given, all frozen); pass modules or leaf tensors "
+      "with requires_grad to trains(…)",
+      name, problem->trained().parameters().size());
   if (options.precision == Precision::bfloat16)
     for (std::size_t i = 0; i < parameters.size(); ++i)
       if (parameters[i].scalar_type() != at::kFloat)
-        throw ConfigError(
-            "level '" + name + "': LevelOptions::precision = bfloat16 with parameter '" +
-            parameter_names[i] + "' of type " + c10::toString(parameters[i].scalar_type()) +
-            "; it is for parameters in float32, which stay so");
+        refuse<ConfigError>(
+            "level '{}': LevelOptions::precision = bfloat16 with parameter '{}' of type {}; it is "
+            "for parameters in float32, which stay so",
+            name, parameter_names[i], c10::toString(parameters[i].scalar_type()));
   values = Values(parameters);
   frozen.assign(parameters.size(), 0);
   makes_gradient = !options.constant.empty();
 
-  optimizer = naming<ConfigError>([this] { return "level '" + name + "': the optimizer"; },
+  optimizer = naming<ConfigError>([this] { return message("level '{}': the optimizer", name); },
                                   [this] { return options.optimizer(parameters); });
-  if (!optimizer) throw ConfigError("level '" + name + "': the optimizer factory returned nothing");
+  require(optimizer != nullptr,
+          "level '{}': the optimizer factory returned nothing; return a torch::optim::Optimizer "
+          "over the parameters it is given",
+          name);
   for (auto& group : optimizer->param_groups())
     base_learning_rates.push_back(group.options().get_lr());
   optimizer_settings = detail::settings_of(*optimizer);
@@ -90,13 +95,11 @@ void Level::check_parameters() const {
     if (parameter.sizes() == at::IntArrayRef(meta.sizes) && parameter.scalar_type() == meta.dtype &&
         parameter.device() == meta.device)
       continue;
-    throw ConfigError(
-        "level '" + name + "': parameter '" + parameter_names[i] + "' was " +
-        c10::str(c10::toString(meta.dtype), at::IntArrayRef(meta.sizes), " on ", meta.device) +
-        " when the level was added and is now " +
-        c10::str(c10::toString(parameter.scalar_type()), parameter.sizes(), " on ",
-                 parameter.device()) +
-        "; convert or move modules before Engine::add");
+    refuse<ConfigError>(
+        "level '{}': parameter '{}' was {} when the level was added and is now {}; convert or move "
+        "modules before Engine::add",
+        name, parameter_names[i], described(meta.dtype, meta.sizes, meta.device),
+        described(parameter));
   }
 }
 
@@ -126,10 +129,8 @@ std::vector<double> Level::learning_rates() const {
 Level& Levels::find(const std::string& name) const {
   for (const auto& level : all)
     if (level->name == name) return *level;
-  std::string names;
-  for (const auto& level : all) names += (names.empty() ? "'" : ", '") + level->name + "'";
-  throw ConfigError("no level is called '" + name + "'; there are " +
-                    (names.empty() ? "none" : names));
+  refuse<ConfigError>("no level is called '{}'; there are {}", name,
+                      listed(all, [](const auto& level) { return level->name; }));
 }
 
 void Levels::collect() {

@@ -2,7 +2,8 @@
 
 #include "mlo/error.h"
 #include "optim/fused.h"
-#include "optim/validate.h"
+#include "tensors/described.h"
+#include "text.h"
 
 #include <c10/util/Type.h>
 #include <torch/optim/adam.h>
@@ -12,27 +13,26 @@
 
 #include <algorithm>
 #include <cmath>
-#include <sstream>
+
 #include <typeinfo>
 
 namespace mlo {
 namespace {
 
-using detail::require;
-
 void require_not_negative(const char* field, double value) {
-  require(std::isfinite(value) && value >= 0, field, value, "finite and at least 0");
+  require(std::isfinite(value) && value >= 0, "{} = {}; it must be finite and at least 0", field,
+          value);
 }
 void require_beta(const char* field, double value) {
-  require(value >= 0 && value < 1, field, value, "at least 0 and less than 1");
+  require(value >= 0 && value < 1, "{} = {}; it must be at least 0 and less than 1", field, value);
 }
 
 void validate(const AdamOptions& options) {
-  require_not_negative("AdamOptions.lr", options.lr);
-  require_beta("AdamOptions.beta1", options.beta1);
-  require_beta("AdamOptions.beta2", options.beta2);
-  require_not_negative("AdamOptions.eps", options.eps);
-  require_not_negative("AdamOptions.weight_decay", options.weight_decay);
+  require_not_negative("AdamOptions::lr", options.lr);
+  require_beta("AdamOptions::beta1", options.beta1);
+  require_beta("AdamOptions::beta2", options.beta2);
+  require_not_negative("AdamOptions::eps", options.eps);
+  require_not_negative("AdamOptions::weight_decay", options.weight_decay);
 }
 
 // One group, or two where vectors are not decayed.
@@ -67,10 +67,6 @@ OptimizerFactory adam_factory(const AdamOptions& options) {
   };
 }
 
-void append(std::ostream& out, const char* what, size_t index, const at::Tensor& tensor) {
-  out << "; " << what << ' ' << index << " of shape " << tensor.sizes();
-}
-
 // A parameter that is missing would never be trained, a foreign one would be stepped on a gradient
 // that is not this level's.
 void check_groups(torch::optim::Optimizer& optimizer, const Tensors& parameters) {
@@ -82,44 +78,42 @@ void check_groups(torch::optim::Optimizer& optimizer, const Tensors& parameters)
     return std::count_if(list.begin(), list.end(),
                          [&](const at::Tensor& other) { return other.is_same(t); });
   };
-  std::ostringstream wrong;
+  std::string wrong;
+  const auto add = [&wrong](const char* what, size_t i, const at::Tensor& tensor) {
+    wrong += message("; {} {} of shape {}", what, i, shape_of(tensor.sizes()));
+  };
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (const auto n = count_in(held, parameters[i]); n != 1) {
-      append(wrong,
-             n == 0 ? "missing is the level's parameter"
-                    : "more than once there is the level's parameter",
-             i, parameters[i]);
+      add(n == 0 ? "missing is the level's parameter"
+                 : "more than once there is the level's parameter",
+          i, parameters[i]);
     }
   }
   for (size_t i = 0; i < held.size(); ++i) {
     if (count_in(parameters, held[i]) == 0) {
-      append(wrong, "foreign is the optimizer's parameter", i, held[i]);
+      add("foreign is the optimizer's parameter", i, held[i]);
     }
   }
-  if (!wrong.str().empty()) {
-    std::ostringstream message;
-    message
-        << "use(" << c10::demangle(typeid(optimizer).name()) << "): its parameter groups hold "
-        << held.size() << " parameters, the level trains " << parameters.size() << wrong.str()
-        << ". The groups must hold exactly the parameters that the level trains, each once: make "
-           "the optimizer from "
-           "those, and freeze the others (requires_grad_(false)) before the problem is constructed";
-    throw ConfigError(message.str());
-  }
+  if (!wrong.empty())
+    refuse<ConfigError>(
+        "use({}): its parameter groups hold {} parameters, the level trains {}{}. The groups must "
+        "hold exactly the parameters that the level trains, each once: make the optimizer from "
+        "those, and freeze the others (requires_grad_(false)) before the problem is constructed",
+        c10::demangle(typeid(optimizer).name()), held.size(), parameters.size(), wrong);
 }
 
 }  // namespace
 
 OptimizerFactory sgd(SgdOptions options) {
-  require_not_negative("SgdOptions.lr", options.lr);
-  require_not_negative("SgdOptions.momentum", options.momentum);
-  require(options.dampening >= 0 && options.dampening <= 1, "SgdOptions.dampening",
-          options.dampening, "from 0 to 1");
-  require_not_negative("SgdOptions.weight_decay", options.weight_decay);
-  require(!options.nesterov || options.momentum > 0, "SgdOptions.momentum", options.momentum,
-          "greater than 0 with nesterov");
-  require(!options.nesterov || options.dampening == 0, "SgdOptions.dampening", options.dampening,
-          "0 with nesterov");
+  require_not_negative("SgdOptions::lr", options.lr);
+  require_not_negative("SgdOptions::momentum", options.momentum);
+  require(options.dampening >= 0 && options.dampening <= 1,
+          "SgdOptions::dampening = {}; it must be between 0 and 1", options.dampening);
+  require_not_negative("SgdOptions::weight_decay", options.weight_decay);
+  require(!options.nesterov || options.momentum > 0,
+          "SgdOptions::momentum = {}; it must be positive with nesterov", options.momentum);
+  require(!options.nesterov || options.dampening == 0,
+          "SgdOptions::dampening = {}; it must be 0 with nesterov", options.dampening);
   return [options](const Tensors& parameters) {
     return grouped<detail::FusedSgd>(parameters,
                                      torch::optim::SGDOptions(options.lr)
@@ -140,17 +134,13 @@ OptimizerFactory adamw(AdamOptions options) {
 }
 
 OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer) {
-  if (!optimizer) {
-    throw ConfigError(
-        "use(optimizer): the optimizer is null; give a torch::optim::Optimizer over the level's "
-        "parameters");
-  }
-  if (dynamic_cast<torch::optim::LBFGS*>(optimizer.get()) != nullptr) {
-    throw ConfigError(
-        "use(torch::optim::LBFGS): its step evaluates the loss through a closure, and a level "
-        "takes one step from one "
-        "gradient; use sgd(…), adam(…), adamw(…) or another optimizer whose step needs no closure");
-  }
+  require(optimizer != nullptr,
+          "use(optimizer): the optimizer is null; give a torch::optim::Optimizer over the level's "
+          "parameters");
+  require(dynamic_cast<torch::optim::LBFGS*>(optimizer.get()) == nullptr,
+          "use(torch::optim::LBFGS): its step evaluates the loss through a closure, and a level "
+          "takes one step from one gradient; use sgd(…), adam(…), adamw(…) or another optimizer "
+          "whose step needs no closure");
   return [optimizer = std::move(optimizer)](const Tensors& parameters) {
     check_groups(*optimizer, parameters);
     return optimizer;

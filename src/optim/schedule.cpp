@@ -1,15 +1,13 @@
 #include "mlo/optim/schedule.h"
 
 #include "mlo/error.h"
-#include "optim/validate.h"
+#include "text.h"
 
 #include <cmath>
 #include <numbers>
 
 namespace mlo {
 namespace {
-
-using detail::require;
 
 double warm_up(int64_t step, int64_t steps) {
   return static_cast<double>(step + 1) / static_cast<double>(steps);
@@ -18,12 +16,14 @@ double warm_up(int64_t step, int64_t steps) {
 }  // namespace
 
 void CosineOptions::validate() const {
-  require(steps >= 1, "CosineOptions.steps", steps,
-          "at least 1: the level's own steps until the end");
-  require(warmup >= 0 && warmup < steps, "CosineOptions.warmup", warmup,
-          "at least 0 and less than steps");
-  require(std::isfinite(final_factor) && final_factor >= 0, "CosineOptions.final_factor",
-          final_factor, "finite and at least 0");
+  require(steps >= 1,
+          "CosineOptions::steps = {}; it must be at least 1: the level's own steps until the end",
+          steps);
+  require(warmup >= 0 && warmup < steps,
+          "CosineOptions::warmup = {}; it must be at least 0 and less than steps = {}", warmup,
+          steps);
+  require(std::isfinite(final_factor) && final_factor >= 0,
+          "CosineOptions::final_factor = {}; it must be finite and at least 0", final_factor);
 }
 
 Schedule cosine(CosineOptions options) {
@@ -40,9 +40,9 @@ Schedule cosine(CosineOptions options) {
 }
 
 void StepDecayOptions::validate() const {
-  require(every >= 1, "StepDecayOptions.every", every, "at least 1");
-  require(std::isfinite(factor) && factor > 0, "StepDecayOptions.factor", factor,
-          "finite and greater than 0");
+  require(every >= 1, "StepDecayOptions::every = {}; it must be at least 1", every);
+  require(std::isfinite(factor) && factor > 0,
+          "StepDecayOptions::factor = {}; it must be positive and finite", factor);
 }
 
 Schedule step_decay(StepDecayOptions options) {
@@ -53,7 +53,7 @@ Schedule step_decay(StepDecayOptions options) {
 }
 
 Schedule linear_warmup(int64_t steps) {
-  require(steps >= 1, "linear_warmup: steps", steps, "at least 1");
+  require(steps >= 1, "linear_warmup: steps = {}; it must be at least 1", steps);
   return [steps](int64_t step) { return step < steps ? warm_up(step, steps) : 1.0; };
 }
 

@@ -6,6 +6,7 @@
 #include "text.h"
 
 #include <c10/util/Type.h>
+#include <fmt/format.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
@@ -18,13 +19,13 @@ namespace mlo::detail {
 namespace {
 
 std::string text_of(const c10::IValue& value) {
-  if (value.isDouble()) return number(value.toDouble());
+  if (value.isDouble()) return message("{}", value.toDouble());
   if (value.isBool()) return value.toBool() ? "true" : "false";
   if (value.isTuple()) {
-    std::string text;
+    std::vector<std::string> texts;
     for (const c10::IValue& element : value.toTupleRef().elements())
-      text += (text.empty() ? "(" : ", ") + text_of(element);
-    return text + ")";
+      texts.push_back(text_of(element));
+    return message("({})", fmt::join(texts, ", "));
   }
   std::ostringstream text;
   text << value;
@@ -47,7 +48,7 @@ std::map<std::string, std::string> written(const torch::optim::OptimizerOptions&
       if (in.try_read(name, value)) texts[name] = text_of(value);
     }
   } catch (const c10::Error&) {
-    texts = {{"lr", number(options.get_lr())}};
+    texts = {{"lr", message("{}", options.get_lr())}};
   }
   return texts;
 }
@@ -70,13 +71,12 @@ std::map<std::string, std::string> settings_of(const torch::optim::Optimizer& op
       by_group[name].resize(groups.size());
       by_group[name][g] = std::move(text);
     }
-    by_group["groups"].push_back(std::to_string(groups[g].params().size()));
+    by_group["groups"].push_back(message("{}", groups[g].params().size()));
   }
   for (const auto& [name, texts] : by_group) {
     const bool same = name != "groups" &&
                       std::count(texts.begin(), texts.end(), texts.front()) == std::ssize(texts);
-    std::string& text = all["." + name] = texts.front();
-    for (std::size_t g = 1; g < texts.size() && !same; ++g) text += " | " + texts[g];
+    all["." + name] = same ? texts.front() : message("{}", fmt::join(texts, " | "));
   }
   return all;
 }

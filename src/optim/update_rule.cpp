@@ -2,6 +2,7 @@
 
 #include "optim/fused.h"
 #include "optim/rules.h"
+#include "text.h"
 
 #include <c10/util/Type.h>
 #include <torch/optim/adam.h>
@@ -29,8 +30,8 @@ std::vector<size_t> groups_of(const torch::optim::Optimizer& optimizer, const Te
       ++group;
     }
     if (group == groups.size()) {
-      why = "the optimizer has parameter " + std::to_string(result.size()) +
-            " of the level in none of its groups";
+      why = message("the optimizer has parameter {} of the level in none of its groups",
+                    result.size());
       return {};
     }
     result.push_back(group);
@@ -51,13 +52,13 @@ std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail:
   for (const auto& group : optimizer.param_groups()) {
     const auto* options = dynamic_cast<const Options*>(&group.options());
     if (options == nullptr) {
-      why = "a parameter group of " + name + " has options of another class, " +
-            c10::demangle(typeid(group.options()).name());
+      why = message("a parameter group of {} has options of another class, {}", name,
+                    c10::demangle(typeid(group.options()).name()));
       return nullptr;
     }
     if constexpr (requires { options->amsgrad(); }) {
       if (options->amsgrad()) {
-        why = name + " with amsgrad is not known; " + kKnown;
+        why = message("{} with amsgrad is not known; {}", name, kKnown);
         return nullptr;
       }
     }
@@ -86,8 +87,8 @@ std::unique_ptr<UpdateRule> UpdateRule::of(torch::optim::Optimizer& optimizer,
                                                              parameters, why);
   }
   if (!rule && why.empty()) {
-    why = "the derivative of a step of " + c10::demangle(typeid(optimizer).name()) +
-          " is not known; " + kKnown;
+    why = message("the derivative of a step of {} is not known; {}",
+                  c10::demangle(typeid(optimizer).name()), kKnown);
   }
   return rule;
 }

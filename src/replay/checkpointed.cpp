@@ -5,6 +5,7 @@
 #include "mlo/error.h"
 #include "replay/choices.h"
 #include "replay/random.h"
+#include "text.h"
 
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/function.h>
@@ -86,10 +87,9 @@ class UnfrozenGuard {
 struct CheckpointedBackward final : torch::autograd::Node {
   variable_list apply(variable_list&& gradients) override {
     if (!f)
-      throw LossError(
+      refuse<LossError>(
           "mlo::checkpointed: its backward is called a second time after its buffers were freed; "
-          "retain the graph the first "
-          "time");
+          "retain the graph the first time");
     variable_list result(saved.size());
     if (!gradients[0].defined()) return result;
     const bool again =

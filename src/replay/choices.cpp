@@ -5,6 +5,7 @@
 #include "mlo/error.h"
 #include "mlo/replayed.h"
 #include "replay/random.h"
+#include "text.h"
 
 namespace mlo {
 namespace {
@@ -33,10 +34,10 @@ const at::Tensor* ChoiceTape::begin() {
     return nullptr;
   }
   if (position_ == choices_.size())
-    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed a " +
-                    std::to_string(position_ + 1) + ". time, in the step itself it called it " +
-                    std::to_string(choices_.size()) +
-                    " times; the number of calls must not depend on the parameters");
+    refuse<LossError>(
+        "level '{}': on replay the loss calls mlo::replayed more often than in the step itself, "
+        "where it did so {} times; the number of calls must not depend on the parameters",
+        level_, choices_.size());
   return &choices_[position_++];
 }
 
@@ -52,10 +53,10 @@ void ChoiceTape::end(const at::Tensor* choice) {
 
 void ChoiceTape::finish() const {
   if (!recording_ && position_ < choices_.size())
-    throw LossError("level '" + level_ + "': on replay the loss called mlo::replayed " +
-                    std::to_string(position_) + " times, in the step itself it called it " +
-                    std::to_string(choices_.size()) +
-                    " times; the number of calls must not depend on the parameters");
+    refuse<LossError>(
+        "level '{}': on replay the loss called mlo::replayed {} times, in the step itself {} "
+        "times; the number of calls must not depend on the parameters",
+        level_, position_, choices_.size());
 }
 
 NoChoicesGuard::NoChoicesGuard() { ++forbidden; }
@@ -65,10 +66,9 @@ namespace detail {
 
 Choice::Choice() {
   if (forbidden > 0)
-    throw LossError(
+    refuse<LossError>(
         "mlo::replayed was called inside mlo::checkpointed, which runs its function again; make "
-        "the choice before, and let the "
-        "function use it");
+        "the choice before, and let the function use it");
   if (!current_tape) return;
   recorded_ = current_tape->begin();
   open_ = !recorded_;

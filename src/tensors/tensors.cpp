@@ -1,12 +1,13 @@
 #include "mlo/tensors.h"
 
 #include "mlo/error.h"
+#include "tensors/described.h"
 #include "tensors/elementwise.h"
+#include "text.h"
 
 #include <atomic>
 #include <bit>
 #include <cstring>
-#include <sstream>
 
 namespace mlo {
 namespace {
@@ -15,20 +16,14 @@ using detail::Wide;
 
 // Raw pointers would read past the end where ATen would throw or, worse, broadcast.
 void check_length(const char* function, const Tensors& a, const Tensors& b) {
-  if (a.size() != b.size()) {
-    std::ostringstream message;
-    message << "mlo::" << function << ": lists of " << a.size() << " and " << b.size()
-            << " tensors; they must be of one length";
-    throw Error(message.str());
-  }
+  if (a.size() != b.size())
+    refuse<Error>("mlo::{}: lists of {} and {} tensors; they must be of one length", function,
+                  a.size(), b.size());
 }
 void check_shape(const char* function, size_t i, const at::Tensor& a, const at::Tensor& b) {
-  if (a.sizes() != b.sizes()) {
-    std::ostringstream message;
-    message << "mlo::" << function << ": tensors " << i << " of the lists have shapes " << a.sizes()
-            << " and " << b.sizes() << "; they must be the same";
-    throw Error(message.str());
-  }
+  if (a.sizes() != b.sizes())
+    refuse<Error>("mlo::{}: tensors {} of the lists have shapes {} and {}; they must be the same",
+                  function, i, shape_of(a.sizes()), shape_of(b.sizes()));
 }
 
 // Independent sums, because the compiler may not reorder one.

@@ -219,8 +219,9 @@ TEST_CASE("A replay that asks for fewer choices than the step took is refused",
                sgd());
     engine.build();
     armed = true;
-    check_refused<LossError>([&] { engine.step(); }, {"'low'", "mlo::replayed 1 times",
-                                                      "called it 2 times", "must not depend"});
+    check_refused<LossError>(
+        [&] { engine.step(); },
+        {"'low'", "mlo::replayed 1 times", "in the step itself 2 times", "must not depend"});
   }
 }
 

@@ -274,7 +274,7 @@ TEST_CASE("An early-stopping metric that is missing or not a number is refused",
     engine.run();
   };
   check_refused<ConfigError>([&] { run(1.0); },
-                             {"early_stopping.metric", "'only.error'", "returned 'only.loss'"});
+                             {"EarlyStopping::metric", "'only.error'", "returned: 'only.loss'"});
   check_refused<mlo::NonFiniteError>([&] { run(NAN); },
                                      {"validation at step 1", "'only.error'", "not a number"});
 }

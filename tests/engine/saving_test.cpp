@@ -185,14 +185,15 @@ TEST_CASE("A checkpoint of other levels or shapes is refused and the old state s
   };
   one.check_refused_state(
       state_of([](Engine& engine, Three& problem) { problem.add_to(engine, "head"); }),
-      {"levels low, head, up", "this engine has low, middle, up", "same levels in the same order"});
+      {"levels 'low', 'head', 'up'", "this engine has 'low', 'middle', 'up'",
+       "same levels in the same order"});
   one.check_refused_state(state_of([](Engine& engine, Three& problem) {
                             engine.add("low", alone(problem.weight), sgd());
                           }),
-                          {"levels low, this engine has low, middle, up"});
+                          {"levels 'low', this engine has 'low', 'middle', 'up'"});
   one.check_refused_state(
       state_of([](Engine& engine, Three& problem) { problem.add_to(engine); }, 5),
-      {"'buffer/", "Float[5]", "this engine has Float[4]", "models it was saved from"});
+      {"'buffer/", "Float [5]", "this engine has Float [4]", "models it was saved from"});
   one.check_refused_state(State(), {"engine/version"});
 
   const auto changed = [&](const std::string& key, State::Value value) {
@@ -200,9 +201,9 @@ TEST_CASE("A checkpoint of other levels or shapes is refused and the old state s
   };
   const std::string parameter = "level/middle/parameter/parameter0";
   one.check_refused_state(changed(parameter, at::zeros({9})),
-                          {"'" + parameter + "'", "Float[9]", "Float[4]"});
+                          {"'" + parameter + "'", "Float [9]", "Float [4]"});
   one.check_refused_state(changed(parameter, at::zeros({4}, at::kDouble)),
-                          {"Double[4]", "Float[4]"});
+                          {"Double [4]", "Float [4]"});
   one.check_refused_state(changed(parameter, int64_t{4}),
                           {parameter, "an integer, expected a tensor"});
   one.check_refused_state(changed("level/low/parameters", int64_t{3}),

@@ -76,32 +76,32 @@ TEST_CASE("an optimizer's option out of range is named, with its value and the c
   const double nan = std::numeric_limits<double>::quiet_NaN(),
                infinity = std::numeric_limits<double>::infinity();
   CHECK(complaint([] { sgd({.lr = -1}); }) ==
-        "SgdOptions.lr is -1; it must be finite and at least 0");
+        "SgdOptions::lr = -1; it must be finite and at least 0");
   CHECK(complaint([=] { sgd({.lr = infinity}); }) ==
-        "SgdOptions.lr is inf; it must be finite and at least 0");
+        "SgdOptions::lr = inf; it must be finite and at least 0");
   CHECK(complaint([] { sgd({.momentum = -0.1}); }) ==
-        "SgdOptions.momentum is -0.1; it must be finite and at least 0");
+        "SgdOptions::momentum = -0.1; it must be finite and at least 0");
   CHECK(complaint([] { sgd({.dampening = 1.5}); }) ==
-        "SgdOptions.dampening is 1.5; it must be from 0 to 1");
+        "SgdOptions::dampening = 1.5; it must be between 0 and 1");
   CHECK(complaint([] { sgd({.weight_decay = -1}); }) ==
-        "SgdOptions.weight_decay is -1; it must be finite and at least 0");
+        "SgdOptions::weight_decay = -1; it must be finite and at least 0");
   CHECK(complaint([] { sgd({.nesterov = true}); }) ==
-        "SgdOptions.momentum is 0; it must be greater than 0 with nesterov");
+        "SgdOptions::momentum = 0; it must be positive with nesterov");
   CHECK(complaint([] { sgd({.momentum = 0.9, .dampening = 0.5, .nesterov = true}); }) ==
-        "SgdOptions.dampening is 0.5; it must be 0 with nesterov");
+        "SgdOptions::dampening = 0.5; it must be 0 with nesterov");
   for (const auto& make : {adam, adamw}) {
     CHECK(complaint([&] { make({.lr = nan}); }) ==
-          "AdamOptions.lr is nan; it must be finite and at least 0");
+          "AdamOptions::lr = nan; it must be finite and at least 0");
     CHECK(complaint([&] { make({.beta1 = 1}); }) ==
-          "AdamOptions.beta1 is 1; it must be at least 0 and less than 1");
+          "AdamOptions::beta1 = 1; it must be at least 0 and less than 1");
     CHECK(complaint([&] { make({.beta2 = -0.5}); }) ==
-          "AdamOptions.beta2 is -0.5; it must be at least 0 and less than 1");
+          "AdamOptions::beta2 = -0.5; it must be at least 0 and less than 1");
     CHECK(complaint([&] { make({.beta2 = nan}); }) ==
-          "AdamOptions.beta2 is nan; it must be at least 0 and less than 1");
+          "AdamOptions::beta2 = nan; it must be at least 0 and less than 1");
     CHECK(complaint([&] { make({.eps = -1}); }) ==
-          "AdamOptions.eps is -1; it must be finite and at least 0");
+          "AdamOptions::eps = -1; it must be finite and at least 0");
     CHECK(complaint([&] { make({.weight_decay = nan}); }) ==
-          "AdamOptions.weight_decay is nan; it must be finite and at least 0");
+          "AdamOptions::weight_decay = nan; it must be finite and at least 0");
   }
 }
 

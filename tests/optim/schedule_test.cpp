@@ -46,17 +46,17 @@ TEST_CASE("a schedule's option out of range is named, with its value and the con
   CHECK_THROWS_AS(cosine({}), ConfigError);
   CHECK_THROWS_WITH(
       cosine({}),
-      "CosineOptions.steps is 0; it must be at least 1: the level's own steps until the end");
+      "CosineOptions::steps = 0; it must be at least 1: the level's own steps until the end");
   CHECK_THROWS_WITH(cosine({.steps = 5, .warmup = 5}),
-                    "CosineOptions.warmup is 5; it must be at least 0 and less than steps");
+                    "CosineOptions::warmup = 5; it must be at least 0 and less than steps = 5");
   CHECK_THROWS_WITH(cosine({.steps = 5, .warmup = -1}),
-                    "CosineOptions.warmup is -1; it must be at least 0 and less than steps");
+                    "CosineOptions::warmup = -1; it must be at least 0 and less than steps = 5");
   CHECK_THROWS_WITH(cosine({.steps = 5, .final_factor = -0.1}),
-                    "CosineOptions.final_factor is -0.1; it must be finite and at least 0");
+                    "CosineOptions::final_factor = -0.1; it must be finite and at least 0");
   CHECK_THROWS_AS(cosine({.steps = 5, .final_factor = nan}), ConfigError);
-  CHECK_THROWS_WITH(step_decay({.every = 0}), "StepDecayOptions.every is 0; it must be at least 1");
+  CHECK_THROWS_WITH(step_decay({.every = 0}), "StepDecayOptions::every = 0; it must be at least 1");
   CHECK_THROWS_WITH(step_decay({.factor = 0}),
-                    "StepDecayOptions.factor is 0; it must be finite and greater than 0");
+                    "StepDecayOptions::factor = 0; it must be positive and finite");
   CHECK_THROWS_AS(step_decay({.factor = nan}), ConfigError);
-  CHECK_THROWS_WITH(linear_warmup(0), "linear_warmup: steps is 0; it must be at least 1");
+  CHECK_THROWS_WITH(linear_warmup(0), "linear_warmup: steps = 0; it must be at least 1");
 }
