@@ -6,6 +6,7 @@
 #include "mlo/engine.h"
 #include "mlo/error.h"
 #include "replay/random.h"
+#include "text.h"
 
 #include <atomic>
 #include <chrono>
@@ -17,8 +18,9 @@
 
 namespace mlo {
 
-/// The engine proper. Its functions are in engine.cpp (running), build.cpp (checks and plan),
-/// step.cpp (one step), state.cpp (saving) and settings.cpp (what a resumed run is compared by).
+/// The engine proper. Its functions are in engine.cpp (running), build.cpp with reads.cpp,
+/// plan.cpp, refusals.cpp and constants.cpp (all that is done before the first step), step.cpp (one
+/// step), state.cpp (saving) and settings.cpp (what a resumed run is compared by).
 struct Engine::Body {
   explicit Body(Engine& engine, EngineOptions the_options)
       : self(engine), options(std::move(the_options)) {}
@@ -48,16 +50,32 @@ struct Engine::Body {
   // build.cpp
   void build();
   void order_levels();
-  void check_early_stopping() const;
-  void discover_reads(Level& level, bool perturb);
-  void check_declared(Level& level, const std::vector<char>& reached,
-                      const std::vector<std::string>& unseen);
-  void plan();
-  void check_method(Level& upper, Level& level);
-  void check_attention(Level& level, const std::string& who, std::vector<Draw>& draws);
-  void check_constants(Level& upper, Level& level);
-  void check_trajectory(Level& upper, Level& level);
+
+  // reads.cpp
+  /// At build, by the batches of the first step: whom automatic differentiation reaches, and that
+  /// the loss uses no other.
+  void discover_reads(Level& level);
+  /// Later, by the last step's batches and automatic differentiation alone.
   void look_at_reads_again();
+  void note_reads(const Level& level, const std::vector<char>& reached,
+                  const std::vector<std::string>& unseen);
+
+  // plan.cpp
+  void plan();
+
+  // refusals.cpp
+  void check_early_stopping() const;
+  void check_declared(const Level& level, const std::vector<char>& reached,
+                      const std::vector<std::string>& unseen) const;
+  void check_attached(const Level& level) const;
+  void check_reaches_top(const Level& level) const;
+  void check_method(Level& upper, Level& level);
+  void check_second_order(Level& level, const std::vector<Draw>& draws);
+  void check_trajectory(const Level& upper, const Level& level) const;
+
+  // constants.cpp
+  /// Warns where differences and automatic differentiation disagree on what is a constant.
+  void check_constants(Level& upper, Level& level);
 
   // step.cpp
   void check_parameters() const;
@@ -83,7 +101,7 @@ struct Engine::Body {
   template <class Call>
   void hook(Level& level, const char* name, const Call& call) {
     levels.set_all_gradients(true);
-    naming<Error>([&] { return where(level) + ": " + name; }, call);
+    naming<Error>([&] { return message("{}: {}", where(level), name); }, call);
     levels.look_at_frozen();
   }
   std::vector<Draw> draw(Level& level);
@@ -96,7 +114,7 @@ struct Engine::Body {
   template <class Call>
   void tell(const char* what, const Call& call) const {
     for (const auto& callback : callbacks)
-      naming<Error>([what] { return std::string("Engine::run: a callback's ") + what; },
+      naming<Error>([what] { return message("Engine::run: a callback's {}", what); },
                     [&] { call(*callback); });
   }
   std::map<std::string, double> validate();

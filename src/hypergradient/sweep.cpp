@@ -10,10 +10,6 @@
 namespace mlo {
 namespace {
 
-bool contains(const std::vector<std::size_t>& list, std::size_t item) {
-  return std::find(list.begin(), list.end(), item) != list.end();
-}
-
 at::Tensor wide(const at::Tensor& tensor) { return widened({tensor}, {tensor}).front(); }
 
 }  // namespace

@@ -4,10 +4,16 @@
 #include "mlo/graph.h"
 #include "mlo/hypergradient/method.h"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 namespace mlo {
+
+/// Whether a level is in a list of levels.
+inline bool contains(const std::vector<std::size_t>& list, std::size_t item) {
+  return std::find(list.begin(), list.end(), item) != list.end();
+}
 
 /// The adjoint sweep for one upper level u: reverse mode on the graph of reads.
 ///
