@@ -17,15 +17,15 @@ const auto& get(const std::map<std::string, State::Value>& values, const std::st
   const auto found = values.find(key);
   if (found == values.end())
     refuse<CheckpointError>(
-        "the state has no '{}' ({} is expected there); it was saved with other levels or by "
+        "the state has no {} ({} is expected there); it was saved with other levels or by "
         "another version of the program: resume with the levels, sources and optimizers that the "
         "checkpoint was made with",
-        key, kTypes[Type]);
+        quoted(key), kTypes[Type]);
   if (found->second.index() != Type)
     refuse<CheckpointError>(
-        "'{}' in the state is {}, expected {}; it was saved by something else under the same name: "
+        "{} in the state is {}, expected {}; it was saved by something else under the same name: "
         "resume with the program that saved it",
-        key, kTypes[found->second.index()], kTypes[Type]);
+        quoted(key), kTypes[found->second.index()], kTypes[Type]);
   return std::get<Type>(found->second);
 }
 
@@ -34,7 +34,8 @@ const auto& get(const std::map<std::string, State::Value>& values, const std::st
 void State::set(const std::string& key, Value value) {
   if (!values_.emplace(key, std::move(value)).second)
     refuse<CheckpointError>(
-        "the state has '{}' already; give each object that is saved a prefix of its own", key);
+        "the state has {} already; give each object that is saved a prefix of its own",
+        quoted(key));
 }
 
 int64_t State::integer(const std::string& key) const { return get<0>(values_, key); }

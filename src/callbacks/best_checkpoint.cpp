@@ -18,8 +18,8 @@ class BestCheckpoint final : public Callback {
     require(
         options.validate_every > 0 && !options.early_stopping.metric.empty(),
         "best_checkpoint: nothing tells which step is the best (EngineOptions::validate_every = "
-        "{}, early_stopping.metric = {}); set both: validate_every > 0, and "
-        "early_stopping.metric to a \"level.name\" of a validate()",
+        "{}, EarlyStopping::metric = {}); set both: validate_every > 0, and "
+        "EarlyStopping::metric to a \"level.name\" of a validate()",
         options.validate_every, quoted(options.early_stopping.metric));
   }
 

@@ -52,7 +52,8 @@ void Engine::Body::order_levels() {
   for (const auto& level : all)
     for (const auto& below : level->options.below)
       require(levels.find(below).name != level->name,
-              "level '{}': LevelOptions::below names the level itself; name others", level->name);
+              "level {}: LevelOptions::below names the level itself; name others",
+              quoted(level->name));
   // The first level in the order of registration that has everything it must be above of behind it,
   // again and again.
   std::vector<std::unique_ptr<Level>> ordered;
@@ -67,7 +68,7 @@ void Engine::Body::order_levels() {
     if (next == all.end()) {
       std::string circle;
       for (const auto& level : all)
-        circle += message("{}'{}' above {}", circle.empty() ? "" : "; ", level->name,
+        circle += message("{}{} above {}", circle.empty() ? "" : "; ", quoted(level->name),
                           listed(level->options.below));
       for (auto& level : all) ordered.push_back(std::move(level));
       all = std::move(ordered);

@@ -223,7 +223,7 @@ CheckReport::Analytic check_analytic(Engine::Body& body, Level& level, uint64_t 
     wanted[j] = 1;
     wrt.insert(wrt.end(), read.parameters.begin(), read.parameters.end());
     for (const auto& name : read.parameter_names)
-      names.push_back(message("{} of level '{}'", name, read.name));
+      names.push_back(message("{} of level {}", name, quoted(read.name)));
   }
   Draw draw = body.draw(level).front();
   seed_generators(stream_key(seed, level.stream, -4, 0));
@@ -282,9 +282,9 @@ static CheckReport checked(Engine& engine, const CheckOptions& options) {
   const Tensors g = widened(body.total_gradient(level, nullptr), level.parameters);
   if (!all_finite(g))
     refuse<NonFiniteError>(
-        "check_hypergradient: the hypergradient of level '{}' is not finite; look for a square "
+        "check_hypergradient: the hypergradient of level {} is not finite; look for a square "
         "root, logarithm or division at zero",
-        level.name);
+        quoted(level.name));
   start.restore();
 
   CheckReport report;

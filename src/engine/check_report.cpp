@@ -40,8 +40,8 @@ std::string next(const CheckReport& report) {
   for (const auto& each : report.analytic)
     if (is_off(each.product) || (each.gradient && is_off(*each.gradient)))
       return message(
-          "the derivatives that level '{}' gives are not those of its loss: mend them first",
-          each.level);
+          "the derivatives that level {} gives are not those of its loss: mend them first",
+          quoted(each.level));
   if (!report.resolve_failure.empty())
     return "for a comparison with the levels solved anew they must converge: a smaller learning "
            "rate, or fewer resolve_steps";
@@ -95,7 +95,7 @@ const char* to_string(Verdict verdict) {
 
 std::string Comparison::Coordinate::to_string() const {
   const std::string place = index.empty() ? "" : message("[{}]", fmt::join(index, ", "));
-  return message("'{}'{}: {:.3g}, differences {:.3g}", parameter, place, value, reference);
+  return message("{}{}: {:.3g}, differences {:.3g}", quoted(parameter), place, value, reference);
 }
 
 Verdict Comparison::verdict(double tolerance) const {
@@ -122,20 +122,21 @@ std::string CheckReport::to_string() const {
   const char* unit = !exact_directions ? "directions"
                      : directions == 1 ? "coordinate"
                                        : "coordinates";
-  std::string text = message("hypergradient of level '{}' in {} {}\n", level, directions, unit);
+  std::string text =
+      message("hypergradient of level {} in {} {}\n", quoted(level), directions, unit);
   text += message("  against the steps taken:     {}\n", line_of_differences(steps_taken));
   if (resolved)
     text += message("  against levels solved anew:  {}\n", line_of_differences(*resolved));
   for (const auto& each : solved)
-    text += message(
-        "    '{}': gradient {:.3g} before, {:.3g} after; {:.3g} of its response is missing\n",
-        each.level, each.gradient_before, each.gradient_after, each.missing);
+    text +=
+        message("    {}: gradient {:.3g} before, {:.3g} after; {:.3g} of its response is missing\n",
+                quoted(each.level), each.gradient_before, each.gradient_after, each.missing);
   if (!resolve_failure.empty())
     text += message("  the levels could not be solved anew: {}\n", resolve_failure);
   for (const auto& each : analytic) {
-    text += message("  analytic product of '{}':  {}\n", each.level, line(each.product));
+    text += message("  analytic product of {}:  {}\n", quoted(each.level), line(each.product));
     if (each.gradient)
-      text += message("  analytic gradient of '{}': {}\n", each.level, line(*each.gradient));
+      text += message("  analytic gradient of {}: {}\n", quoted(each.level), line(*each.gradient));
   }
   const Comparison& asked = resolved ? *resolved : steps_taken;
   if (asked.worst) text += message("  furthest apart: {}\n", asked.worst->to_string());

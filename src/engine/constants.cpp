@@ -116,9 +116,10 @@ void Engine::Body::check_constants(Level& upper, Level& level) {
   add_scaled(nearer, exact, -1.0);
   add_scaled(nearer, differences, -1.0);
   const std::string found = message(
-      "level '{}': products by differences ('{}') and by automatic differentiation disagree by {} "
+      "level {}: products by differences ({}) and by automatic differentiation disagree by {} "
       "%",
-      level.name, level.options.best_response->name(), std::round(100.0 * gap / larger));
+      quoted(level.name), quoted(level.options.best_response->name()),
+      std::round(100.0 * gap / larger));
   if (norm(nearer) > 0.3 * gap)
     warn(
         message("kinks in {}", level.name),

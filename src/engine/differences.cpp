@@ -47,9 +47,9 @@ void check_that_all_can_load(Engine::Body& body) {
       level->options.best_response->load(state, "method/");
     } catch (const CheckpointError& error) {
       refuse<CheckpointError>(
-          "{}; check_hypergradient takes steps and then puts everything back, so {} of level '{}' "
+          "{}; check_hypergradient takes steps and then puts everything back, so {} of level {} "
           "must be able to load what it has saved",
-          error.what(), what, level->name);
+          error.what(), what, quoted(level->name));
     }
   }
 }
@@ -95,9 +95,9 @@ Differences::Derivative Differences::along(const Direction& direction) {
   if (std::isfinite(result.error)) return result;
   if (refusal_) std::rethrow_exception(refusal_);
   refuse<NonFiniteError>(
-      "check_hypergradient: the loss of level '{}' is not finite at any shifted point; look for a "
+      "check_hypergradient: the loss of level {} is not finite at any shifted point; look for a "
       "square root, logarithm or division at zero",
-      level_.name);
+      quoted(level_.name));
 }
 
 Differences::Derivative Differences::attempt(const Direction& direction) {

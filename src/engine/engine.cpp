@@ -33,19 +33,19 @@ decltype(auto) guarded(const char* name, const Call& call) {
 
 void LevelOptions::validate(const std::string& level) const {
   require(optimizer != nullptr,
-          "level '{}': LevelOptions::optimizer is missing; give mlo::sgd(…), mlo::adam(…), "
+          "level {}: LevelOptions::optimizer is missing; give mlo::sgd(…), mlo::adam(…), "
           "mlo::adamw(…) or mlo::use(optimizer)",
-          level);
-  require(unroll >= 1, "level '{}': LevelOptions::unroll = {}; it must be at least 1", level,
+          quoted(level));
+  require(unroll >= 1, "level {}: LevelOptions::unroll = {}; it must be at least 1", quoted(level),
           unroll);
-  require(accumulate >= 1, "level '{}': LevelOptions::accumulate = {}; it must be at least 1",
-          level, accumulate);
-  require(warmup_steps >= 0, "level '{}': LevelOptions::warmup_steps = {}; it must be at least 0",
-          level, warmup_steps);
+  require(accumulate >= 1, "level {}: LevelOptions::accumulate = {}; it must be at least 1",
+          quoted(level), accumulate);
+  require(warmup_steps >= 0, "level {}: LevelOptions::warmup_steps = {}; it must be at least 0",
+          quoted(level), warmup_steps);
   require(std::isfinite(clip_norm) && clip_norm >= 0.0,
-          "level '{}': LevelOptions::clip_norm = {}; it must be positive and finite, or 0 for no "
+          "level {}: LevelOptions::clip_norm = {}; it must be positive and finite, or 0 for no "
           "clipping",
-          level, clip_norm);
+          quoted(level), clip_norm);
 }
 
 void EngineOptions::validate() const {
@@ -62,8 +62,8 @@ void EngineOptions::validate() const {
           checkpoint_every);
   const auto folder = checkpoint.parent_path();
   require(folder.empty() || is_folder(folder),
-          "EngineOptions::checkpoint = '{}', and there is no folder '{}'; create it first",
-          checkpoint.string(), folder.string());
+          "EngineOptions::checkpoint = {}, and there is no folder {}; create it first",
+          quoted(checkpoint.string()), quoted(folder.string()));
   require(checkpoint_sink != nullptr,
           "EngineOptions::checkpoint_sink is empty; leave it at mlo::atomic_file");
   require(early_stopping.patience >= 1, "EarlyStopping::patience = {}; it must be at least 1",
@@ -72,9 +72,9 @@ void EngineOptions::validate() const {
           "EarlyStopping::min_delta = {}; it must be finite and at least 0",
           early_stopping.min_delta);
   require(early_stopping.metric.empty() || validate_every > 0,
-          "EarlyStopping::metric = '{}', and EngineOptions::validate_every is 0; early stopping "
+          "EarlyStopping::metric = {}, and EngineOptions::validate_every is 0; early stopping "
           "looks at validations, so say how often to validate",
-          early_stopping.metric);
+          quoted(early_stopping.metric));
 }
 
 std::atomic<const void*> ExclusiveGuard::active = nullptr;
@@ -111,32 +111,33 @@ Engine::~Engine() = default;
 
 void Engine::add_level(std::string name, std::shared_ptr<Problem> problem, LevelOptions options) {
   Body& body = *body_;
-  require(!body.built,
-          "level '{}': the engine has been built; add every level before the first step", name);
+  // Qualified: of a text that is no constant std::quoted would be meant.
+  const std::string who = message("level {}", mlo::quoted(name));
+  require(!body.built, "{}: the engine has been built; add every level before the first step", who);
   require(!name.empty() && name.find_first_of("/.") == std::string::npos,
-          "a level's name is '{}'; give a name without '/' and '.'", name);
-  require(problem != nullptr,
-          "level '{}': the problem is null; pass one, or a pointer that holds one", name);
+          "a level's name is {}; give a name without '/' and '.'", mlo::quoted(name));
+  require(problem != nullptr, "{}: the problem is null; pass one, or a pointer that holds one",
+          who);
   options.validate(name);
   for (const auto& level : body.levels.all)
-    require(level->name != name, "two levels are called '{}'; names must differ", name);
+    require(level->name != name, "two levels are called {}; names must differ", mlo::quoted(name));
   if (!options.best_response) options.best_response = one_step();
   auto level = naming<ConfigError>(
-      [&] { return message("level '{}'", name); },
+      [&] { return who; },
       [&] { return std::make_unique<Level>(name, std::move(problem), std::move(options)); });
 
   std::unordered_map<const void*, std::string> trained;
   for (const auto& other : body.levels.all)
     for (std::size_t i = 0; i < other->parameters.size(); ++i)
       trained[other->parameters[i].unsafeGetTensorImpl()] =
-          message("'{}' (as '{}')", other->name, other->parameter_names[i]);
+          message("{} (as {})", quoted(other->name), mlo::quoted(other->parameter_names[i]));
   for (std::size_t i = 0; i < level->parameters.size(); ++i) {
     const auto twin = trained.find(level->parameters[i].unsafeGetTensorImpl());
     if (twin != trained.end())
       refuse<ConfigError>(
-          "parameter '{}' is trained by level '{}' and by level {}; each parameter belongs to one "
+          "parameter {} is trained by level {} and by level {}; each parameter belongs to one "
           "level",
-          level->parameter_names[i], level->name, twin->second);
+          mlo::quoted(level->parameter_names[i]), quoted(level->name), twin->second);
   }
   body.levels.all.push_back(std::move(level));
 }
@@ -267,9 +268,9 @@ void Engine::Body::check_finite() const {
     for (std::size_t i = 0; i < level->parameters.size(); ++i) {
       if (level->frozen[i] != 0 || all_finite({level->parameters[i].detach()})) continue;
       refuse<NonFiniteError>(
-          "{}: parameter '{}' is not finite: its last steps have diverged, and it is not saved; "
+          "{}: parameter {} is not finite: its last steps have diverged, and it is not saved; "
           "lower the learning rate, or clip",
-          where(*level), level->parameter_names[i]);
+          where(*level), mlo::quoted(level->parameter_names[i]));
     }
 }
 
@@ -365,13 +366,13 @@ bool Engine::Body::judge(const std::map<std::string, double>& metrics) {
   const auto found = metrics.find(rule.metric);
   if (found == metrics.end())
     refuse<ConfigError>(
-        "EarlyStopping::metric = '{}'; it must be one of what the levels' validate() returned: {}",
-        rule.metric, listed(metrics, [](const auto& each) { return each.first; }));
+        "EarlyStopping::metric = {}; it must be one of what the levels' validate() returned: {}",
+        quoted(rule.metric), listed(metrics, [](const auto& each) { return each.first; }));
   const double value = found->second;
   require<NonFiniteError>(!std::isnan(value),
-                          "validation at step {}: '{}' is not a number; look at the level's "
+                          "validation at step {}: {} is not a number; look at the level's "
                           "validate(), or lower the learning rate",
-                          steps, rule.metric);
+                          steps, quoted(rule.metric));
   const bool better =
       !has_best || (rule.mode == EarlyStopping::Mode::min ? value < best - rule.min_delta
                                                           : value > best + rule.min_delta);

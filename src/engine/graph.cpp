@@ -107,12 +107,12 @@ std::vector<std::size_t> Graph::responding(std::size_t u) const {
   Indices rest;
   topological(*this, circle, /*first_read=*/true, rest);
   refuse<UnsupportedError>(
-      "nested dependence below level '{}': {} read each other, so the optimum of one depends on "
+      "nested dependence below level {}: {} read each other, so the optimum of one depends on "
       "the optimum of the other, and a sweep that visits each once would be wrong. Either declare "
       "one of the reads constant (LevelOptions::constant: that term is then left out of every "
       "hypergradient, a bias you choose), or make these levels one problem that trains all their "
-      "parameters, or let the upper one read '{}' only through the lower one",
-      nodes[u].name, names(*this, rest), nodes[u].name);
+      "parameters, or let the upper one read {} only through the lower one",
+      quoted(nodes[u].name), names(*this, rest), quoted(nodes[u].name));
 }
 
 std::vector<std::size_t> Graph::below(std::size_t u) const {

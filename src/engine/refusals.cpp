@@ -13,7 +13,8 @@ namespace mlo {
 namespace {
 
 std::string method_of(const Level& level) {
-  return message("level '{}': the method '{}'", level.name, level.options.best_response->name());
+  return message("level {}: the method {}", quoted(level.name),
+                 quoted(level.options.best_response->name()));
 }
 
 }  // namespace
@@ -25,9 +26,9 @@ void Engine::Body::check_early_stopping() const {
   for (const auto& level : levels.all)
     if (metric.starts_with(level->name + ".")) return;
   refuse<ConfigError>(
-      "EarlyStopping::metric = '{}'; it must be the \"level.name\" of a number that a level's "
+      "EarlyStopping::metric = {}; it must be the \"level.name\" of a number that a level's "
       "validate() returns, and the levels are {}",
-      metric, listed(self.level_names()));
+      quoted(metric), listed(self.level_names()));
 }
 
 // What the level's options say of other levels, beside what its loss shows.
@@ -38,26 +39,26 @@ void Engine::Body::check_declared(const Level& level, const std::vector<char>& r
   if (level.options.reads)
     for (const auto& name : *level.options.reads) declared[levels.find(name).index] = 1;
   require(!constant[level.index] && !declared[level.index],
-          "level '{}': LevelOptions::reads and ::constant name other levels, not the level itself",
-          level.name);
+          "level {}: LevelOptions::reads and ::constant name other levels, not the level itself",
+          quoted(level.name));
 
   for (std::size_t j = 0; j < levels.size(); ++j) {
     if (j == level.index) continue;
     const std::string& other = levels[j].name;
-    require(!constant[j] || !declared[j],
-            "level '{}' declares '{}' both read and constant; choose one", level.name, other);
+    require(!constant[j] || !declared[j], "level {} declares {} both read and constant; choose one",
+            quoted(level.name), quoted(other));
     if (constant[j]) continue;
     if (reached[j] && level.options.reads && !declared[j])
       refuse<ConfigError>(
-          "{}: the loss depends on level '{}', which LevelOptions::reads does not name; add it "
+          "{}: the loss depends on level {}, which LevelOptions::reads does not name; add it "
           "there, or to LevelOptions::constant",
-          where(level), other);
+          where(level), quoted(other));
     if (!unseen[j].empty())
       refuse<LossError>(
-          "{}: the loss depends on level '{}' without a graph to its parameters ({}), which would "
+          "{}: the loss depends on level {} without a graph to its parameters ({}), which would "
           "silently drop a term of the hypergradient; remove detach() and no-grad blocks on the "
           "way, or say that a constant is meant: mlo::stop_gradient(…) for a value{}",
-          where(level), other, unseen[j],
+          where(level), quoted(other), unseen[j],
           reached[j] ? ""
                      : message(", LevelOptions::constant = {{\"{}\"}} for the whole level", other));
   }
@@ -78,13 +79,13 @@ void Engine::Body::check_reaches_top(const Level& level) const {
   for (const std::size_t top : tops)
     if (top == level.index || contains(plans[top].below, level.index)) return;
   refuse<ConfigError>(
-      "from level '{0}' no top level can be reached, so it would never step: no graph leads to its "
-      "parameters from the loss of {1} or of a level that it uses, and these losses did not change "
+      "from level {} no top level can be reached, so it would never step: no graph leads to its "
+      "parameters from the loss of {} or of a level that it uses, and these losses did not change "
       "when the parameters were perturbed by a hundredth. Use them in a loss. If one uses them but "
       "is piecewise constant (an accuracy, an argmax), say so there: LevelOptions::constant = "
-      "{{\"{0}\"}}. Else remove the level, or mark it LevelOptions::top\n{2}",
-      level.name, listed(tops, [this](std::size_t top) { return levels[top].name; }),
-      graph.to_string());
+      "{{\"{}\"}}. Else remove the level, or mark it LevelOptions::top\n{}",
+      quoted(level.name), listed(tops, [this](std::size_t top) { return levels[top].name; }),
+      level.name, graph.to_string());
 }
 
 void Engine::Body::check_method(Level& upper, Level& level) {
@@ -178,20 +179,21 @@ void Engine::Body::check_trajectory(const Level& upper, const Level& level) cons
         for (const std::size_t j : moving)
           if (steps[j] != first[j])
             refuse<UnsupportedError>(
-                "{} goes back through several steps, between which level '{}', which it reads and "
-                "which responds to '{}', moves too; one adjoint for all of them would be wrong. "
-                "Set {} for level '{}', or give it an implicit method such as mlo::cg()",
-                method_of(level), levels[j].name, upper.name,
-                level.options.unroll > 1 ? "unroll = 1" : "warmup_steps = 0", level.name);
+                "{} goes back through several steps, between which level {}, which it reads and "
+                "which responds to {}, moves too; one adjoint for all of them would be wrong. "
+                "Set {} for level {}, or give it an implicit method such as mlo::cg()",
+                method_of(level), quoted(levels[j].name), quoted(upper.name),
+                level.options.unroll > 1 ? "unroll = 1" : "warmup_steps = 0", quoted(level.name));
       }
       if (turn.level == upper.index) {
         for (const std::size_t reader : readers)
           if (read[reader] != steps[level.index])
             refuse<UnsupportedError>(
-                "{} differentiates the state after its last step, and level '{}' has read an "
-                "earlier one when '{}' steps. Give the levels that read it the same unroll count, "
-                "or give level '{}' an implicit method such as mlo::cg()",
-                method_of(level), levels[reader].name, upper.name, level.name);
+                "{} differentiates the state after its last step, and level {} has read an "
+                "earlier one when {} steps. Give the levels that read it the same unroll count, "
+                "or give level {} an implicit method such as mlo::cg()",
+                method_of(level), quoted(levels[reader].name), quoted(upper.name),
+                quoted(level.name));
         first.clear();
       }
       read[turn.level] = steps[level.index];

@@ -100,8 +100,8 @@ void check_names(const std::vector<std::string>& allowed, const Settings& saved,
     std::vector<std::string> names;
     for (const auto& [known, value] : all) names.push_back(known);
     refuse<ConfigError>(
-        "LoadOptions::allow_changed names '{}', which is no setting of this run; there are {}",
-        name, listed(names));
+        "LoadOptions::allow_changed names {}, which is no setting of this run; there are {}",
+        quoted(name), listed(names));
   }
 }
 

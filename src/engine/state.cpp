@@ -121,10 +121,11 @@ void load_optimizer(Level& level, const State& state, const std::string& prefix,
       read_archive(optimizer, saved);
     } catch (const std::exception&) {  // LibTorch's words are of archives and assertions
       refuse<CheckpointError>(
-          "'{}optimizer' is no state that {} with these {} parameter groups can read: it is of "
+          "{} is no state that {} with these {} parameter groups can read: it is of "
           "another class or grouping, or damaged; resume with the optimizer that the checkpoint "
           "was made with",
-          prefix, detail::class_name(optimizer), optimizer.param_groups().size());
+          quoted(prefix + "optimizer"), detail::class_name(optimizer),
+          optimizer.param_groups().size());
     }
   }
   if (!own_options) return;
@@ -169,13 +170,13 @@ void set_all(State& state, const std::string& prefix, const State& part) {
 
 void check_tensor(const State& state, const std::string& key, const at::Tensor& like) {
   const at::Tensor& saved = state.tensor(key);
-  require<CheckpointError>(saved.defined(),
-                           "the checkpoint holds '{}' undefined; take another checkpoint", key);
+  require<CheckpointError>(
+      saved.defined(), "the checkpoint holds {} undefined; take another checkpoint", quoted(key));
   if (saved.sizes() == like.sizes() && saved.scalar_type() == like.scalar_type()) return;
   refuse<CheckpointError>(
-      "the checkpoint holds '{}' as {} {}, this engine has {} {}; build the engine with the models "
+      "the checkpoint holds {} as {} {}, this engine has {} {}; build the engine with the models "
       "it was saved from",
-      key, c10::toString(saved.scalar_type()), shape_of(saved.sizes()),
+      quoted(key), c10::toString(saved.scalar_type()), shape_of(saved.sizes()),
       c10::toString(like.scalar_type()), shape_of(like.sizes()));
 }
 
@@ -256,15 +257,14 @@ void Engine::Body::check_state(const State& state) const {
     check_tensor(state, untrained_key(untrained, i), untrained.live()[i]);
   for (const auto& level : levels.all) {
     const int64_t taken = state.integer(prefix_of(*level) + "steps");
-    require<CheckpointError>(
-        taken >= 0, "'{}steps' is {} in the state, expected at least 0; take another checkpoint",
-        prefix_of(*level), taken);
+    require<CheckpointError>(taken >= 0,
+                             "{} is {} in the state, expected at least 0; take another checkpoint",
+                             quoted(prefix_of(*level) + "steps"), taken);
     const int64_t saved = state.integer(prefix_of(*level) + "parameters");
-    require<CheckpointError>(
-        saved == static_cast<int64_t>(level->parameters.size()),
-        "the checkpoint holds {} parameters of level '{}', this engine has {}; "
-        "build the engine with the models it was saved from",
-        saved, level->name, level->parameters.size());
+    require<CheckpointError>(saved == static_cast<int64_t>(level->parameters.size()),
+                             "the checkpoint holds {} parameters of level {}, this engine has {}; "
+                             "build the engine with the models it was saved from",
+                             saved, quoted(level->name), level->parameters.size());
     for (std::size_t i = 0; i < level->parameters.size(); ++i)
       check_tensor(state, parameter_key(*level, i), level->parameters[i]);
   }

@@ -39,9 +39,9 @@ void check_fits(const Level& level, const Tensors& gradient) {
     if (tensor.sizes() != parameter.sizes() || tensor.scalar_type() != parameter.scalar_type() ||
         tensor.device() != parameter.device() || tensor.layout() != at::kStrided)
       refuse<LossError>(
-          "{}: on_gradient left {} as the gradient of parameter '{}', which is {}; leave one of "
+          "{}: on_gradient left {} as the gradient of parameter {}, which is {}; leave one of "
           "the parameter's shape, type and device",
-          where(level), described(tensor), level.parameter_names[i], described(parameter));
+          where(level), described(tensor), quoted(level.parameter_names[i]), described(parameter));
   }
 }
 
@@ -51,10 +51,10 @@ void check_finite_gradient(const Level& level, const Tensors& gradient, bool tot
   for (std::size_t i = 0; i < gradient.size(); ++i)
     if (!all_finite({gradient[i]}))
       refuse<NonFiniteError>(
-          "{}: the {}{} of parameter '{}' is not finite, at a finite loss of {}; look for a square "
+          "{}: the {}{} of parameter {} is not finite, at a finite loss of {}; look for a square "
           "root, logarithm or division at zero, or clip",
-          where(level), total ? "hypergradient" : "gradient", whose, level.parameter_names[i],
-          level.last_loss.item<double>());
+          where(level), total ? "hypergradient" : "gradient", whose,
+          quoted(level.parameter_names[i]), level.last_loss.item<double>());
 }
 
 // Which tensors there are, and how often each has been written.
@@ -148,10 +148,10 @@ void Engine::Body::start_inner_loop(Level& level) {
   hook(level, "on_inner_loop_start", [&] { level.problem->on_inner_loop_start(); });
   if (version >= 0 && levels.version() != version)
     refuse<LossError>(
-        "{}: on_inner_loop_start wrote parameters in the middle of the steps that '{}' "
+        "{}: on_inner_loop_start wrote parameters in the middle of the steps that {} "
         "differentiates through, because a level in between has stepped; give this level an "
         "implicit method such as mlo::cg(), or the levels in between unroll = 1",
-        where(level), level.options.best_response->name());
+        where(level), quoted(level.options.best_response->name()));
 }
 
 void Engine::Body::take(const Turn& turn) {
@@ -313,12 +313,11 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   if (total && level.rule && level.counters.steps % 100 == 0) {
     const double rms = norm(gradient) / std::sqrt(static_cast<double>(numel(gradient)));
     if (rms > 0.0 && rms < 10.0 * level.rule->epsilon())
-      warn(
-          message("eps of {}", level.name),
-          message("level '{}': the hypergradient's root mean square is {:.3g}, below ten times the "
-                  "optimizer's eps = {}, so its steps shrink with it; give this level's optimizer "
-                  "a smaller eps",
-                  level.name, rms, level.rule->epsilon()));
+      warn(message("eps of {}", level.name),
+           message("level {}: the hypergradient's root mean square is {:.3g}, below ten times the "
+                   "optimizer's eps = {}, so its steps shrink with it; give this level's optimizer "
+                   "a smaller eps",
+                   quoted(level.name), rms, level.rule->epsilon()));
   }
   Clipping clipping;
   if (level.options.clip_norm > 0.0) {

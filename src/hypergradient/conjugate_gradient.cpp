@@ -65,9 +65,9 @@ class ConjugateGradient final : public Solver {
       summary.residual = std::sqrt(rr) / size;
       if (!std::isfinite(summary.residual))
         refuse<NonFiniteError>(
-            "level '{}': a Hessian product in conjugate gradient is not finite; look for a square "
+            "level {}: a Hessian product in conjugate gradient is not finite; look for a square "
             "root, logarithm or division at zero in its loss",
-            system.level());
+            quoted(system.level()));
       if (summary.residual <= options_.tolerance) {
         summary.reason = Reason::converged;
         break;
@@ -175,17 +175,18 @@ class ConjugateGradient final : public Solver {
                              double reached) {
     if (summary.reason == SolveSummary::Reason::negative_curvature)
       return message(
-          "level '{}': conjugate gradient for level '{}' met curvature <= 0 after {} iterations: "
+          "level {}: conjugate gradient for level {} met curvature <= 0 after {} iterations: "
           "the level is not at a minimum along that direction, and what is returned solves the "
           "rest, with a residual of {:.3g} of the adjoint's norm; train the level longer (unroll, "
           "warmup_steps), add weight decay to its loss, or give ConjugateGradientOptions::damping",
-          system.level(), system.upper(), summary.iterations, summary.residual);
+          quoted(system.level()), quoted(system.upper()), summary.iterations, summary.residual);
     return message(
-        "level '{}': conjugate gradient for level '{}' has a residual of {:.3g} times the "
+        "level {}: conjugate gradient for level {} has a residual of {:.3g} times the "
         "adjoint's norm after {} iterations: the Hessian is ill-conditioned or not definite, and "
         "what is returned is the combination of iterates with the smallest residual, {:.3g}; give "
         "more max_iterations, or ConjugateGradientOptions::damping",
-        system.level(), system.upper(), reached, summary.iterations, summary.residual);
+        quoted(system.level()), quoted(system.upper()), reached, summary.iterations,
+        summary.residual);
   }
 
   ConjugateGradientOptions options_;

@@ -49,11 +49,11 @@ class ExactLinearization final : public Linearization {
     } catch (const std::exception& error) {
       if (!is_libtorch(error)) throw;
       std::throw_with_nested(UnsupportedError(message(
-          "level '{}': the exact oracle could not differentiate the loss a second time ({}). Use a "
+          "level {}: the exact oracle could not differentiate the loss a second time ({}). Use a "
           "finite-difference method for this level (mlo::darts()), or replace the operation by one "
           "that LibTorch can differentiate twice; if a loss writes buffers in place, set "
           "ExactOptions::keep_graph = false",
-          probe_.level_name(), words_of(error))));
+          quoted(probe_.level_name()), words_of(error))));
     }
   }
 

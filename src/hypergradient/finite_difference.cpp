@@ -232,10 +232,10 @@ std::vector<Part> parts_of(const FiniteDifferenceOptions& options, Probe& probe,
   for (const auto& part : parts)
     if (!(part.epsilon > 0.0))
       refuse<NonFiniteError>(
-          "level '{}': what its finite differences are to be multiplied with is not finite: the "
+          "level {}: what its finite differences are to be multiplied with is not finite: the "
           "adjoint, or the scale of the optimizer's step; look for a square root, logarithm or "
           "division at zero",
-          probe.level_name());
+          quoted(probe.level_name()));
   return parts;
 }
 
@@ -312,9 +312,9 @@ void refuse_narrow(const Probe& probe) {
   for (const auto& parameter : probe.parameters())
     if (parameter.element_size() < 4)
       refuse<UnsupportedError>(
-          "level '{}': finite differences of parameters in {} are rounding noise; keep the "
+          "level {}: finite differences of parameters in {} are rounding noise; keep the "
           "parameters in float32 and compute in autocast, or use mlo::one_step()",
-          probe.level_name(), c10::toString(parameter.scalar_type()));
+          quoted(probe.level_name()), c10::toString(parameter.scalar_type()));
 }
 
 class DifferenceLinearization final : public Linearization {

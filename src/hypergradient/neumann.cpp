@@ -37,10 +37,10 @@ class Neumann final : public Solver {
       if (largest == 0.0) return z;
       if (options_.step > 0.0)
         refuse<Error>(
-            "level '{}': the Neumann series diverges: with NeumannOptions::step = {}, term {} is "
+            "level {}: the Neumann series diverges: with NeumannOptions::step = {}, term {} is "
             "longer than the one before, so the largest eigenvalue of the Hessian is at least "
             "{:.6g}; the step must be below 2 over it, or 0 to have it estimated",
-            system.level(), step, summary.iterations + 1, largest);
+            quoted(system.level()), step, summary.iterations + 1, largest);
       step = 1.0 / (kRoom * largest);
     }
   }
@@ -63,9 +63,9 @@ class Neumann final : public Solver {
       const double now = norm(next);
       if (!std::isfinite(now))
         refuse<NonFiniteError>(
-            "level '{}': a Hessian product in the Neumann series is not finite; look for a square "
+            "level {}: a Hessian product in the Neumann series is not finite; look for a square "
             "root, logarithm or division at zero in its loss",
-            system.level());
+            quoted(system.level()));
       if (now > last * (1.0 + 1e-6)) {
         // H is symmetric, so a growing term proves an eigenvalue of αH outside [0, 2]. Beyond 2 the
         // terms change sign, but the first that grows need not yet: then, unless the curvature
@@ -80,10 +80,10 @@ class Neumann final : public Solver {
         summary.reason = SolveSummary::Reason::negative_curvature;
         summary.residual = now / size;
         summary.warning = message(
-            "level '{}': the Neumann series for level '{}' met curvature < 0 and ends after {} of "
+            "level {}: the Neumann series for level {} met curvature < 0 and ends after {} of "
             "{} terms: the level is not at a minimum along that direction; train it longer "
             "(unroll, warmup_steps), add weight decay to its loss, or use mlo::cg() with damping",
-            system.level(), system.upper(), j, options_.iterations);
+            quoted(system.level()), quoted(system.upper()), j, options_.iterations);
         break;
       }
       p = std::move(next);
@@ -113,9 +113,9 @@ class Neumann final : public Solver {
       const double size = norm(product);
       if (!std::isfinite(size))
         refuse<NonFiniteError>(
-            "level '{}': a Hessian product in the power iteration is not finite; look for a square "
+            "level {}: a Hessian product in the power iteration is not finite; look for a square "
             "root, logarithm or division at zero in its loss",
-            system.level());
+            quoted(system.level()));
       if (size == 0.0) return 0.0;
       largest = std::copysign(size, dot(v, product));
       v = scaled(product, 1.0 / size);

@@ -15,11 +15,11 @@ inline void note_error(SolveSummary& summary, double error, const std::string& l
   summary.error = error;
   if (error <= kLarge || !summary.warning.empty()) return;
   summary.warning = message(
-      "level '{}': the products of its finite differences are known to about {} % only, because of "
+      "level {}: the products of its finite differences are known to about {} % only, because of "
       "rounding or of kinks within their radius; use an exact method for this level "
       "(mlo::one_step()), keep its parameters in float64, or give "
       "FiniteDifferenceOptions::constant",
-      level, std::ceil(100.0 * error));
+      quoted(level), std::ceil(100.0 * error));
 }
 
 }  // namespace mlo

@@ -53,11 +53,11 @@ struct Probe::Body {
     const auto check = [&](const Level& of) {
       if (of.values.lost(*record.values[of.index]))
         refuse<LossError>(
-            "{}: the parameters of level '{}' that this step read are gone: something has written "
+            "{}: the parameters of level {} that this step read are gone: something has written "
             "them outside that level's own steps and hooks (another level's hook, a data source, a "
             "callback). Write a level's parameters in its own on_inner_loop_start, on_gradient or "
             "on_step",
-            step(), of.name);
+            step(), quoted(of.name));
     };
     check(level);
     for (const std::size_t j : level.value_reads) check(levels[j]);
@@ -75,7 +75,9 @@ struct Probe::Body {
     levels.untrained.set(record.draws[m].untrained);
   }
 
-  std::string step() const { return message("level '{}' at step {}", level.name, record.step); }
+  std::string step() const {
+    return message("level {} at step {}", quoted(level.name), record.step);
+  }
 
   // How far an evaluation at the recorded values may be from the step's own, relative to the loss.
   // Which kernel runs may depend on what requires a gradient (attention's does), so the last bits
@@ -249,9 +251,9 @@ Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
   Body& body = *body_;
   if (!body.level.analytic)
     refuse<UnsupportedError>(
-        "level '{}': the analytic oracle needs a problem that derives from "
+        "level {}: the analytic oracle needs a problem that derives from "
         "mlo::AnalyticDerivatives; derive from it, or use mlo::one_step()",
-        body.level.name);
+        quoted(body.level.name));
   body.levels.set_gradients_for(body.level, wrt);
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {

@@ -39,9 +39,9 @@ class Sweep::VisitedLevel final : public Visit {
   void subtract(const Tensors& products) override {
     if (products.size() != stop_.places.size())
       refuse<Error>(
-          "Visit::subtract at level '{}': {} products for {} targets; give one each, in their "
+          "Visit::subtract at level {}: {} products for {} targets; give one each, in their "
           "order",
-          level_.name, products.size(), stop_.places.size());
+          quoted(level_.name), products.size(), stop_.places.size());
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < products.size(); ++i) {
       if (!products[i].defined()) continue;
@@ -126,7 +126,8 @@ Tensors Sweep::total_derivative(const Tensors& gradient) {
     ++level.counters.visits;
     naming<Error>(
         [&] {
-          return message("{}: the method '{}'", where(level), level.options.best_response->name());
+          return message("{}: the method {}", where(level),
+                         quoted(level.options.best_response->name()));
         },
         [&] { level.options.best_response->visit(visit); });
     adjoints[stop.level].clear();

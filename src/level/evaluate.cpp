@@ -50,8 +50,8 @@ double check_loss(const Level& level, const at::Tensor& loss) {
 void check_metrics(const Level& level, const Evaluation& evaluation) {
   for (const auto& [name, metric] : evaluation.metrics)
     if (!metric.defined() || metric.numel() != 1)
-      refuse<LossError>("{}: the metric '{}' {}; return a scalar beside the loss", where(level),
-                        name,
+      refuse<LossError>("{}: the metric {} {}; return a scalar beside the loss", where(level),
+                        quoted(name),
                         metric.defined() ? message("has shape {}", shape_of(metric.sizes()))
                                          : "is an undefined tensor");
 }
@@ -79,7 +79,7 @@ void forget_frozen(Tensors& derivatives, const Tensors& wrt) {
   std::string name = message("a parameter of shape {}", shape_of(parameter.sizes()));
   for (std::size_t i = 0; i < level.parameters.size(); ++i)
     if (level.parameters[i].is_same(parameter))
-      name = message("parameter '{}'", level.parameter_names[i]);
+      name = message("parameter {}", quoted(level.parameter_names[i]));
   refuse<UnsupportedError>(
       "{}: the gradient of {} is sparse, and clipping, optimizers and hypergradients here are for "
       "dense ones; make the embedding with torch::nn::EmbeddingOptions::sparse(false)",
@@ -184,9 +184,9 @@ Tensors analytic_product(Level& level, const Draw& draw, const Tensors& v, const
                                  [&] { return level.analytic->product(draw.batch, v, wrt); });
   if (product.size() != wrt.size())
     refuse<LossError>(
-        "level '{}': AnalyticDerivatives::product returned {} tensors for {} in wrt; return one "
+        "level {}: AnalyticDerivatives::product returned {} tensors for {} in wrt; return one "
         "each (undefined for zero)",
-        level.name, product.size(), wrt.size());
+        quoted(level.name), product.size(), wrt.size());
   forget_frozen(product, wrt);
   return product;
 }
@@ -196,9 +196,9 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
   const DualNumbersGuard duals(level.parameters, v);
   const auto unsupported = [&](const std::string& why) {
     refuse<UnsupportedError>(
-        "level '{}': the reverse-over-forward oracle {}; use mlo::exact_oracle() "
+        "level {}: the reverse-over-forward oracle {}; use mlo::exact_oracle() "
         "(mlo::one_step()) or mlo::finite_difference_oracle() (mlo::darts()) for this level",
-        level.name, why);
+        quoted(level.name), why);
   };
   std::optional<Evaluation> evaluation;
   at::Tensor tangent;

@@ -39,7 +39,7 @@ void check_parameter(const std::string& who, const at::Tensor& parameter) {
 }  // namespace
 
 std::string where(const Level& level) {
-  return message("level '{}' at step {}", level.name, level.counters.steps);
+  return message("level {} at step {}", quoted(level.name), level.counters.steps);
 }
 
 Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, LevelOptions the_options)
@@ -53,33 +53,35 @@ Level::Level(std::string level_name, std::shared_ptr<Problem> the_problem, Level
   for (const auto& [parameter_name, parameter] : problem->trained().parameters()) {
     if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second)
       continue;
-    check_parameter(message("level '{}': parameter '{}'", name, parameter_name), parameter);
+    check_parameter(message("level {}: parameter {}", quoted(name), quoted(parameter_name)),
+                    parameter);
     parameter_names.push_back(parameter_name);
     parameters.push_back(parameter);
     metas_.push_back({parameter.sizes().vec(), parameter.scalar_type(), parameter.device()});
   }
-  require(
-      !parameters.empty(),
-      "level '{}': no trainable parameters ({} given, all frozen); pass modules or leaf tensors "
-      "with requires_grad to trains(…)",
-      name, problem->trained().parameters().size());
+  require(!parameters.empty(),
+          "level {}: no trainable parameters ({} given, all frozen); pass modules or leaf tensors "
+          "with requires_grad to trains(…)",
+          quoted(name), problem->trained().parameters().size());
   if (options.precision == Precision::bfloat16)
     for (std::size_t i = 0; i < parameters.size(); ++i)
       if (parameters[i].scalar_type() != at::kFloat)
         refuse<ConfigError>(
-            "level '{}': LevelOptions::precision = bfloat16 with parameter '{}' of type {}; it is "
+            "level {}: LevelOptions::precision = bfloat16 with parameter {} of type {}; it is "
             "for parameters in float32, which stay so",
-            name, parameter_names[i], c10::toString(parameters[i].scalar_type()));
+            quoted(name), mlo::quoted(parameter_names[i]),
+            c10::toString(parameters[i].scalar_type()));
   values = Values(parameters);
   frozen.assign(parameters.size(), 0);
   makes_gradient = !options.constant.empty();
 
-  optimizer = naming<ConfigError>([this] { return message("level '{}': the optimizer", name); },
-                                  [this] { return options.optimizer(parameters); });
+  optimizer =
+      naming<ConfigError>([this] { return message("level {}: the optimizer", quoted(name)); },
+                          [this] { return options.optimizer(parameters); });
   require(optimizer != nullptr,
-          "level '{}': the optimizer factory returned nothing; return a torch::optim::Optimizer "
+          "level {}: the optimizer factory returned nothing; return a torch::optim::Optimizer "
           "over the parameters it is given",
-          name);
+          quoted(name));
   for (auto& group : optimizer->param_groups())
     base_learning_rates.push_back(group.options().get_lr());
   optimizer_settings = detail::settings_of(*optimizer);
@@ -96,9 +98,9 @@ void Level::check_parameters() const {
         parameter.device() == meta.device)
       continue;
     refuse<ConfigError>(
-        "level '{}': parameter '{}' was {} when the level was added and is now {}; convert or move "
+        "level {}: parameter {} was {} when the level was added and is now {}; convert or move "
         "modules before Engine::add",
-        name, parameter_names[i], described(meta.dtype, meta.sizes, meta.device),
+        quoted(name), quoted(parameter_names[i]), described(meta.dtype, meta.sizes, meta.device),
         described(parameter));
   }
 }
@@ -129,7 +131,7 @@ std::vector<double> Level::learning_rates() const {
 Level& Levels::find(const std::string& name) const {
   for (const auto& level : all)
     if (level->name == name) return *level;
-  refuse<ConfigError>("no level is called '{}'; there are {}", name,
+  refuse<ConfigError>("no level is called {}; there are {}", quoted(name),
                       listed(all, [](const auto& level) { return level->name; }));
 }
 

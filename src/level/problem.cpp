@@ -16,12 +16,12 @@ void Trains::add(const std::shared_ptr<torch::nn::Module>& module) {
 }
 
 void Trains::add(std::string name, at::Tensor parameter) {
-  require(parameter.defined(),
-          "trains(…): the tensor '{}' is undefined; make it before the problem", name);
+  require(parameter.defined(), "trains(…): the tensor {} is undefined; make it before the problem",
+          mlo::quoted(name));
   require(parameter.is_leaf(),
-          "trains(…): the tensor '{}' is the result of a computation, not a leaf; pass "
+          "trains(…): the tensor {} is the result of a computation, not a leaf; pass "
           "x.detach().requires_grad_()",
-          name);
+          mlo::quoted(name));
   parameters_.emplace_back(std::move(name), std::move(parameter));
 }
 

@@ -35,9 +35,9 @@ const at::Tensor* ChoiceTape::begin() {
   }
   if (position_ == choices_.size())
     refuse<LossError>(
-        "level '{}': on replay the loss calls mlo::replayed more often than in the step itself, "
+        "level {}: on replay the loss calls mlo::replayed more often than in the step itself, "
         "where it did so {} times; the number of calls must not depend on the parameters",
-        level_, choices_.size());
+        quoted(level_), choices_.size());
   return &choices_[position_++];
 }
 
@@ -54,9 +54,9 @@ void ChoiceTape::end(const at::Tensor* choice) {
 void ChoiceTape::finish() const {
   if (!recording_ && position_ < choices_.size())
     refuse<LossError>(
-        "level '{}': on replay the loss called mlo::replayed {} times, in the step itself {} "
+        "level {}: on replay the loss called mlo::replayed {} times, in the step itself {} "
         "times; the number of calls must not depend on the parameters",
-        level_, position_, choices_.size());
+        quoted(level_), position_, choices_.size());
 }
 
 NoChoicesGuard::NoChoicesGuard() { ++forbidden; }

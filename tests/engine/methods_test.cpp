@@ -292,5 +292,5 @@ TEST_CASE("A Neumann series that overshoots is an error, not a result", "[engine
   engine.add("low", follow(x, y), respond(mlo::neumann({.iterations = 20, .step = 2.5})));
   engine.add("up", lead(y, x), sgd());
   check_refused<mlo::Error>([&] { engine.step(); }, {"level 'low'", "Neumann series diverges",
-                                                     "step 2.5", "0 to have it estimated"});
+                                                     "step = 2.5", "0 to have it estimated"});
 }

@@ -167,7 +167,7 @@ TEST_CASE("A schedule that gives no number is refused by level and step",
     engine.step();
     engine.step();
     check_refused<mlo::ConfigError>([&] { engine.step(); },
-                                    {"level 'only' at step 2", "schedule", "finite", ">= 0"});
+                                    {"level 'only' at step 2", "schedule", "finite", "at least 0"});
     CHECK(engine.counters("only").steps == 2);
   }
 }

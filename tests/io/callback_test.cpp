@@ -223,7 +223,7 @@ TEST_CASE("A best checkpoint of a run that names no best is refused", "[callback
     add_level(engine);
     engine.add(mlo::best_checkpoint(folder / "best.mlo"));
     CHECK_THROWS_AS(engine.run(), ConfigError);
-    CHECK_THROWS_WITH(engine.run(), Contains("early_stopping.metric = ''") && Contains("set both"));
+    CHECK_THROWS_WITH(engine.run(), Contains("EarlyStopping::metric = ''") && Contains("set both"));
     CHECK(engine.steps_taken() == 0);
   }
 }

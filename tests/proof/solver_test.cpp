@@ -286,7 +286,7 @@ TEST_CASE(
       {1.0, 1.0, 1e-2, 1.0, 1.0, 1.0}};  // the first term to grow does not change its sign yet
   const auto solver = neumann_solver({.iterations = 50, .step = 0.9});
   CHECK_THROWS_WITH(problem.solve(*solver),
-                    Contains("diverges") && Contains("step 0.9") && Contains("is at least 3"));
+                    Contains("diverges") && Contains("step = 0.9") && Contains("is at least 3"));
   Problem6 negative(Vector{{1.0, 0.02, -5.0, 0.01, 0.01, 0.01}}.asDiagonal());
   negative.solve(*solver);
   CHECK(negative.summary.reason == Reason::negative_curvature);
