@@ -43,14 +43,13 @@ struct Fashion {
     mlo::LevelOptions pretrain, head, masker;
     int64_t batch = 64;
     bool zero_output = false;
-    double head_dropout = 0.0;
   };
   std::unique_ptr<mlo::Engine> engine(How how) const {
     torch::manual_seed(1);
     MaskedAutoencoder mae(options);
     Masker masker(MaskerOptions{
         .patches = options.patches(), .dim = options.dim, .zero_output = how.zero_output});
-    Head head(HeadOptions{.dim = options.dim, .dropout = how.head_dropout});
+    Head head(HeadOptions{.dim = options.dim});
     auto e = std::make_unique<mlo::Engine>(mlo::EngineOptions{.seed = 1});
     how.pretrain.data = source(1, how.batch), how.head.data = source(2, how.batch),
     how.masker.data = source(3, how.batch);
@@ -112,14 +111,14 @@ void print_accuracy() {
             {.masking = {.ratio = 0.75, .selection = Selection::rank, .input = input},
              .pretrain = {.optimizer = adamw(), .best_response = row.pretrain()},
              .head = {.optimizer = adamw(), .best_response = row.head()},
-             .masker = {.optimizer = mlo::sgd({.lr = 0.0})},
-             .head_dropout = 0.1});
+             .masker = {.optimizer = mlo::sgd({.lr = 0.0})}});
         for (int64_t i = 0; i < steps; ++i) e->step();
         const mlo::Tensors g = e->hypergradient("masker");
         if (exact.empty()) exact = g;
         std::printf("%s, after %lld steps: %s: cosine %.4f, norm %.3g\n",
                     input == MaskInput::held ? "held" : "coupled", static_cast<long long>(steps),
                     row.name, cosine(g, exact), std::sqrt(dot(g, g) / dot(exact, exact)));
+        std::fflush(stdout);  // it takes minutes
       }
     }
 }
@@ -157,6 +156,7 @@ void print_signal() {
           "alone %.2f; of the mean to the one before %s\n",
           head_rate, static_cast<long long>(steps), whole, bias,
           earlier.empty() ? "-" : std::to_string(cosine(sum, earlier)).c_str());
+      std::fflush(stdout);
       earlier = sum;
     }
   }
