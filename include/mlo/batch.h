@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 namespace detail {
 /// The engine says level and step besides.
 class NoSuchTensor final : public LossError {
@@ -40,4 +40,4 @@ class Batch {
   std::vector<at::Tensor> tensors_;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

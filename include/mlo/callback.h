@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 class Engine;
 
@@ -41,4 +41,4 @@ class Callback {
   virtual void on_stop(const Engine& /*engine*/, const std::string& /*reason*/) {}
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

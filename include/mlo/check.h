@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 struct CheckOptions {
   /// The level whose total derivative is checked; empty: the top level.
@@ -126,4 +126,4 @@ struct CheckReport {
 /// that would go on from there throws an Error.
 CheckReport check_hypergradient(Engine& engine, const CheckOptions& options = {});
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -4,7 +4,7 @@
 
 #include <functional>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// f(input), without keeping what f computes on the way: it is computed again in the backward pass
 /// (activation checkpointing; Chen et al. 2016). The result can be differentiated any number of
@@ -19,4 +19,4 @@ namespace mlo {
 at::Tensor checkpointed(const std::function<at::Tensor(const at::Tensor&)>& f,
                         const at::Tensor& input, const Tensors& parameters);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

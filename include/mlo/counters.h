@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What one level has done.
 struct Counters {
@@ -17,4 +17,4 @@ struct Counters {
                            ///< (CUDA: allocator; CPU: resident set)
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

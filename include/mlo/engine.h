@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Runs several optimization problems whose optima feed each other. Register levels lowest first;
 /// `run` takes steps of the top level, each after the levels below have taken their unroll counts.
@@ -104,4 +104,4 @@ class Engine {
   std::unique_ptr<Body> body_;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

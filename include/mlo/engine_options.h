@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 struct EarlyStopping {
   /// "level.name" of a number that a `validate()` returns; empty: no early stopping
@@ -33,4 +33,4 @@ struct EngineOptions {
   void validate() const;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Base of everything this library throws on misuse. The message says what was given, what was
 /// expected and what to do.
@@ -40,4 +40,4 @@ class CheckpointError : public Error {
   using Error::Error;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

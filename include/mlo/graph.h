@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What one level does in the order of steps.
 struct Turn {
@@ -52,4 +52,4 @@ struct Graph {
   std::string to_string() const;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

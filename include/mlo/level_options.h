@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What a level's loss computes in. bfloat16: under LibTorch's autocast, matrix products in
 /// bfloat16; parameters, optimizer and all arithmetic of hypergradients stay float32. The loss must
@@ -53,4 +53,4 @@ struct LevelOptions {
   void validate(const std::string& level) const;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

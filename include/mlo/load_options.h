@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// How the engine that goes on with a run may differ from the one that saved it.
 ///
@@ -34,4 +34,4 @@ struct LoadOptions {
   std::vector<std::string> allow_changed = {};
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -15,7 +15,7 @@ namespace torch::nn {
 class Module;
 }
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What a loss returns: the scalar to minimize, and if wanted named scalars to log.
 struct Evaluation {
@@ -147,4 +147,4 @@ class AnalyticDerivatives {
   }
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

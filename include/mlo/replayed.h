@@ -5,7 +5,7 @@
 #include <concepts>
 #include <utility>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 namespace detail {
 /// Where `replayed` finds or leaves its choice; outside an engine's evaluation it finds none, and
 /// leaves nothing.
@@ -51,4 +51,4 @@ inline at::Tensor stop_gradient(const at::Tensor& t) {
   return replayed([&] { return t; });
 }
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// How a run ended, and what each level has done.
 struct RunSummary {
@@ -32,4 +32,4 @@ struct RunSummary {
 };
 const char* to_string(RunSummary::Reason reason);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

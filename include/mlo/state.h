@@ -7,7 +7,7 @@
 #include <string>
 #include <variant>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Everything a run must remember, as one flat map from a path ("level/head/steps") to a value.
 /// What objects put in is what a checkpoint holds, no more and no less.
@@ -31,4 +31,4 @@ class State {
   std::map<std::string, Value> values_;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

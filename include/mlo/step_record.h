@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 struct FrozenValues;  // the library's own: a Probe puts them into place
 
@@ -48,4 +48,4 @@ struct StepRecord {
   int threads = 0;  ///< LibTorch's own, within an operation
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -7,7 +7,7 @@
 /// The list-of-tensors layer: what adjoints, solvers and oracles compute with. Every sum over
 /// elements passes through `dot`, so that a distributed run has one place to reduce in; one process
 /// adds nothing there.
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// One tensor for each parameter of a level, in the order of registration.
 using Tensors = std::vector<at::Tensor>;
@@ -41,4 +41,4 @@ bool all_finite(const Tensors& a);
 /// dst do not move. All entries are defined; src may be of another dtype or layout.
 void copy_values(const Tensors& dst, const Tensors& src);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

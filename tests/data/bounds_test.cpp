@@ -84,7 +84,7 @@ std::string scanned(uint32_t side, int scans) {
   return bytes + "\xFF\xD9";
 }
 
-std::string refusal(const std::filesystem::path& file, int64_t channels = 3) {
+std::string image_refusal(const std::filesystem::path& file, int64_t channels = 3) {
   return message_of<mlo::Error>([&] { mlo::read_image(file, channels); });
 }
 
@@ -140,12 +140,13 @@ TEST_CASE("Scans that only keep the reader busy are refused", "[images]") {
   write_bytes(folder / "few.jpg", scanned(64, 20));
   CHECK(mlo::read_image(folder / "few.jpg").sizes() == at::IntArrayRef({3, 64, 64}));
   write_bytes(folder / "many.jpg", scanned(64, 120));
-  CHECK_THAT(refusal(folder / "many.jpg"), Contains("many.jpg") && Contains("more than 100 scans"));
+  CHECK_THAT(image_refusal(folder / "many.jpg"),
+             Contains("many.jpg") && Contains("more than 100 scans"));
   const std::string bytes = scanned(9400, 12000);
   CHECK(bytes.size() < 2300000);
   write_bytes(folder / "slow.jpg", bytes);
   std::string message;
-  const Cost cost = cost_of([&] { return refusal(folder / "slow.jpg", 1); }, message);
+  const Cost cost = cost_of([&] { return image_refusal(folder / "slow.jpg", 1); }, message);
   CHECK_THAT(message, Contains("more than 97 scans"));
   CHECK(cost.seconds < 10.0);
   CHECK(cost.more_memory < kGigabyte);
@@ -157,7 +158,7 @@ TEST_CASE("The channels that are asked for and what resizing takes are counted",
   write_bytes(folder / "grey.png", png(9000, 9000));
   CHECK(std::filesystem::file_size(folder / "grey.png") < 100000);
   std::string result;
-  Cost cost = cost_of([&] { return refusal(folder / "grey.png"); }, result);
+  Cost cost = cost_of([&] { return image_refusal(folder / "grey.png"); }, result);
   CHECK_THAT(result, Contains(kTooMany));
   CHECK(cost.more_memory < 0.1 * kGigabyte);
   CHECK_THAT(message_of<mlo::Error>([&] { mlo::image_size(folder / "grey.png"); }),
@@ -182,7 +183,7 @@ TEST_CASE("The channels that are asked for and what resizing takes are counted",
   CHECK(cost.more_memory < 0.45 * kGigabyte);  // LibTorch has 0.47 before
   // A progressive JPEG is kept as coefficients of 16 bits.
   write_bytes(folder / "scans.jpg", scanned(9600, 1));
-  CHECK_THAT(refusal(folder / "scans.jpg", 1), Contains("too many to be true"));
+  CHECK_THAT(image_refusal(folder / "scans.jpg", 1), Contains("too many to be true"));
 }
 
 TEST_CASE("What few bytes unpack to is bounded", "[images]") {
@@ -191,7 +192,7 @@ TEST_CASE("What few bytes unpack to is bounded", "[images]") {
     REQUIRE(bytes.size() < 1100000);
     write_bytes(folder / "file.png", bytes);
     std::string message;
-    const Cost cost = cost_of([&] { return refusal(folder / "file.png"); }, message);
+    const Cost cost = cost_of([&] { return image_refusal(folder / "file.png"); }, message);
     CHECK_THAT(message, Contains(words));
     CHECK(cost.ended);
     CHECK(cost.seconds < 10.0);

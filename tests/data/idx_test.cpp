@@ -36,7 +36,7 @@ void pack(const std::filesystem::path& path, const std::string& bytes) {
   REQUIRE(::gzclose(file) == Z_OK);
 }
 
-std::string refusal(const std::filesystem::path& path) {
+std::string idx_refusal(const std::filesystem::path& path) {
   const std::string message = message_of<mlo::Error>([&] { mlo::read_idx(path); });
   if (!message.empty()) CHECK_THAT(message, Contains(path.string()) && Contains("; "));
   return message;
@@ -87,15 +87,15 @@ TEST_CASE("An IDX file cut off anywhere is refused, plain or packed", "[idx]") {
     for (std::size_t size = 0; size < whole.size(); ++size) {
       write_bytes(folder / "cut", whole.substr(0, size));
       INFO(name << " " << size << " of " << whole.size());
-      REQUIRE_FALSE(refusal(folder / "cut").empty());
+      REQUIRE_FALSE(idx_refusal(folder / "cut").empty());
     }
   }
   write_bytes(folder / "cut", digits().substr(0, 2));
-  CHECK_THAT(refusal(folder / "cut"), Contains("ends within its magic number, 2 bytes early"));
+  CHECK_THAT(idx_refusal(folder / "cut"), Contains("ends within its magic number, 2 bytes early"));
   write_bytes(folder / "cut", digits().substr(0, 9));
-  CHECK_THAT(refusal(folder / "cut"), Contains("ends within its dimensions"));
+  CHECK_THAT(idx_refusal(folder / "cut"), Contains("ends within its dimensions"));
   write_bytes(folder / "cut", digits().substr(0, 27));
-  CHECK_THAT(refusal(folder / "cut"),
+  CHECK_THAT(idx_refusal(folder / "cut"),
              Contains("ends within its data, 1 bytes early") && Contains("truncated"));
 }
 
@@ -110,13 +110,13 @@ TEST_CASE("A packed IDX file of any size without its checksum and length is refu
     pack(folder / "packed", bytes);
     const std::string whole = read_bytes(folder / "packed");
     INFO(rows);
-    CHECK(refusal(folder / "packed").empty());
+    CHECK(idx_refusal(folder / "packed").empty());
     for (const std::size_t missing : {1U, 4U, 8U, 9U}) {
       write_bytes(folder / "cut", whole.substr(0, whole.size() - missing));
-      CHECK_THAT(refusal(folder / "cut"), Contains("truncated"));
+      CHECK_THAT(idx_refusal(folder / "cut"), Contains("truncated"));
     }
     write_bytes(folder / "cut", whole + "x");
-    CHECK_FALSE(refusal(folder / "cut").empty());
+    CHECK_FALSE(idx_refusal(folder / "cut").empty());
   }
 }
 
@@ -138,7 +138,7 @@ TEST_CASE("A small packed IDX file cannot fill the memory", "[idx]") {
   REQUIRE(::gzclose(file) == Z_OK);
   write_bytes(folder / "labels", header(8, {399}) + std::string(399, '\1'));
   std::string message;
-  const Cost cost = cost_of([&] { return refusal(folder / "bomb"); }, message);
+  const Cost cost = cost_of([&] { return idx_refusal(folder / "bomb"); }, message);
   CHECK_THAT(message, Contains("announces more data than"));
   CHECK(cost.more_memory < 1e8);
   CHECK(cost.seconds < 5.0);
@@ -150,7 +150,7 @@ TEST_CASE("A damaged packed IDX file is refused", "[idx]") {
   std::string bytes = read_bytes(folder / "packed");
   bytes[bytes.size() - 6] = static_cast<char>(bytes[bytes.size() - 6] ^ 1);  // within the checksum
   write_bytes(folder / "packed", bytes);
-  CHECK_THAT(refusal(folder / "packed"),
+  CHECK_THAT(idx_refusal(folder / "packed"),
              Contains("cannot be unpacked") && Contains("get it again"));
 }
 
@@ -158,10 +158,10 @@ TEST_CASE("What is no IDX file is refused by name, and allocates nothing", "[idx
   const TemporaryFolder folder;
   const auto with = [&](const std::string& bytes) {
     write_bytes(folder / "file", bytes);
-    return refusal(folder / "file");
+    return idx_refusal(folder / "file");
   };
-  CHECK_THAT(refusal(folder / "none"), Contains("No such file"));
-  CHECK_THAT(refusal(folder / "."), Contains("is not a file but a folder"));
+  CHECK_THAT(idx_refusal(folder / "none"), Contains("No such file"));
+  CHECK_THAT(idx_refusal(folder / "."), Contains("is not a file but a folder"));
   CHECK_THAT(with("\x89PNG and so on"),
              Contains("begins with the bytes 137 80 78 71, expected 0 0"));
   CHECK_THAT(with(std::string("\0\0\x08\0", 4)), Contains("begins with the bytes 0 0 8 0"));
@@ -173,5 +173,5 @@ TEST_CASE("What is no IDX file is refused by name, and allocates nothing", "[idx
   CHECK_THAT(with(header(14, {0, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF})),
              Contains("announces more data"));
   pack(folder / "file", header(8, {0xFFFFFFFF}) + "x");
-  CHECK_THAT(refusal(folder / "file"), Contains("announces more data"));
+  CHECK_THAT(idx_refusal(folder / "file"), Contains("announces more data"));
 }

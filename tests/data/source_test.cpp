@@ -53,7 +53,7 @@ State with(const State& state, const std::string& key, State::Value value) {
   return changed;
 }
 
-std::string refusal(BatchSource& source, const State& state) {
+std::string load_refusal(BatchSource& source, const State& state) {
   try {
     source.load(state, "level/head/data/");
   } catch (const mlo::CheckpointError& error) {
@@ -191,24 +191,24 @@ TEST_CASE("A state of another source is refused, and the source goes on as it wa
     return saved(*tensor_source({rows(n)}, other));
   };
   CHECK_THAT(
-      refusal(*source, saved_by(12, options)),
+      load_refusal(*source, saved_by(12, options)),
       Contains("'level/head/data/rows' is 12 in the state, and 11") && Contains("same data"));
-  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 4})),
+  CHECK_THAT(load_refusal(*source, saved_by(11, {.batch_size = 4})),
              Contains("batch_size' is 4 in the state, and 3"));
-  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 3, .shuffle = false})),
+  CHECK_THAT(load_refusal(*source, saved_by(11, {.batch_size = 3, .shuffle = false})),
              Contains("shuffle' is 0"));
-  CHECK_THAT(refusal(*source, saved_by(11, {.batch_size = 3, .drop_last = false})),
+  CHECK_THAT(load_refusal(*source, saved_by(11, {.batch_size = 3, .drop_last = false})),
              Contains("rows_per_epoch' is 11"));
-  CHECK_THAT(refusal(*source, saved_by(11, {})), Contains("batch_size' is 11"));
-  CHECK_THAT(refusal(*source, State()), Contains("no 'level/head/data/rows'"));
+  CHECK_THAT(load_refusal(*source, saved_by(11, {})), Contains("batch_size' is 11"));
+  CHECK_THAT(load_refusal(*source, State()), Contains("no 'level/head/data/rows'"));
   for (const int64_t position : {-3, 4, 9, 3000})
-    CHECK_THAT(refusal(*source, with(state, "level/head/data/position", position)),
+    CHECK_THAT(load_refusal(*source, with(state, "level/head/data/position", position)),
                Contains("another checkpoint"));
-  CHECK_THAT(refusal(*source, with(state, "level/head/data/epoch", int64_t{-1})),
+  CHECK_THAT(load_refusal(*source, with(state, "level/head/data/epoch", int64_t{-1})),
              Contains("epoch -1"));
-  CHECK(refusal(*source, with(state, "level/head/data/position", int64_t{6})).empty());
+  CHECK(load_refusal(*source, with(state, "level/head/data/position", int64_t{6})).empty());
   source->load(state, "level/head/data/");
-  CHECK_THAT(refusal(*source, saved_by(12, options)), Contains("rows"));
+  CHECK_THAT(load_refusal(*source, saved_by(12, options)), Contains("rows"));
   CHECK(take(*source, 5) == expected);
 }
 
@@ -287,7 +287,7 @@ TEST_CASE("A zip that refuses a state is as before, also where the first source 
 
   const auto other = make(10);
   take(*other, 3);
-  CHECK_THAT(refusal(*source, saved(*other)), Contains("/1/rows' is 10"));
+  CHECK_THAT(load_refusal(*source, saved(*other)), Contains("/1/rows' is 10"));
   CHECK(take(*source, 6) == expected);
 }
 
@@ -310,7 +310,7 @@ TEST_CASE("Data is nothing, a source, a batch or a function", "[source]") {
     CHECK(batch[1].is_same(x));
   }
   const mlo::Data other = Batch{torch::rand({3, 2})};
-  CHECK_THAT(refusal(*other.source(), saved(*full.source())),
+  CHECK_THAT(load_refusal(*other.source(), saved(*full.source())),
              Contains("rows' is 1 in the state, and 3"));
   CHECK(mlo::Data(Batch{torch::rand({0, 2})}).source()->next()[0].numel() == 0);
 

@@ -24,10 +24,6 @@ struct Two {
   }
 };
 
-std::unique_ptr<mlo::Method> by_duals() {
-  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
-}
-
 }  // namespace
 
 TEST_CASE(

@@ -100,10 +100,6 @@ double hypergradient(const Pair& pair, std::unique_ptr<mlo::Method> method) {
   return engine_of(pair, std::move(method))->hypergradient("up")[0].item<double>();
 }
 
-std::unique_ptr<mlo::Method> by_duals() {
-  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
-}
-
 }  // namespace
 
 TEST_CASE("A loss that calls autograd::grad builds, and its hypergradient is right by every method",

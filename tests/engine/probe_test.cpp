@@ -11,8 +11,8 @@ namespace {
 
 /// A lower level with all that a probe must put back: batch norm, dropout, a frozen layer,
 /// train/eval modes.
-struct NetImpl final : torch::nn::Module {
-  NetImpl() {
+struct FrozenNetImpl final : torch::nn::Module {
+  FrozenNetImpl() {
     first = register_module("first", torch::nn::Linear(3, 4));
     norm = register_module("norm", torch::nn::BatchNorm1d(4));
     drop = register_module("drop", torch::nn::Dropout(0.3));
@@ -25,7 +25,7 @@ struct NetImpl final : torch::nn::Module {
   torch::nn::BatchNorm1d norm{nullptr};
   torch::nn::Dropout drop{nullptr};
 };
-TORCH_MODULE(Net);
+TORCH_MODULE(FrozenNet);
 
 struct UserError : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -43,7 +43,7 @@ struct Snapshot {
 /// Levels "low", "middle" (if wanted) and "up". Once armed by the upper loss, `fuse` evaluations of
 /// the lower one later that throws.
 struct Explosive {
-  Net net;
+  FrozenNet net;
   at::Tensor middle = leaf(0.4), weight = leaf({0.5, 0.6, 0.7});
   at::Tensor data = at::linspace(-1.0, 1.0, 24, at::kDouble).reshape({8, 3});
   int fuse = -1, countdown = -1;

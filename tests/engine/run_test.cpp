@@ -15,8 +15,8 @@ using Reason = mlo::RunSummary::Reason;
 namespace {
 
 /// A net with dropout and batch norm, whose input features are weighted by the level above.
-struct NetImpl final : torch::nn::Module {
-  NetImpl() {
+struct WeightedNetImpl final : torch::nn::Module {
+  WeightedNetImpl() {
     first = register_module("first", torch::nn::Linear(4, 6));
     norm = register_module("norm", torch::nn::BatchNorm1d(6));
     drop = register_module("drop", torch::nn::Dropout(0.25));
@@ -27,11 +27,11 @@ struct NetImpl final : torch::nn::Module {
   torch::nn::BatchNorm1d norm{nullptr};
   torch::nn::Dropout drop{nullptr};
 };
-TORCH_MODULE(Net);
+TORCH_MODULE(WeightedNet);
 
 /// Two levels that draw at random in data, dropout and loss.
 struct Noisy {
-  Net net = (at::manual_seed(1), Net());
+  WeightedNet net = (at::manual_seed(1), WeightedNet());
   at::Tensor weight = at::zeros({4}).requires_grad_();
   at::Tensor data = (at::manual_seed(2), at::randn({24, 4}));
   std::vector<double> drawn = {};  // in validations

@@ -96,6 +96,10 @@ inline LevelOptions respond(std::unique_ptr<mlo::Method> method, double lr = 0.1
   return {.optimizer = mlo::sgd({.lr = lr}), .best_response = std::move(method)};
 }
 
+inline std::unique_ptr<mlo::Method> by_duals() {
+  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
+}
+
 /// The call must throw an `Error` of which each of the words is part.
 template <class Error, class Call>
 void check_refused(Call&& call, std::initializer_list<std::string> words) {

@@ -11,19 +11,19 @@
 
 namespace {
 
-struct NetImpl final : torch::nn::Module {
-  NetImpl() {
+struct SmallNetImpl final : torch::nn::Module {
+  SmallNetImpl() {
     first = register_module("first", torch::nn::Linear(5, 7));
     last = register_module("last", torch::nn::Linear(7, 1));
   }
   at::Tensor forward(const at::Tensor& x) { return last(at::tanh(first(x))); }
   torch::nn::Linear first{nullptr}, last{nullptr};
 };
-TORCH_MODULE(Net);
+TORCH_MODULE(SmallNet);
 
-Net same_net() {
+SmallNet same_net() {
   at::manual_seed(11);
-  return Net();
+  return SmallNet();
 }
 
 using Optimizer = std::shared_ptr<torch::optim::Optimizer>;
@@ -68,7 +68,7 @@ TEST_CASE("One level alone trains as the same loop by hand does, bit for bit",
   const at::Tensor x = at::randn({64, 5}), y = at::randn({64, 1});
   for (const auto& [name, ours, theirs] : choices) {
     INFO(name);
-    Net by_hand = same_net();
+    SmallNet by_hand = same_net();
     const auto optimizer = theirs(by_hand->parameters());
     std::vector<double> losses;
     for (int64_t step = 0; step < 25; ++step) {
@@ -80,7 +80,7 @@ TEST_CASE("One level alone trains as the same loop by hand does, bit for bit",
       losses.push_back(loss.item<double>());
     }
 
-    Net net = same_net();
+    SmallNet net = same_net();
     Engine engine({.steps = 25});
     engine.add(
         "net",

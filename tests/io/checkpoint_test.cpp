@@ -59,7 +59,7 @@ State round_trip(const State& state) {
   return mlo::read_checkpoint(folder / "run.mlo");
 }
 
-std::string refusal(const std::filesystem::path& path) {
+std::string checkpoint_refusal(const std::filesystem::path& path) {
   return message_of<CheckpointError>([&] { mlo::read_checkpoint(path); });
 }
 
@@ -205,7 +205,7 @@ TEST_CASE("A checkpoint cut off anywhere, or longer than it was, is refused", "[
   const std::string whole = read_bytes(path);
   for (std::size_t size = 0; size < whole.size(); ++size) {
     write_bytes(path, whole.substr(0, size));
-    const std::string message = refusal(path);
+    const std::string message = checkpoint_refusal(path);
     INFO(size << " bytes of " << whole.size() << ": " << message);
     REQUIRE_THAT(message, Contains(path.string()));
     REQUIRE_THAT(message, size == 0
@@ -213,7 +213,7 @@ TEST_CASE("A checkpoint cut off anywhere, or longer than it was, is refused", "[
                               : Contains("is damaged: it has " + std::to_string(size) + " bytes"));
   }
   write_bytes(path, whole + '\0');
-  CHECK_THAT(refusal(path), Contains("bytes, expected"));
+  CHECK_THAT(checkpoint_refusal(path), Contains("bytes, expected"));
   write_bytes(path, whole);
   CHECK(same(mlo::read_checkpoint(path), small_state()));
 }
@@ -227,7 +227,7 @@ TEST_CASE("A checkpoint with one bit flipped anywhere is refused", "[checkpoint]
     std::string bytes = whole;
     bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << bit % 8));
     write_bytes(path, bytes);
-    const std::string message = refusal(path);
+    const std::string message = checkpoint_refusal(path);
     INFO("bit " << bit << ": " << message);
     REQUIRE_THAT(message, Contains(path.string()));
     REQUIRE_THAT(message, bit < 64 ? Contains("is not a checkpoint") : Contains("CRC-32"));
@@ -236,23 +236,25 @@ TEST_CASE("A checkpoint with one bit flipped anywhere is refused", "[checkpoint]
   std::string bytes = whole;
   bytes.back() = static_cast<char>(bytes.back() ^ 1);
   write_bytes(path, bytes);
-  CHECK_THAT(refusal(path), Contains("tensor 'random'") && Contains("expected"));
+  CHECK_THAT(checkpoint_refusal(path), Contains("tensor 'random'") && Contains("expected"));
 }
 
 TEST_CASE("What is not a checkpoint of this version is refused by name", "[checkpoint]") {
   const TemporaryFolder folder;
   const auto path = folder / "run.mlo";
-  CHECK_THAT(refusal(folder / "none.mlo"), Contains("none.mlo") && Contains("No such file"));
-  CHECK_THAT(refusal(folder / "."), Contains("is not a file"));
-  CHECK_THAT(refusal("/dev/zero"), Contains("is not a file"));
+  CHECK_THAT(checkpoint_refusal(folder / "none.mlo"),
+             Contains("none.mlo") && Contains("No such file"));
+  CHECK_THAT(checkpoint_refusal(folder / "."), Contains("is not a file"));
+  CHECK_THAT(checkpoint_refusal("/dev/zero"), Contains("is not a file"));
   write_bytes(path, "PK\x03\x04 a model of another library, and longer than a header of this one");
-  CHECK_THAT(refusal(path),
+  CHECK_THAT(checkpoint_refusal(path),
              Contains("is not a checkpoint") && Contains("give a file that a run has saved"));
   write_bytes(path, forged("[]", ""));
   CHECK(mlo::read_checkpoint(path).values().empty());
   write_bytes(path, forged("whatever a later version says", "", 2));
-  CHECK_THAT(refusal(path), Contains("format version 2") && Contains("reads version 1") &&
-                                Contains("version of mlo that saved"));
+  CHECK_THAT(checkpoint_refusal(path), Contains("format version 2") &&
+                                           Contains("reads version 1") &&
+                                           Contains("version of mlo that saved"));
 }
 
 TEST_CASE("A wrong manifest is refused even if its checksums are right, and allocates nothing",
@@ -287,8 +289,8 @@ TEST_CASE("A wrong manifest is refused even if its checksums are right, and allo
   for (const auto& [manifest, words] : wrong) {
     write_bytes(path, forged(manifest, "abcd"));
     INFO(manifest);
-    CHECK_THAT(refusal(path), Contains(words) && Contains("is damaged"));
+    CHECK_THAT(checkpoint_refusal(path), Contains(words) && Contains("is damaged"));
   }
   write_bytes(path, forged(std::string(100000, '['), ""));
-  CHECK_THAT(refusal(path), Contains("manifest is not one"));
+  CHECK_THAT(checkpoint_refusal(path), Contains("manifest is not one"));
 }

@@ -18,6 +18,8 @@
 
 namespace mlo::testing {
 
+inline const at::TensorOptions kDouble = at::kDouble;
+
 /// The options of one parameter group, for whichever class of optimizer.
 struct Group {
   double lr = 0.1, momentum = 0, dampening = 0, weight_decay = 0;

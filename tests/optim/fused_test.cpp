@@ -27,7 +27,7 @@ Tensors parameters(at::ScalarType type) {
 }
 
 // The same gradients for both; parameter 4 has none at even steps, parameter 3 only from step 5 on.
-void set_gradients(const Tensors& all, int step) {
+void draw_gradients(const Tensors& all, int step) {
   torch::manual_seed(100 + step);
   for (size_t i = 0; i < all.size(); ++i) {
     const at::Tensor gradient = torch::randn_like(all[i]);
@@ -104,14 +104,14 @@ TEST_CASE("Fused optimizers take LibTorch's steps to rounding", "[fused]") {
       const auto ours = c.ours(a);
       const auto theirs = c.theirs(b);
       for (int step = 0; step < 20; ++step) {
-        set_gradients(a, step);
-        set_gradients(b, step);
+        draw_gradients(a, step);
+        draw_gradients(b, step);
         ours->step();
         theirs->step();
       }
       CHECK(distance(a, b) < (type == at::kFloat ? 2e-6 : 1e-14));
       CHECK(distance(a, parameters(type)) > 0.01);
-      set_gradients(a, 20);
+      draw_gradients(a, 20);
       CHECK_THAT(fused_operations(*ours), Contains("_fused_"));
       CHECK(fused_operations(*theirs).empty());
     }
@@ -137,8 +137,8 @@ TEST_CASE("The state of fused optimizers is LibTorch's, both ways", "[fused]") {
           (*optimizer)->load(in);
         }
       }
-      set_gradients(a, step);
-      set_gradients(b, step);
+      draw_gradients(a, step);
+      draw_gradients(b, step);
       on_a->step();
       on_b->step();
     }

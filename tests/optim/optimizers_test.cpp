@@ -12,28 +12,13 @@
 
 #include <limits>
 
-#include "catch.h"
+#include "complaint.h"
 
 using namespace mlo;
 
 namespace {
 
 Tensors parameters() { return {at::ones({3}).requires_grad_(), at::ones({2, 2}).requires_grad_()}; }
-
-/// The message of the ConfigError that `f` throws; another exception, or none, fails the test.
-template <class F>
-std::string complaint(const F& f) {
-  try {
-    f();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  FAIL("nothing was thrown");
-  return {};
-}
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 }  // namespace
 
@@ -75,32 +60,32 @@ TEST_CASE("an optimizer's option out of range is named, with its value and the c
           "[optimizers][error]") {
   const double nan = std::numeric_limits<double>::quiet_NaN(),
                infinity = std::numeric_limits<double>::infinity();
-  CHECK(complaint([] { sgd({.lr = -1}); }) ==
+  CHECK(complaint<ConfigError>([] { sgd({.lr = -1}); }) ==
         "SgdOptions::lr = -1; it must be finite and at least 0");
-  CHECK(complaint([=] { sgd({.lr = infinity}); }) ==
+  CHECK(complaint<ConfigError>([=] { sgd({.lr = infinity}); }) ==
         "SgdOptions::lr = inf; it must be finite and at least 0");
-  CHECK(complaint([] { sgd({.momentum = -0.1}); }) ==
+  CHECK(complaint<ConfigError>([] { sgd({.momentum = -0.1}); }) ==
         "SgdOptions::momentum = -0.1; it must be finite and at least 0");
-  CHECK(complaint([] { sgd({.dampening = 1.5}); }) ==
+  CHECK(complaint<ConfigError>([] { sgd({.dampening = 1.5}); }) ==
         "SgdOptions::dampening = 1.5; it must be between 0 and 1");
-  CHECK(complaint([] { sgd({.weight_decay = -1}); }) ==
+  CHECK(complaint<ConfigError>([] { sgd({.weight_decay = -1}); }) ==
         "SgdOptions::weight_decay = -1; it must be finite and at least 0");
-  CHECK(complaint([] { sgd({.nesterov = true}); }) ==
+  CHECK(complaint<ConfigError>([] { sgd({.nesterov = true}); }) ==
         "SgdOptions::momentum = 0; it must be positive with nesterov");
-  CHECK(complaint([] { sgd({.momentum = 0.9, .dampening = 0.5, .nesterov = true}); }) ==
+  CHECK(complaint<ConfigError>([] { sgd({.momentum = 0.9, .dampening = 0.5, .nesterov = true}); }) ==
         "SgdOptions::dampening = 0.5; it must be 0 with nesterov");
   for (const auto& make : {adam, adamw}) {
-    CHECK(complaint([&] { make({.lr = nan}); }) ==
+    CHECK(complaint<ConfigError>([&] { make({.lr = nan}); }) ==
           "AdamOptions::lr = nan; it must be finite and at least 0");
-    CHECK(complaint([&] { make({.beta1 = 1}); }) ==
+    CHECK(complaint<ConfigError>([&] { make({.beta1 = 1}); }) ==
           "AdamOptions::beta1 = 1; it must be at least 0 and less than 1");
-    CHECK(complaint([&] { make({.beta2 = -0.5}); }) ==
+    CHECK(complaint<ConfigError>([&] { make({.beta2 = -0.5}); }) ==
           "AdamOptions::beta2 = -0.5; it must be at least 0 and less than 1");
-    CHECK(complaint([&] { make({.beta2 = nan}); }) ==
+    CHECK(complaint<ConfigError>([&] { make({.beta2 = nan}); }) ==
           "AdamOptions::beta2 = nan; it must be at least 0 and less than 1");
-    CHECK(complaint([&] { make({.eps = -1}); }) ==
+    CHECK(complaint<ConfigError>([&] { make({.eps = -1}); }) ==
           "AdamOptions::eps = -1; it must be finite and at least 0");
-    CHECK(complaint([&] { make({.weight_decay = nan}); }) ==
+    CHECK(complaint<ConfigError>([&] { make({.weight_decay = nan}); }) ==
           "AdamOptions::weight_decay = nan; it must be finite and at least 0");
   }
 }
@@ -123,7 +108,7 @@ TEST_CASE("an optimizer over other parameters than the level's is refused", "[op
   const auto p = parameters();
   const auto other = at::ones({5}).requires_grad_();
   const auto with = [&](const Tensors& list) {
-    return complaint([&] { use(std::make_shared<torch::optim::Adagrad>(list))(p); });
+    return complaint<ConfigError>([&] { use(std::make_shared<torch::optim::Adagrad>(list))(p); });
   };
   const auto missing = with({p[0]});
   CHECK(contains(missing, "use(torch::optim::Adagrad)"));
@@ -142,13 +127,14 @@ TEST_CASE("an optimizer over other parameters than the level's is refused", "[op
 
   const auto adagrad = std::make_shared<torch::optim::Adagrad>(p);
   adagrad->param_groups()[0].params().push_back(p[0]);
-  CHECK(contains(complaint([&] { use(adagrad)(p); }),
+  CHECK(contains(complaint<ConfigError>([&] { use(adagrad)(p); }),
                  "more than once there is the level's parameter 0"));
 }
 
 TEST_CASE("an optimizer that a level cannot step is refused", "[optimizers][error]") {
-  CHECK(contains(complaint([] { use(nullptr); }), "the optimizer is null"));
-  const auto lbfgs = complaint([] { use(std::make_shared<torch::optim::LBFGS>(parameters())); });
+  CHECK(contains(complaint<ConfigError>([] { use(nullptr); }), "the optimizer is null"));
+  const auto lbfgs =
+      complaint<ConfigError>([] { use(std::make_shared<torch::optim::LBFGS>(parameters())); });
   CHECK(contains(lbfgs, "torch::optim::LBFGS"));
   CHECK(contains(lbfgs, "closure"));
 }

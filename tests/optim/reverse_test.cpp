@@ -11,7 +11,6 @@ using namespace mlo::testing;
 namespace {
 
 constexpr int kSteps = 5;
-const at::TensorOptions kDouble = at::TensorOptions(at::kDouble);
 
 /// θ: 3 and 2×2 elements, joined to 7; λ: 2 elements; the loss above: w·θ + ½‖θ‖².
 struct Curved {

@@ -9,7 +9,7 @@
 #include <torch/optim/adamw.h>
 #include <torch/optim/rmsprop.h>
 #include <torch/optim/sgd.h>
-#include "catch.h"
+#include "complaint.h"
 
 using namespace mlo;
 using namespace mlo::testing;
@@ -18,8 +18,6 @@ namespace {
 
 constexpr double kExact = 1e-12;       // against autograd, in double
 constexpr double kDifferences = 1e-6;  // against central differences of radius 1e-6
-
-const at::TensorOptions kDouble = at::TensorOptions(at::kDouble);
 
 /// Two parameters of 3 and 2×2 elements. `strided`: with gaps in memory, so that the formulas run
 /// on ATen's operators.
@@ -330,10 +328,6 @@ namespace {
 struct OwnSgd final : torch::optim::SGD {
   using SGD::SGD;
 };
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 std::string refusal(torch::optim::Optimizer& optimizer, const Tensors& parameters) {
   std::string why;

@@ -10,7 +10,6 @@ namespace mlo::testing {
 namespace {
 
 constexpr Eigen::Index kMain = 5, kLinear = 2, kUnused = 3, kFrozen = 2, kBends = 3;
-const at::TensorOptions kDouble = at::TensorOptions(at::kDouble);
 
 bool has_linear(const LevelShape& level) { return level.linear != LevelShape::Linear::none; }
 

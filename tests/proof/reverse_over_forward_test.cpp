@@ -9,10 +9,6 @@ using mlo::UnsupportedError;
 
 namespace {
 
-std::unique_ptr<mlo::Method> by_duals() {
-  return mlo::implicit(mlo::reverse_over_forward_oracle(), mlo::identity_solver());
-}
-
 /// min over w of L(w, t); min over t of ½‖w*‖². `loss` may do what it likes with both.
 struct Pair {
   Tensors w, t;

@@ -23,19 +23,20 @@ using namespace mlo::testing;
 
 namespace {
 
-const auto kDouble = at::TensorOptions(at::kDouble);
 constexpr int64_t kRows = 2000;
 
-enum class Kind { dropout, batch_norm, top_k, top_k_recomputed };
+const at::TensorOptions kDouble = at::kDouble;
 
-torch::nn::Sequential make_net(Kind kind) {
+enum class Randomness { dropout, batch_norm, top_k, top_k_recomputed };
+
+torch::nn::Sequential make_net(Randomness kind) {
   torch::manual_seed(3);
   torch::nn::Sequential net(torch::nn::Linear(4, 16), torch::nn::Tanh());
-  if (kind == Kind::dropout) net->push_back(torch::nn::Dropout(0.1));
-  if (kind == Kind::batch_norm) net->push_back(torch::nn::BatchNorm1d(16));
+  if (kind == Randomness::dropout) net->push_back(torch::nn::Dropout(0.1));
+  if (kind == Randomness::batch_norm) net->push_back(torch::nn::BatchNorm1d(16));
   net->push_back(torch::nn::Linear(16, 16));
   net->push_back(torch::nn::Tanh());
-  if (kind == Kind::dropout) net->push_back(torch::nn::Dropout(0.1));
+  if (kind == Randomness::dropout) net->push_back(torch::nn::Dropout(0.1));
   net->push_back(torch::nn::Linear(16, 1));
   net->to(at::kDouble);
   return net;
@@ -43,16 +44,17 @@ torch::nn::Sequential make_net(Kind kind) {
 
 /// Weighted errors of a net: mean of σ(λ_i)(net(x_i) − y_i)². It notes what its own step saw.
 struct Lower final : Problem {
-  Lower(Kind kind, torch::nn::Sequential net, at::Tensor weights)
+  Lower(Randomness kind, torch::nn::Sequential net, at::Tensor weights)
       : Problem(trains(net)), kind(kind), net(net), weights(weights) {}
 
   at::Tensor value() {
     const at::Tensor errors = (net->forward(x).squeeze(1) - y).square();
     const at::Tensor weighted = weights.sigmoid() * errors;
-    if (kind == Kind::top_k || kind == Kind::top_k_recomputed) {
+    if (kind == Randomness::top_k || kind == Randomness::top_k_recomputed) {
       // The half with the largest errors.
       const auto choose = [&] { return std::get<1>(errors.topk(kRows / 2)); };
-      return weighted.index_select(0, kind == Kind::top_k ? replayed(choose) : choose()).mean();
+      return weighted.index_select(0, kind == Randomness::top_k ? replayed(choose) : choose())
+          .mean();
     }
     return weighted.mean();
   }
@@ -66,7 +68,7 @@ struct Lower final : Problem {
   }
   void on_step() override { step_buffers = clone(net->buffers()); }
 
-  Kind kind;
+  Randomness kind;
   torch::nn::Sequential net;
   at::Tensor weights, x, y, generator, step_generator;
   Tensors step_values, step_buffers;
@@ -85,7 +87,7 @@ struct Upper final : Problem {
 };
 
 struct Game2 {
-  explicit Game2(Kind kind) : net(make_net(kind)) {
+  explicit Game2(Randomness kind) : net(make_net(kind)) {
     lower = std::make_shared<Lower>(kind, net, weights);
     lower->x = x;
     lower->y = y;
@@ -169,7 +171,7 @@ std::unique_ptr<Method> with(const MakeOracle& oracle) {
 
 TEST_CASE("with dropout in the lower net every oracle differentiates the step's own draw") {
   for (const auto& [name, oracle] : oracles(1e-2)) {
-    Game2 game(Kind::dropout);
+    Game2 game(Randomness::dropout);
     const Vector ours = game.hypergradient(with(oracle)),
                  exact = game.exact(game.lower->step_generator);
     INFO(name << ": cosine " << cosine(ours, exact));
@@ -197,7 +199,7 @@ TEST_CASE("with dropout in the lower net every oracle differentiates the step's 
 
 TEST_CASE("batch normalization: products in train mode, running statistics untouched to the bit") {
   for (const auto& [name, oracle] : oracles(1e-3)) {
-    Game2 game(Kind::batch_norm);
+    Game2 game(Randomness::batch_norm);
     const Tensors before = clone(game.net->buffers());
     const Vector ours = game.hypergradient(with(oracle)),
                  exact = game.exact(game.lower->step_generator);
@@ -216,14 +218,14 @@ TEST_CASE("batch normalization: products in train mode, running statistics untou
 
 TEST_CASE("a top-k inside the lower loss is replayed; recomputed it spoils differences") {
   for (const auto& [name, oracle] : oracles(0.03)) {
-    Game2 game(Kind::top_k);
+    Game2 game(Randomness::top_k);
     const Vector ours = game.hypergradient(with(oracle));
     // The choice at the point of the step is the one that was recorded.
     const Vector exact = game.exact(game.lower->step_generator);
     INFO(name << ": cosine " << cosine(ours, exact));
     CHECK(cosine(ours, exact) >= 0.9999);
 
-    Game2 recomputed(Kind::top_k_recomputed);
+    Game2 recomputed(Randomness::top_k_recomputed);
     const Vector spoiled = recomputed.hypergradient(with(oracle));
     if (name == "finite difference, wide") CHECK(relative_error(spoiled, exact) > 0.05);
     if (name.find("exact") == 0) CHECK(relative_error(spoiled, exact) <= 1e-12);

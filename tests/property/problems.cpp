@@ -12,7 +12,6 @@
 namespace mlo::testing {
 namespace {
 
-const auto kDouble = at::TensorOptions(at::kDouble);
 constexpr int64_t kOwn = 7;  // used elements of a level
 constexpr int64_t kFeatures = 5;
 

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <limits>
 
-#include "catch.h"
+#include "complaint.h"
 
 using namespace mlo;
 
@@ -44,17 +44,6 @@ double exact_dot(const Tensors& a, const Tensors& b) {
     sum += (a[i].detach().to(at::kDouble) * b[i].detach().to(at::kDouble)).sum().item<double>();
   }
   return sum;
-}
-
-template <class F>
-std::string complaint(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  FAIL("nothing was thrown");
-  return {};
 }
 
 }  // namespace

@@ -6,11 +6,11 @@
 #include <filesystem>
 #include <memory>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// One JSON object a line: {"event": "start"|"step"|"validation"|"warning"|"stop", …}, appended; a
 /// step every `every` steps. Numbers that are not finite are null. A run that is resumed repeats
 /// the steps after its checkpoint: the later line counts.
 std::unique_ptr<Callback> json_lines(std::filesystem::path file, int64_t every = 1);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What a step of the top level gets through, for a progress bar to show a rate: {512, "images"}.
 /// Zero: no rate is shown.
@@ -18,4 +18,4 @@ struct Throughput {
 /// nothing if the stream is no terminal. The stream outlives the callback.
 std::unique_ptr<Callback> progress_bar(std::FILE* stream, Throughput throughput = {});
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// RandomResizedCrop as torchvision draws it: a part of random area and aspect ratio (ten tries,
 /// then the middle), resized.
@@ -38,4 +38,4 @@ void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t
 /// Image.resize(…, BICUBIC).
 at::Tensor resize_bicubic(const at::Tensor& image, int64_t height, int64_t width);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

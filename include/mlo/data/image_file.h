@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Cameras store an image as the sensor saw it, and say in an EXIF tag how to turn it. `as_stored`
 /// does not look at the tag, as torchvision does not; `upright` turns the image, as PIL's
@@ -40,4 +40,4 @@ struct ImageSize {
 /// many channels.
 ImageSize image_size(const std::filesystem::path& file, int64_t channels = 3);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// JPEG and PNG files as a set, in this order, each read when it is asked for. Throws
 /// mlo::ConfigError for labels that are not one a file, or not below the number of classes.
@@ -17,4 +17,4 @@ std::shared_ptr<const ImageSet> file_images(std::vector<std::filesystem::path> f
                                             std::vector<std::string> classes, int64_t channels = 3,
                                             Orientation orientation = Orientation::as_stored);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 struct ImageSourceOptions {
   int64_t batch_size = 128;
@@ -35,4 +35,4 @@ std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images
 Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int64_t begin,
                   int64_t end, const Augmentation& augmentation);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Labelled images, decoded when asked for. Thread-safe: several workers may ask at a time.
 class ImageSet {
@@ -64,4 +64,4 @@ struct Split {
 };
 Split split_by_class(const ImageSet& images, double held_out, uint64_t seed);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// An endless, resumable stream of batches with its own random stream.
 class BatchSource {
@@ -85,4 +85,4 @@ std::unique_ptr<BatchSource> zip(Sources... sources) {
   return zip(std::move(all));
 }
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What a method sees when the sweep visits its level k: the adjoint a_k = ∂L_u/∂θ_k, the steps the
 /// level took, and the levels that want their share.
@@ -55,4 +55,4 @@ class Method {
 std::unique_ptr<Method> implicit(std::unique_ptr<Oracle> oracle, std::unique_ptr<Solver> solver,
                                  EvaluationPoint point = EvaluationPoint::before_step);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What a method needs of the level it serves; the engine records no more than that, and refuses by
 /// name what cannot be had.
@@ -98,4 +98,4 @@ std::unique_ptr<Oracle> reverse_over_forward_oracle();
 /// The problem's own `AnalyticDerivatives`: no graph at all.
 std::unique_ptr<Oracle> analytic_oracle();
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

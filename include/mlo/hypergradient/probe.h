@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 class Level;
 class Levels;
@@ -69,4 +69,4 @@ class Probe {
   std::unique_ptr<Body> body_;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

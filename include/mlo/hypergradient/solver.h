@@ -9,7 +9,7 @@
 #include <memory>
 #include <string>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Why and how a solve ended. Not converging is data, not an error.
 struct SolveSummary {
@@ -120,4 +120,4 @@ struct ConjugateGradientOptions {
 /// come with a warning, and a z from after curvature ≤ 0 starts no later solve.
 std::unique_ptr<Solver> conjugate_gradient_solver(ConjugateGradientOptions options = {});
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -5,7 +5,7 @@
 
 #include <filesystem>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// One file: magic, format version, a JSON manifest, the tensors' bytes, and a CRC-32 of each part.
 /// Little-endian; tensors are stored contiguous, as on the CPU, and come back there, every element
@@ -17,4 +17,4 @@ void write_checkpoint(const std::filesystem::path& path, const State& state,
 /// nothing is returned then.
 State read_checkpoint(const std::filesystem::path& path);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

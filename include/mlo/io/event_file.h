@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// A TensorBoard event file ("events.out.tfevents.…"), a new one in the folder for each writer.
 /// Whole records are flushed as they are written.
@@ -30,4 +30,4 @@ class EventWriter {
   std::ofstream out_;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -5,7 +5,7 @@
 #include <functional>
 #include <memory>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Where the bytes of a file being written go. `path` is replaced only by `commit`, atomically; a
 /// sink destroyed before leaves what was there untouched.
@@ -23,4 +23,4 @@ using SinkFactory = std::function<std::unique_ptr<FileSink>(const std::filesyste
 /// savers of one file at a time: CheckpointError.
 std::unique_ptr<FileSink> atomic_file(const std::filesystem::path& path);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// What a safetensors file holds (huggingface.co/docs/safetensors): named tensors and texts.
 struct Safetensors {
@@ -31,4 +31,4 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
 /// tensors must fill it without gap or overlap.
 Safetensors read_safetensors(const std::filesystem::path& file);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

@@ -9,7 +9,7 @@ namespace torch::optim {
 class Optimizer;
 }
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Makes the optimizer of a level from the parameters it trains.
 using OptimizerFactory =
@@ -47,4 +47,4 @@ OptimizerFactory adamw(AdamOptions options = {});
 /// level. Any torch::optim::Optimizer whose step needs no closure.
 OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

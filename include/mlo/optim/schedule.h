@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <functional>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// A learning-rate schedule: the factor on each parameter group's initial learning rate at the
 /// level's own step (from 0). A function of the step alone, so there is nothing to save.
@@ -31,4 +31,4 @@ Schedule step_decay(StepDecayOptions options);
 /// Linear from 0 to 1 over the first steps, (step+1)/steps, then 1.
 Schedule linear_warmup(int64_t steps);
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo

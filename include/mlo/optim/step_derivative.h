@@ -4,7 +4,7 @@
 
 #include <vector>
 
-namespace mlo {
+namespace [[gnu::visibility("default")]] mlo {
 
 /// The derivative of one optimizer step θ' = θ − U(ĝ; m, θ), with the moments m before it, the
 /// options and the (clipped) gradient ĝ that it was taken with. One tensor a parameter of the level
@@ -37,4 +37,4 @@ class StepDerivative {
   virtual Tensors reverse(Tensors& theta, std::vector<Tensors>& moments) const = 0;
 };
 
-}  // namespace mlo
+}  // namespace gnu::visibility("default")]]mlo
