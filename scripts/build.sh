@@ -19,6 +19,8 @@ build() {
   local options=()
   # The preset asan is for the CPU and says so itself.
   if [ "$preset" != asan ]; then options+=("-DMLO_CUDA=${MLO_CUDA:-AUTO}"); fi
+  # From nothing, several sources at a time: a third of the time. Who works on single files configures without, and that stays so.
+  if [ ! -e "build/$preset/CMakeCache.txt" ]; then options+=(-DCMAKE_UNITY_BUILD=ON); fi
   say "configuring build/$preset"
   local log="build/configure-$preset.log"
   mkdir -p build

@@ -12,6 +12,7 @@
 #include <fmt/core.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace mlo {
@@ -40,6 +41,7 @@ void require(bool holds, fmt::format_string<Values...> format, Values&&... value
 
 /// 'name'
 std::string quoted(const std::string& name);
+inline std::string quoted(std::string& name) { return quoted(std::as_const(name)); }  // not std::quoted
 
 /// "'a', 'b'", or "none".
 std::string listed(const std::vector<std::string>& names);
