@@ -27,8 +27,8 @@ struct NetImpl : torch::nn::Module {
 };
 TORCH_MODULE(Net);
 
-struct Classify final : mlo::Problem {
-  explicit Classify(Net network) : Problem(mlo::trains(network)), net(std::move(network)) {}
+struct ClassifyByCnn final : mlo::Problem {
+  explicit ClassifyByCnn(Net network) : Problem(mlo::trains(network)), net(std::move(network)) {}
   mlo::Evaluation loss(const mlo::Batch& batch) override {
     return at::cross_entropy_loss(net(batch[0]), batch[1]);
   }
@@ -58,7 +58,7 @@ Case cnn_case() {
         Setting s;
         auto engine = std::make_shared<mlo::Engine>();
         engine->add(
-            "classify", Classify(s.net),
+            "classify", ClassifyByCnn(s.net),
             {.optimizer = mlo::sgd({.lr = 0.01, .momentum = 0.9}), .data = mlo::Batch{s.x, s.y}});
         all.push_back(engine_contestant("plain", std::move(engine)));
 

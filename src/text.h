@@ -41,7 +41,9 @@ void require(bool holds, fmt::format_string<Values...> format, Values&&... value
 
 /// 'name'
 std::string quoted(const std::string& name);
-inline std::string quoted(std::string& name) { return quoted(std::as_const(name)); }  // not std::quoted
+inline std::string quoted(std::string& name) {
+  return quoted(std::as_const(name));
+}  // not std::quoted
 
 /// "'a', 'b'", or "none".
 std::string listed(const std::vector<std::string>& names);
@@ -53,9 +55,5 @@ std::string listed(const Items& items, const Name& name) {
   for (const auto& item : items) names.push_back(std::string(name(item)));
   return listed(names);
 }
-
-// Kept while the sources move to the above.
-inline std::string number(double value) { return message("{}", value); }
-inline std::string brief(double value, int digits) { return message("{:.{}g}", value, digits); }
 
 }  // namespace mlo

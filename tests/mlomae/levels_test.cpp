@@ -9,7 +9,7 @@ using namespace mlomae;
 
 namespace {
 
-ModelOptions small() {
+ModelOptions small_options() {
   ModelOptions o;
   o.image_size = 12, o.patch = 4, o.dim = 16, o.depth = 2, o.heads = 2, o.decoder_dim = 8,
   o.decoder_depth = 1, o.decoder_heads = 2;
@@ -30,7 +30,7 @@ TEST_CASE("Masks hide the part that was asked for, and refuse to hide all or not
                       Contains("masker.ratio") && Contains("one masked"));
 
   torch::manual_seed(1);
-  Networks n(small(), 12, 3);
+  Networks n(small_options(), 12, 3);
   const at::Tensor embedded = n.mae->embed(torch::randn({5, 3, 12, 12}, at::kDouble));
   for (const auto selection : {Selection::uniform, Selection::rank, Selection::sampled}) {
     const Masking m = choose_mask(embedded, n.masker, {.ratio = 0.5, .selection = selection});
@@ -83,7 +83,7 @@ TEST_CASE(
 
 TEST_CASE("Weights of masked patches are what their names say", "[mlomae][masking]") {
   torch::manual_seed(3);
-  Networks n(small(), 12, 3);
+  Networks n(small_options(), 12, 3);
   const at::Tensor embedded = n.mae->embed(torch::randn({5, 3, 12, 12}, at::kDouble)).detach();
   const auto masking = [&](Weights w) {
     return choose_mask(embedded, n.masker,
@@ -110,7 +110,7 @@ TEST_CASE("Weights of masked patches are what their names say", "[mlomae][maskin
 }
 
 TEST_CASE("T reads constants where its input is held", "[mlomae][masking]") {
-  Networks n(small(), 12, 3);
+  Networks n(small_options(), 12, 3);
   const at::Tensor images = torch::randn({5, 3, 12, 12}, at::kDouble);
   for (const auto input : {MaskInput::held, MaskInput::coupled}) {
     const Masking m = choose_mask(n.mae->embed(images), n.masker,
@@ -124,7 +124,7 @@ TEST_CASE("T reads constants where its input is held", "[mlomae][masking]") {
 
 TEST_CASE("Reconstruction, uniformity and the merged loss are their formulas", "[mlomae][levels]") {
   torch::manual_seed(4);
-  Networks n(small(), 12, 3);
+  Networks n(small_options(), 12, 3);
   const mlo::Batch batch{torch::randn({5, 3, 12, 12}, at::kDouble), torch::tensor({0, 1, 2, 0, 1})};
   ReconstructOptions options{.masking = {.ratio = 0.5, .selection = Selection::rank}};
   const mlo::Evaluation plain = reconstruction_loss(n.mae, n.masker, options, batch[0]);

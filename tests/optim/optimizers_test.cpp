@@ -72,8 +72,9 @@ TEST_CASE("an optimizer's option out of range is named, with its value and the c
         "SgdOptions::weight_decay = -1; it must be finite and at least 0");
   CHECK(complaint<ConfigError>([] { sgd({.nesterov = true}); }) ==
         "SgdOptions::momentum = 0; it must be positive with nesterov");
-  CHECK(complaint<ConfigError>([] { sgd({.momentum = 0.9, .dampening = 0.5, .nesterov = true}); }) ==
-        "SgdOptions::dampening = 0.5; it must be 0 with nesterov");
+  CHECK(complaint<ConfigError>([] {
+          sgd({.momentum = 0.9, .dampening = 0.5, .nesterov = true});
+        }) == "SgdOptions::dampening = 0.5; it must be 0 with nesterov");
   for (const auto& make : {adam, adamw}) {
     CHECK(complaint<ConfigError>([&] { make({.lr = nan}); }) ==
           "AdamOptions::lr = nan; it must be finite and at least 0");

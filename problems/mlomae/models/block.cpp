@@ -7,10 +7,6 @@
 namespace mlomae {
 namespace {
 
-torch::nn::LayerNorm norm(int64_t dim) {
-  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-6));
-}
-
 at::Tensor dropped(const at::Tensor& x, double dropout, bool training) {
   return dropout > 0.0 && training ? at::dropout(x, dropout, /*train=*/true) : x;
 }
@@ -18,6 +14,10 @@ at::Tensor dropped(const at::Tensor& x, double dropout, bool training) {
 at::Tensor wide(const at::Tensor& x) { return x.element_size() < 4 ? x.to(at::kFloat) : x; }
 
 }  // namespace
+
+torch::nn::LayerNorm layer_norm(int64_t dim) {
+  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-6));
+}
 
 AttentionImpl::AttentionImpl(const BlockOptions& options)
     : heads_(options.heads),
@@ -66,8 +66,8 @@ at::Tensor MlpImpl::forward(const at::Tensor& x) {
 }
 
 BlockImpl::BlockImpl(const BlockOptions& options)
-    : norm1_(register_module("norm1", norm(options.dim))),
-      norm2_(register_module("norm2", norm(options.dim))),
+    : norm1_(register_module("norm1", layer_norm(options.dim))),
+      norm2_(register_module("norm2", layer_norm(options.dim))),
       attn_(register_module("attn", Attention(options))),
       mlp_(register_module("mlp", Mlp(options))) {}
 

@@ -14,6 +14,9 @@ struct BlockOptions {
   double dropout = 0.0;
 };
 
+/// With the ε of all these models, 1e-6.
+torch::nn::LayerNorm layer_norm(int64_t dim);
+
 /// Multi-head self-attention. Under autocast its products are in bfloat16, but the attention itself
 /// stays in float32: on CPUs the backward pass of fused attention is several times slower in
 /// bfloat16.

@@ -1,5 +1,7 @@
 #include "mlomae/models/head.h"
 
+#include "mlomae/models/block.h"
+
 #include <torch/nn/modules/dropout.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
@@ -7,8 +9,7 @@
 namespace mlomae {
 
 HeadImpl::HeadImpl(const HeadOptions& options)
-    : norm_(register_module(
-          "fc_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({options.dim}).eps(1e-6)))),
+    : norm_(register_module("fc_norm", layer_norm(options.dim))),
       dropout_(register_module("head_drop", torch::nn::Dropout(options.dropout))),
       linear_(register_module("head", torch::nn::Linear(options.dim, options.classes))) {}
 

@@ -20,10 +20,6 @@ namespace {
 
 constexpr double kVarianceFloor = 1e-6;  // of a patch's pixels, as in MAE
 
-torch::nn::LayerNorm norm(int64_t dim) {
-  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(1e-6));
-}
-
 // A patch's mean and deviation, [B, N, 1].
 std::pair<at::Tensor, at::Tensor> statistics(const at::Tensor& patches) {
   const auto [variance, mean] =
@@ -65,7 +61,7 @@ MaskedAutoencoderImpl::MaskedAutoencoderImpl(const ModelOptions& options) : opti
   blocks_ = register_module("blocks", torch::nn::ModuleList());
   for (int64_t i = 0; i < options.depth; ++i)
     blocks_->push_back(Block(BlockOptions{dim, options.heads, options.mlp_ratio, options.dropout}));
-  norm_ = register_module("norm", norm(dim));
+  norm_ = register_module("norm", layer_norm(dim));
 
   decoder_embed_ = register_module("decoder_embed", torch::nn::Linear(dim, decoder_dim));
   mask_token_ = register_parameter("mask_token", torch::zeros({1, 1, decoder_dim}));
@@ -76,7 +72,7 @@ MaskedAutoencoderImpl::MaskedAutoencoderImpl(const ModelOptions& options) : opti
   for (int64_t i = 0; i < options.decoder_depth; ++i)
     decoder_blocks_->push_back(Block(
         BlockOptions{decoder_dim, options.decoder_heads, options.mlp_ratio, options.dropout}));
-  decoder_norm_ = register_module("decoder_norm", norm(decoder_dim));
+  decoder_norm_ = register_module("decoder_norm", layer_norm(decoder_dim));
   decoder_pred_ =
       register_module("decoder_pred", torch::nn::Linear(decoder_dim, options.patch_values()));
   TORCH_INTERNAL_ASSERT(pos_embed_.size(1) == tokens);

@@ -27,7 +27,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments {
+struct EvaluateArguments {
   std::string kinds;
   std::filesystem::path run;
   SettingChoices choices;
@@ -122,7 +122,7 @@ std::vector<Score> by_training(const std::string& kind, const Settings& settings
                         {"weight_decay", options.weight_decay}}}};
 }
 
-void print_scores(const Arguments& arguments, const std::vector<Score>& scores) {
+void print_scores(const EvaluateArguments& arguments, const std::vector<Score>& scores) {
   for (const Score& score : scores) {
     if (arguments.json) {
       Json line = {{"run", arguments.run.string()}};
@@ -140,7 +140,7 @@ void print_scores(const Arguments& arguments, const std::vector<Score>& scores) 
   std::fflush(stdout);
 }
 
-int evaluate(const Arguments& arguments) {
+int evaluate(const EvaluateArguments& arguments) {
   const RunDirectory directory{arguments.run};
   const Settings settings = arguments.choices.settings(directory.settings());
   prepare(settings);
@@ -177,7 +177,7 @@ int evaluate(const Arguments& arguments) {
 void add_evaluate(CLI::App& app, Action& chosen) {
   CLI::App* command = app.add_subcommand(
       "evaluate", "judge a run's encoder on the test images; results go to RUN/evaluation/");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<EvaluateArguments>();
   command
       ->add_option("kinds", arguments->kinds,
                    "linear-probe, knn, finetune, or scratch: the same training as finetune from "

@@ -20,7 +20,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments {
+struct PretrainArguments {
   SettingChoices choices;
   std::filesystem::path out;
   std::vector<std::string> allowed;
@@ -57,7 +57,7 @@ int print_needs(const Json& needs, bool as_json) {
   return 0;
 }
 
-void print_outcome(const Arguments& arguments, const RunOutcome& outcome) {
+void print_outcome(const PretrainArguments& arguments, const RunOutcome& outcome) {
   const Json& record = outcome.record;
   if (arguments.json)
     print(stdout, "{}",
@@ -76,7 +76,7 @@ void print_outcome(const Arguments& arguments, const RunOutcome& outcome) {
           record["images_per_second"].get<double>(), record["peak_mib"].get<double>());
 }
 
-int pretrain(const Arguments& arguments) {
+int pretrain(const PretrainArguments& arguments) {
   const RunDirectory directory{arguments.out};
   require(!arguments.out.empty() || arguments.dry_run,
           "--out is missing: give the directory that the run is to be kept in");
@@ -116,7 +116,7 @@ int pretrain(const Arguments& arguments) {
 void add_pretrain(CLI::App& app, Action& chosen) {
   CLI::App* command =
       app.add_subcommand("pretrain", "train an encoder, by MLO-MAE or by a baseline");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<PretrainArguments>();
   arguments->choices.add_to(*command, /*with_method=*/true);
   command->add_option("--out", arguments->out,
                       "directory for the run: settings, logs, checkpoints, pictures, weights");
