@@ -104,3 +104,16 @@ function(mlo_target target)
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:mlo_build>)
   target_precompile_headers(${target} REUSE_FROM mlo_precompiled)
 endfunction()
+
+# Under CMAKE_UNITY_BUILD the sources of one folder are compiled together, so that what must not have the same name in two of
+# them does not hang on how many there are.
+function(mlo_unity_by_room target)
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    cmake_path(GET source PARENT_PATH room)
+    if(room AND NOT IS_ABSOLUTE "${source}")
+      set_source_files_properties("${source}" PROPERTIES UNITY_GROUP "${room}")
+    endif()
+  endforeach()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD_MODE GROUP)
+endfunction()

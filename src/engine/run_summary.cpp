@@ -9,7 +9,7 @@ namespace {
 
 using Row = std::vector<std::string>;
 
-std::string described(const RunSummary::Level& level) {
+std::string last_solve(const RunSummary::Level& level) {
   const SolveSummary& solve = level.solve;
   if (level.counters.visits == 0 || solve.reason == SolveSummary::Reason::direct) return "";
   const std::string left = solve.residual > 0.0 ? message(", residual {:.2g}", solve.residual) : "";
@@ -61,7 +61,7 @@ std::string RunSummary::to_string() const {
                                 counters.hessian_products, counters.mixed_products})
       row.push_back(message("{}", count));
     if (timed) row.push_back(message("{:.4g}", counters.seconds));
-    row.push_back(described(*level));
+    row.push_back(last_solve(*level));
     rows.push_back(std::move(row));
   }
   return text + table(rows);

@@ -56,7 +56,7 @@ Settings saved_settings(const State& state) {
 }
 
 // The value, with an optimizer's options behind its class.
-std::string described(const Settings& settings, const std::string& name, bool with_options) {
+std::string setting_text(const Settings& settings, const std::string& name, bool with_options) {
   const auto found = settings.find(name);
   if (found == settings.end()) return "nothing";
   std::vector<std::string> options;
@@ -83,8 +83,8 @@ std::vector<Difference> differences(const Settings& saved, const Settings& own) 
     if (left != saved.end() && right != own.end() && left->second == right->second) continue;
     const bool optimizer = name.ends_with(".optimizer");
     if (optimizer) other_class = name;
-    found.push_back({name, message("{}: saved {}, here {}", name, described(saved, name, optimizer),
-                                   described(own, name, optimizer))});
+    found.push_back({name, message("{}: saved {}, here {}", name, setting_text(saved, name, optimizer),
+                                   setting_text(own, name, optimizer))});
   }
   return found;
 }

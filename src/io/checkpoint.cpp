@@ -95,9 +95,9 @@ c10::ScalarType type_of_name(const std::string& name) {
   return c10::ScalarType::Undefined;
 }
 
-class Reader {
+class CheckpointReader {
  public:
-  explicit Reader(const std::filesystem::path& path)
+  explicit CheckpointReader(const std::filesystem::path& path)
       : path_(path), file_(path, [this](const std::string& what, const std::string& cure) {
           fail(what, cure);
         }) {}
@@ -251,6 +251,6 @@ void write_checkpoint(const std::filesystem::path& path, const State& state,
   file->commit();
 }
 
-State read_checkpoint(const std::filesystem::path& path) { return Reader(path).read(); }
+State read_checkpoint(const std::filesystem::path& path) { return CheckpointReader(path).read(); }
 
 }  // namespace mlo

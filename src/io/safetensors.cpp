@@ -30,7 +30,7 @@ constexpr std::pair<at::ScalarType, const char*> kTypes[] = {{at::kBool, "BOOL"}
 
 constexpr uint64_t kLongestHeader = 100'000'000;  // the format's own limit
 
-class Reader {
+class SafetensorsReader {
   struct Part {
     uint64_t begin = 0, end = 0;
     std::string name = {};
@@ -39,7 +39,7 @@ class Reader {
   };
 
  public:
-  explicit Reader(const std::filesystem::path& file)
+  explicit SafetensorsReader(const std::filesystem::path& file)
       : path_(file), file_(file, [this](const std::string& what, const std::string& cure) {
           fail(what, cure);
         }) {}
@@ -177,7 +177,7 @@ const at::Tensor& Safetensors::at(const std::string& name) const {
                 listed(names), tensors.size() > kNamed ? ", …" : "");
 }
 
-Safetensors read_safetensors(const std::filesystem::path& file) { return Reader(file).read(); }
+Safetensors read_safetensors(const std::filesystem::path& file) { return SafetensorsReader(file).read(); }
 
 void write_safetensors(const std::filesystem::path& file, const Safetensors& content,
                        const SinkFactory& sink) {
