@@ -83,8 +83,9 @@ std::vector<Difference> differences(const Settings& saved, const Settings& own) 
     if (left != saved.end() && right != own.end() && left->second == right->second) continue;
     const bool optimizer = name.ends_with(".optimizer");
     if (optimizer) other_class = name;
-    found.push_back({name, message("{}: saved {}, here {}", name, setting_text(saved, name, optimizer),
-                                   setting_text(own, name, optimizer))});
+    found.push_back(
+        {name, message("{}: saved {}, here {}", name, setting_text(saved, name, optimizer),
+                       setting_text(own, name, optimizer))});
   }
   return found;
 }

@@ -177,7 +177,9 @@ const at::Tensor& Safetensors::at(const std::string& name) const {
                 listed(names), tensors.size() > kNamed ? ", …" : "");
 }
 
-Safetensors read_safetensors(const std::filesystem::path& file) { return SafetensorsReader(file).read(); }
+Safetensors read_safetensors(const std::filesystem::path& file) {
+  return SafetensorsReader(file).read();
+}
 
 void write_safetensors(const std::filesystem::path& file, const Safetensors& content,
                        const SinkFactory& sink) {

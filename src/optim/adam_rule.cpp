@@ -198,13 +198,15 @@ class AdamRule final : public UpdateRule {
 }  // namespace
 
 std::unique_ptr<UpdateRule> adam_rule(OptimizerView view) {
-  using namespace torch::optim;
-  return std::make_unique<AdamRule<AdamOptions, AdamParamState, false>>(std::move(view));
+  namespace optim = torch::optim;
+  return std::make_unique<AdamRule<optim::AdamOptions, optim::AdamParamState, false>>(
+      std::move(view));
 }
 
 std::unique_ptr<UpdateRule> adamw_rule(OptimizerView view) {
-  using namespace torch::optim;
-  return std::make_unique<AdamRule<AdamWOptions, AdamWParamState, true>>(std::move(view));
+  namespace optim = torch::optim;
+  return std::make_unique<AdamRule<optim::AdamWOptions, optim::AdamWParamState, true>>(
+      std::move(view));
 }
 
 }  // namespace mlo::detail

@@ -45,6 +45,8 @@ template <class Known, class Fused, class Options>
 std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail::OptimizerView),
                                      torch::optim::Optimizer& optimizer, const Tensors& parameters,
                                      std::string& why) {
+  static_assert(
+      std::is_base_of_v<torch::optim::OptimizerOptions, Options>);  // not mlo's of that name
   const auto name = c10::demangle(typeid(Known).name());
   if (typeid(optimizer) != typeid(Known) && typeid(optimizer) != typeid(Fused)) {
     return nullptr;
@@ -75,16 +77,16 @@ std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail:
 std::unique_ptr<UpdateRule> UpdateRule::of(torch::optim::Optimizer& optimizer,
                                            const Tensors& parameters, std::string& why) {
   why.clear();
-  using namespace torch::optim;
-  auto rule =
-      try_rule<SGD, detail::FusedSgd, SGDOptions>(detail::sgd_rule, optimizer, parameters, why);
+  namespace optim = torch::optim;
+  auto rule = try_rule<optim::SGD, detail::FusedSgd, optim::SGDOptions>(detail::sgd_rule, optimizer,
+                                                                        parameters, why);
   if (!rule && why.empty()) {
-    rule = try_rule<Adam, detail::FusedAdam, AdamOptions>(detail::adam_rule, optimizer, parameters,
-                                                          why);
+    rule = try_rule<optim::Adam, detail::FusedAdam, optim::AdamOptions>(detail::adam_rule,
+                                                                        optimizer, parameters, why);
   }
   if (!rule && why.empty()) {
-    rule = try_rule<AdamW, detail::FusedAdamW, AdamWOptions>(detail::adamw_rule, optimizer,
-                                                             parameters, why);
+    rule = try_rule<optim::AdamW, detail::FusedAdamW, optim::AdamWOptions>(
+        detail::adamw_rule, optimizer, parameters, why);
   }
   if (!rule && why.empty()) {
     why = message("the derivative of a step of {} is not known; {}",
