@@ -40,4 +40,4 @@ class Batch {
   std::vector<at::Tensor> tensors_;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -41,4 +41,4 @@ class Callback {
   virtual void on_stop(const Engine& /*engine*/, const std::string& /*reason*/) {}
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -126,4 +126,4 @@ struct CheckReport {
 /// that would go on from there throws an Error.
 CheckReport check_hypergradient(Engine& engine, const CheckOptions& options = {});
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -19,4 +19,4 @@ namespace [[gnu::visibility("default")]] mlo {
 at::Tensor checkpointed(const std::function<at::Tensor(const at::Tensor&)>& f,
                         const at::Tensor& input, const Tensors& parameters);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

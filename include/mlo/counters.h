@@ -17,4 +17,4 @@ struct Counters {
                            ///< (CUDA: allocator; CPU: resident set)
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

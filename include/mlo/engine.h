@@ -104,4 +104,4 @@ class Engine {
   std::unique_ptr<Body> body_;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -33,4 +33,4 @@ struct EngineOptions {
   void validate() const;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

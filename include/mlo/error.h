@@ -40,4 +40,4 @@ class CheckpointError : public Error {
   using Error::Error;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -52,4 +52,4 @@ struct Graph {
   std::string to_string() const;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

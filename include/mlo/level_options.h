@@ -53,4 +53,4 @@ struct LevelOptions {
   void validate(const std::string& level) const;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -34,4 +34,4 @@ struct LoadOptions {
   std::vector<std::string> allow_changed = {};
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -147,4 +147,4 @@ class AnalyticDerivatives {
   }
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -51,4 +51,4 @@ inline at::Tensor stop_gradient(const at::Tensor& t) {
   return replayed([&] { return t; });
 }
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

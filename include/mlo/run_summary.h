@@ -32,4 +32,4 @@ struct RunSummary {
 };
 const char* to_string(RunSummary::Reason reason);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

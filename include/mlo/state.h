@@ -31,4 +31,4 @@ class State {
   std::map<std::string, Value> values_;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

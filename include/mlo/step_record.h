@@ -8,9 +8,11 @@
 #include <memory>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+namespace mlo {
+struct FrozenValues;  // the library's own, and hidden in it: a Probe puts them into place
+}  // namespace mlo
 
-struct FrozenValues;  // the library's own: a Probe puts them into place
+namespace [[gnu::visibility("default")]] mlo {
 
 /// One evaluation of a loss, complete enough to be repeated, and its value, which a repetition is
 /// held against.
@@ -48,4 +50,4 @@ struct StepRecord {
   int threads = 0;  ///< LibTorch's own, within an operation
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

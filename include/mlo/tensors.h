@@ -41,4 +41,4 @@ bool all_finite(const Tensors& a);
 /// dst do not move. All entries are defined; src may be of another dtype or layout.
 void copy_values(const Tensors& dst, const Tensors& src);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -95,7 +95,7 @@ class ImageSource final : public BatchSource {
   void save(State& state, const std::string& prefix) const override {
     state.set(prefix + "rows", static_cast<int64_t>(rows_.size()));
     state.set(prefix + "batch_size", options_.batch_size);
-    state.set(prefix + "batches_per_epoch", batches_);
+    state.set(prefix + "batches_an_epoch", batches_);
     state.set(prefix + "shuffle", static_cast<int64_t>(options_.shuffle));
     state.set(prefix + "key", static_cast<int64_t>(key_));
     state.set(prefix + "next", next_);
@@ -111,7 +111,7 @@ class ImageSource final : public BatchSource {
     };
     same("rows", static_cast<int64_t>(rows_.size()));
     same("batch_size", options_.batch_size);
-    same("batches_per_epoch", batches_);
+    same("batches_an_epoch", batches_);
     same("shuffle", static_cast<int64_t>(options_.shuffle));
     const int64_t next = state.integer(prefix + "next");
     if (next < 0)

@@ -74,7 +74,7 @@ class TensorSource final : public BatchSource {
   void save(State& state, const std::string& prefix) const override {
     state.set(prefix + "rows", rows_);
     state.set(prefix + "batch_size", batch_size_);
-    state.set(prefix + "rows_per_epoch", rows_per_epoch_);
+    state.set(prefix + "rows_an_epoch", rows_per_epoch_);
     state.set(prefix + "shuffle", shuffle_);
     state.set(prefix + "key", static_cast<int64_t>(key_));
     state.set(prefix + "epoch", epoch_);
@@ -91,7 +91,7 @@ class TensorSource final : public BatchSource {
     };
     same("rows", rows_);
     same("batch_size", batch_size_);
-    same("rows_per_epoch", rows_per_epoch_);
+    same("rows_an_epoch", rows_per_epoch_);
     same("shuffle", shuffle_);
     const int64_t key = state.integer(prefix + "key");
     const int64_t epoch = state.integer(prefix + "epoch");

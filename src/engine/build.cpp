@@ -33,13 +33,13 @@ void Engine::Body::build() {
   for (const std::size_t top : tops) graph.nodes[top].top = true;
 
   for (const auto& level : levels.all) {
-    level->taken.assign(levels.size(), 0);
-    if (level->pending.empty()) {  // else a build that failed has drawn them
+    level->past.taken.assign(levels.size(), 0);
+    if (level->past.pending.empty()) {  // else a build that failed has drawn them
       if (BatchSource* source = level->options.data.source()) {
         source->seed(stream_key(options.seed, level->stream, /*step=*/-1, 0));
-        source->save(level->unread.emplace(), "");
+        source->save(level->past.unread.emplace(), "");
       }
-      level->pending = draw(*level);
+      level->past.pending = draw(*level);
     }
     discover_reads(*level);
   }

@@ -21,7 +21,7 @@ StepRecord first_step(Levels& levels, Level& level) {
   record.values[level.index] = level.values.freeze();
   for (const std::size_t j : level.value_reads) record.values[j] = levels[j].values.freeze();
   record.modes = levels.modes();
-  record.draws.push_back(level.pending.front());
+  record.draws.push_back(level.past.pending.front());
   record.draws.front().untrained = levels.untrained.snapshot();
   return record;
 }

@@ -208,14 +208,14 @@ const Tensors& Engine::parameters(const std::string& level) const {
 }
 
 double Engine::loss(const std::string& name) const {
-  const at::Tensor& loss = body_->levels.find(name).last_loss;
+  const at::Tensor& loss = body_->levels.find(name).past.last_loss;
   return loss.defined() ? loss.item<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
 std::vector<std::pair<std::string, double>> Engine::metrics() const {
   std::vector<std::pair<std::string, double>> result;
   for (const auto& level : body_->levels.all)
-    for (const auto& [name, value] : level->last_metrics)
+    for (const auto& [name, value] : level->past.last_metrics)
       result.emplace_back(level->name + "." + name, value.detach().to(at::kDouble).item<double>());
   return result;
 }

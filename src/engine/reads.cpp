@@ -60,7 +60,7 @@ class FirstStep {
         level_(level),
         seed_(seed),
         untouched_(levels, level),
-        reach_(reach_of(levels, level, level.pending)),
+        reach_(reach_of(levels, level, level.past.pending)),
         in_order_(level.parameters.front().is_cpu() && at::get_num_threads() == 1),
         rounding_((level.parameters.front().scalar_type() == at::kDouble ? 1e-12 : 1e-5) *
                   std::abs(reach_.loss)) {}
@@ -113,7 +113,7 @@ class FirstStep {
   double value() {
     untouched_.buffers_again();
     double sum = 0.0;
-    for (const Draw& draw : level_.pending) sum += replay(level_, draw).loss.item<double>();
+    for (const Draw& draw : level_.past.pending) sum += replay(level_, draw).loss.item<double>();
     return sum;
   }
 
@@ -165,10 +165,10 @@ void Engine::Body::look_at_reads_again() {
   for (const auto& level : levels.all) {
     const Graph::Node& node = graph.nodes[level->index];
     const bool knows_all = node.reads.size() + node.constants.size() + 1 == levels.size();
-    if (level->last_draws.empty() || knows_all) continue;
+    if (level->past.last_draws.empty() || knows_all) continue;
     try {
       const UntouchedGuard untouched(levels, *level);
-      const Reach reach = reach_of(levels, *level, level->last_draws);
+      const Reach reach = reach_of(levels, *level, level->past.last_draws);
       note_reads(*level, reach.levels(), std::vector<std::string>(levels.size()));
     } catch (const NonFiniteError&) {
       // Of the last batch at the new parameters: the next step is the one to say so, if it matters.
@@ -178,7 +178,7 @@ void Engine::Body::look_at_reads_again() {
   for (std::size_t i = 0; i < levels.size(); ++i)
     same &= before.nodes[i].reads == graph.nodes[i].reads;
   if (!same) plan();
-  for (const auto& level : levels.all) level->last_draws.clear();
+  for (const auto& level : levels.all) level->past.last_draws.clear();
 }
 
 void Engine::Body::note_reads(const Level& level, const std::vector<char>& reached,

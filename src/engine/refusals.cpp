@@ -112,7 +112,7 @@ void Engine::Body::check_method(Level& upper, Level& level) {
   const UntouchedGuard untouched(levels, level);
   // Around the gradients that are taken of the losses.
   const at::AutoGradMode with_gradients(true);
-  const std::vector<Draw>& draws = built ? level.last_draws : level.pending;
+  const std::vector<Draw>& draws = built ? level.past.last_draws : level.past.pending;
   if (needs.second_order) check_second_order(level, draws);
   if (needs.forward_mode) {
     // Along the parameters themselves: any direction does to see what the loss is made of.

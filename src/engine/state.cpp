@@ -216,14 +216,14 @@ State Engine::Body::state() const {
     state.set(prefix + "mixed_products", counters.mixed_products);
     // Batches that build() has drawn and no step has used are drawn again.
     const auto unused =
-        static_cast<int64_t>(level->options.data.empty() ? 0 : level->pending.size());
+        static_cast<int64_t>(level->options.data.empty() ? 0 : level->past.pending.size());
     state.set(prefix + "batches", level->batches - unused);
     state.set(prefix + "epoch", level->epoch);
     state.set(prefix + "loss", self.loss(level->name));
     if (level->options.data.source()) {
       State data;
       level->options.data.source()->save(data, "");
-      set_all(state, prefix + "data/", level->pending.empty() ? data : *level->unread);
+      set_all(state, prefix + "data/", level->past.pending.empty() ? data : *level->past.unread);
     }
     level->options.best_response->save(state, prefix + "method/");
   }
@@ -315,10 +315,10 @@ void Engine::Body::load_state(const State& incoming, const LoadOptions& load) {
 void Engine::Body::apply_data(Level& level, const State& state, bool changed) {
   BatchSource* source = level.options.data.source();
   State own;
-  if (source && changed && level.pending.empty()) source->save(own, "");
-  if (source && changed && !level.pending.empty()) own = *level.unread;
-  level.pending.clear();
-  level.unread.reset();
+  if (source && changed && level.past.pending.empty()) source->save(own, "");
+  if (source && changed && !level.past.pending.empty()) own = *level.past.unread;
+  level.past.pending.clear();
+  level.past.unread.reset();
   if (!source) return;
   try {
     source->load(state, prefix_of(level) + "data/");
@@ -350,8 +350,8 @@ void Engine::Body::apply_state(const State& state, const std::set<std::string>& 
     load_optimizer(*level, state, prefix, changed);
     level->batches = state.integer(prefix + "batches");
     level->epoch = state.integer(prefix + "epoch");
-    level->last_loss = at::scalar_tensor(state.real(prefix + "loss"), at::kDouble);
-    level->last_metrics.clear();
+    level->past.last_loss = at::scalar_tensor(state.real(prefix + "loss"), at::kDouble);
+    level->past.last_metrics.clear();
     apply_data(*level, state, changed.count(level->name + ".data") != 0);
     if (changed.count(level->name + ".method") == 0)
       level->options.best_response->load(state, prefix + "method/");

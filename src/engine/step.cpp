@@ -54,7 +54,7 @@ void check_finite_gradient(const Level& level, const Tensors& gradient, bool tot
           "{}: the {}{} of parameter {} is not finite, at a finite loss of {}; look for a square "
           "root, logarithm or division at zero, or clip",
           where(level), total ? "hypergradient" : "gradient", whose,
-          quoted(level.parameter_names[i]), level.last_loss.item<double>());
+          quoted(level.parameter_names[i]), level.past.last_loss.item<double>());
 }
 
 // Which tensors there are, and how often each has been written.
@@ -88,7 +88,7 @@ void check_makes_gradient(const Level& level, const Tensors& gradient) {
 // every wait is for fresh steps, and nothing of a cycle needs to be in a checkpoint.
 void Engine::Body::begin_cycle() {
   for (const auto& level : levels.all) {
-    std::fill(level->taken.begin(), level->taken.end(), 0);
+    std::fill(level->past.taken.begin(), level->past.taken.end(), 0);
     forget_steps(*level);
   }
 }
@@ -137,14 +137,15 @@ void Engine::Body::advance_below(const Level& upper) {
 void Engine::Body::forget_steps(Level& level) {
   std::size_t wanted = 0;
   for (const std::size_t upper : plan_of(level).sweepers)
-    wanted = std::max(wanted, level.taken[upper]);
+    wanted = std::max(wanted, level.past.taken[upper]);
   if (!level.needs.trajectory) wanted = std::min<std::size_t>(wanted, 1);
-  while (level.records.size() > wanted) level.records.pop_front();
+  while (level.past.records.size() > wanted) level.past.records.pop_front();
 }
 
 void Engine::Body::start_inner_loop(Level& level) {
   level.values.about_to_change();  // the hook may set the parameters anew
-  const int64_t version = level.needs.trajectory && !level.records.empty() ? levels.version() : -1;
+  const int64_t version =
+      level.needs.trajectory && !level.past.records.empty() ? levels.version() : -1;
   hook(level, "on_inner_loop_start", [&] { level.problem->on_inner_loop_start(); });
   if (version >= 0 && levels.version() != version)
     refuse<LossError>(
@@ -163,18 +164,18 @@ void Engine::Body::take(const Turn& turn) {
   // The sweep has used them; handles must be gone before this level's parameters change, or they
   // would be copied.
   for (const std::size_t below : plan_of(level).below) {
-    levels[below].taken[level.index] = 0;
+    levels[below].past.taken[level.index] = 0;
     forget_steps(levels[below]);
   }
   apply(level, std::move(gradient), record);
-  for (auto& taken : level.taken) ++taken;
+  for (auto& taken : level.past.taken) ++taken;
   forget_steps(level);
 }
 
 StepRecord* Engine::Body::begin_record(Level& level, bool last) {
   if (plan_of(level).sweepers.empty() || !(last || level.needs.trajectory)) return nullptr;
-  if (!level.needs.trajectory) level.records.clear();
-  StepRecord& record = level.records.emplace_back();
+  if (!level.needs.trajectory) level.past.records.clear();
+  StepRecord& record = level.past.records.emplace_back();
   record.step = level.counters.steps;
   record.shared = plan_of(level).sweepers.size() > 1;
   record.values.resize(levels.size());
@@ -222,9 +223,9 @@ Batch Engine::Body::next_batch(Level& level) {
 }
 
 std::vector<Draw> Engine::Body::draw(Level& level) {
-  if (!level.pending.empty()) {
-    level.unread.reset();
-    return std::exchange(level.pending, {});
+  if (!level.past.pending.empty()) {
+    level.past.unread.reset();
+    return std::exchange(level.past.pending, {});
   }
   std::vector<Draw> draws(static_cast<std::size_t>(level.options.accumulate));
   for (std::size_t m = 0; m < draws.size(); ++m) {
@@ -246,7 +247,7 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
   if (record) record->guarded_attention = keep && level.guarded_attention;
   const at::AutoGradMode with_gradients(true);
 
-  level.detached = false;
+  level.past.detached = false;
   Mean mean(wrt.size(), draws.size()), loss(1, draws.size());
   for (Draw& draw : draws) {
     if (record) draw.untrained = levels.untrained.snapshot();
@@ -254,12 +255,12 @@ Tensors Engine::Body::total_gradient(Level& level, StepRecord* record) {
     loss.add({direct_gradient(level, draw, wrt, keep ? record : nullptr, gradient)});
     mean.add(std::move(gradient));
   }
-  level.last_loss = loss.take().front();
+  level.past.last_loss = loss.take().front();
   Tensors direct = mean.take();
   const auto made = [](const at::Tensor& part) { return part.defined(); };
-  if (level.detached && std::any_of(direct.begin(), direct.end(), made))
+  if (level.past.detached && std::any_of(direct.begin(), direct.end(), made))
     check_makes_gradient(level, {});  // some draws only
-  if (options.validate_every > 0 || looks_after(steps + 1)) level.last_draws = draws;
+  if (options.validate_every > 0 || looks_after(steps + 1)) level.past.last_draws = draws;
   if (record) record->draws = std::move(draws);
   if (!plan.sweep) return direct;
 
@@ -289,7 +290,7 @@ at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors
     if (evaluation->loss.requires_grad()) {
       gradient = differentiate(level, evaluation->loss, wrt, keep != nullptr);
     } else {
-      level.detached = true;
+      level.past.detached = true;
       if (!level.makes_gradient) check_makes_gradient(level, {});
       gradient.assign(wrt.size(), {});
     }
@@ -300,8 +301,8 @@ at::Tensor Engine::Body::direct_gradient(Level& level, Draw& draw, const Tensors
     for (auto& tensor : gradient)
       if (tensor.defined()) tensor = tensor.detach();
   }
-  level.last_metrics = std::move(evaluation->metrics);
-  for (auto& [name, metric] : level.last_metrics)
+  level.past.last_metrics = std::move(evaluation->metrics);
+  for (auto& [name, metric] : level.past.last_metrics)
     metric = metric.detach();  // or it would keep the graph alive
   return evaluation->loss.detach();
 }
@@ -339,7 +340,7 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
     if (level.frozen[i])
       gradient[i]
           .reset();  // whatever on_gradient made of it: the optimizer skips what has no gradient
-  if (level.detached) check_makes_gradient(level, gradient);
+  if (level.past.detached) check_makes_gradient(level, gradient);
 
   if (level.options.schedule) {
     const double factor =

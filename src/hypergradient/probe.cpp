@@ -96,8 +96,8 @@ struct Probe::Body {
   // the step.
   void check_value(std::size_t m, double value, bool guarded = false, bool duals = false) {
     const double recorded = record.draws[m].loss;
-    level.largest_loss = std::max(level.largest_loss, std::abs(recorded));
-    if (std::abs(value - recorded) <= room(guarded, duals) * level.largest_loss) return;
+    level.past.largest_loss = std::max(level.past.largest_loss, std::abs(recorded));
+    if (std::abs(value - recorded) <= room(guarded, duals) * level.past.largest_loss) return;
     const bool several = record.draws.size() > 1;
     refuse<LossError>(
         "{}{}: the loss was {}, and evaluated again for the levels above it is {}, so its "
@@ -118,7 +118,7 @@ struct Probe::Body {
     const bool pair = other.epsilon == -epsilon && other.shift + 1 == shift;
     const double gap = std::abs(0.5 * (other.value + value) - record.draws[m].loss);
     other = {shift, epsilon, value, other.confirmed};
-    if (!pair || other.confirmed || gap <= 2.0 * level.widest_gap) return;
+    if (!pair || other.confirmed || gap <= 2.0 * level.past.widest_gap) return;
     move(0.0, direction);
     prepare_evaluation(m);
     levels.set_gradients_for(level, wrt);
@@ -128,7 +128,7 @@ struct Probe::Body {
     level.counters.forwards = forwards;
     check_value(m, again);
     other.confirmed = true;
-    level.widest_gap = std::max(level.widest_gap, gap);
+    level.past.widest_gap = std::max(level.past.widest_gap, gap);
     move(epsilon, direction);
   }
 

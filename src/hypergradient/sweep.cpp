@@ -23,18 +23,21 @@ class Sweep::VisitedLevel final : public Visit {
         upper_(upper),
         stop_(stop),
         adjoints_(adjoints) {
-    const std::size_t wanted = level_.needs.trajectory ? level_.taken[upper_] : 1;
-    TORCH_INTERNAL_ASSERT(wanted >= 1 && wanted <= level_.records.size(), "level ", level_.name,
-                          ": ", wanted, " steps wanted, ", level_.records.size(), " recorded");
-    first_ = level_.records.size() - wanted;
+    const std::size_t wanted = level_.needs.trajectory ? level_.past.taken[upper_] : 1;
+    TORCH_INTERNAL_ASSERT(wanted >= 1 && wanted <= level_.past.records.size(), "level ",
+                          level_.name, ": ", wanted, " steps wanted, ", level_.past.records.size(),
+                          " recorded");
+    first_ = level_.past.records.size() - wanted;
   }
 
   const std::string& level() const override { return level_.name; }
   const std::string& upper() const override { return levels_[upper_].name; }
   const Tensors& adjoint() const override { return adjoints_[level_.index]; }
   const Tensors& targets() const override { return stop_.targets; }
-  std::size_t steps() const override { return level_.records.size() - first_; }
-  const StepRecord& step(std::size_t i) const override { return level_.records.at(first_ + i); }
+  std::size_t steps() const override { return level_.past.records.size() - first_; }
+  const StepRecord& step(std::size_t i) const override {
+    return level_.past.records.at(first_ + i);
+  }
 
   void subtract(const Tensors& products) override {
     if (products.size() != stop_.places.size())

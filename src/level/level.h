@@ -16,6 +16,24 @@
 
 namespace mlo {
 
+/// What a level remembers of its last steps.
+struct Past {
+  std::deque<StepRecord> records;  // oldest first
+  // by upper level: own steps since that level's last step, which its sweep goes through
+  std::vector<std::size_t> taken;
+  std::vector<Draw> pending;     // drawn by build() for the first step
+  std::optional<State> unread;   // the data's state before `pending` was drawn
+  std::vector<Draw> last_draws;  // of the last step, to look at reads again
+  at::Tensor last_loss;
+  bool detached = false;  // the last loss was on no graph
+  std::vector<std::pair<std::string, at::Tensor>> last_metrics;
+
+  // What a replay has been held against (see Probe); what is not in a checkpoint is found anew.
+  double largest_loss = 0.0;  // by magnitude
+  // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
+  double widest_gap = -1.0;
+};
+
 /// One registered level at run time: what it trains, with what, and what it remembers of its last
 /// steps.
 class Level {
@@ -54,25 +72,10 @@ class Level {
   // other levels whose values its loss depends on, with a graph or as constants
   std::vector<std::size_t> value_reads;
 
-  // Its recent past.
-  std::deque<StepRecord> records;  // oldest first
-  std::vector<std::size_t> taken;  // by upper level: own steps since that level's last step, which
-                                   // its sweep goes through
-  std::vector<Draw> pending;       // drawn by build() for the first step
-  std::optional<State> unread;     // the data's state before `pending` was drawn
-  std::vector<Draw> last_draws;    // of the last step, to look at reads again
-
-  // What a replay has been held against (see Probe); what is not in a checkpoint is found anew.
-  double largest_loss = 0.0;  // by magnitude
-  // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
-  double widest_gap = -1.0;
-
+  Past past;
   Counters counters;
   int64_t batches = 0;  // handed out by its data
   int64_t epoch = 0;
-  at::Tensor last_loss;
-  bool detached = false;  // its last loss was on no graph
-  std::vector<std::pair<std::string, at::Tensor>> last_metrics;
 
   /// Throws ConfigError if a parameter is not what it was when the level was added.
   void check_parameters() const;

@@ -198,7 +198,7 @@ TEST_CASE("A state of another source is refused, and the source goes on as it wa
   CHECK_THAT(load_refusal(*source, saved_by(11, {.batch_size = 3, .shuffle = false})),
              Contains("shuffle' is 0"));
   CHECK_THAT(load_refusal(*source, saved_by(11, {.batch_size = 3, .drop_last = false})),
-             Contains("rows_per_epoch' is 11"));
+             Contains("rows_an_epoch' is 11"));
   CHECK_THAT(load_refusal(*source, saved_by(11, {})), Contains("batch_size' is 11"));
   CHECK_THAT(load_refusal(*source, State()), Contains("no 'level/head/data/rows'"));
   for (const int64_t position : {-3, 4, 9, 3000})

@@ -11,4 +11,4 @@ namespace [[gnu::visibility("default")]] mlo {
 /// Refuses to start (ConfigError) in a run without validations or without that metric.
 std::unique_ptr<Callback> best_checkpoint(std::filesystem::path file);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -13,4 +13,4 @@ namespace [[gnu::visibility("default")]] mlo {
 /// the steps after its checkpoint: the later line counts.
 std::unique_ptr<Callback> json_lines(std::filesystem::path file, int64_t every = 1);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -18,4 +18,4 @@ struct Throughput {
 /// nothing if the stream is no terminal. The stream outlives the callback.
 std::unique_ptr<Callback> progress_bar(std::FILE* stream, Throughput throughput = {});
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -12,4 +12,4 @@ namespace [[gnu::visibility("default")]] mlo {
 /// every `every` steps.
 std::unique_ptr<Callback> tensorboard(std::filesystem::path folder, int64_t every = 1);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

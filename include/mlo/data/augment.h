@@ -38,4 +38,4 @@ void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t
 /// Image.resize(…, BICUBIC).
 at::Tensor resize_bicubic(const at::Tensor& image, int64_t height, int64_t width);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -11,4 +11,4 @@ namespace [[gnu::visibility("default")]] mlo {
 /// Throws mlo::Error naming the file for anything that is not a whole, well-formed file.
 at::Tensor read_idx(const std::filesystem::path& file);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -40,4 +40,4 @@ struct ImageSize {
 /// many channels.
 ImageSize image_size(const std::filesystem::path& file, int64_t channels = 3);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -17,4 +17,4 @@ std::shared_ptr<const ImageSet> file_images(std::vector<std::filesystem::path> f
                                             std::vector<std::string> classes, int64_t channels = 3,
                                             Orientation orientation = Orientation::as_stored);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -35,4 +35,4 @@ std::unique_ptr<BatchSource> image_source(std::shared_ptr<const ImageSet> images
 Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int64_t begin,
                   int64_t end, const Augmentation& augmentation);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

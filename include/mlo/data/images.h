@@ -64,4 +64,4 @@ struct Split {
 };
 Split split_by_class(const ImageSet& images, double held_out, uint64_t seed);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

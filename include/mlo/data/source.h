@@ -85,4 +85,4 @@ std::unique_ptr<BatchSource> zip(Sources... sources) {
   return zip(std::move(all));
 }
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -55,4 +55,4 @@ class Method {
 std::unique_ptr<Method> implicit(std::unique_ptr<Oracle> oracle, std::unique_ptr<Solver> solver,
                                  EvaluationPoint point = EvaluationPoint::before_step);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -98,4 +98,4 @@ std::unique_ptr<Oracle> reverse_over_forward_oracle();
 /// The problem's own `AnalyticDerivatives`: no graph at all.
 std::unique_ptr<Oracle> analytic_oracle();
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

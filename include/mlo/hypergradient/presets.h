@@ -28,4 +28,4 @@ std::unique_ptr<Method> betty();
 /// product by `oracle` a step.
 std::unique_ptr<Method> unrolled(std::unique_ptr<Oracle> oracle = nullptr);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

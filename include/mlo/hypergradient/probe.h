@@ -6,11 +6,13 @@
 #include <memory>
 #include <string>
 
-namespace [[gnu::visibility("default")]] mlo {
-
-class Level;
+namespace mlo {
+class Level;  // these three are the library's own, and hidden in it
 class Levels;
 class Sweep;
+}  // namespace mlo
+
+namespace [[gnu::visibility("default")]] mlo {
 
 /// Whether products are taken where the level stood before its last step (exact for unroll 1), or
 /// where it stands now.
@@ -69,4 +71,4 @@ class Probe {
   std::unique_ptr<Body> body_;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -120,4 +120,4 @@ struct ConjugateGradientOptions {
 /// come with a warning, and a z from after curvature ≤ 0 starts no later solve.
 std::unique_ptr<Solver> conjugate_gradient_solver(ConjugateGradientOptions options = {});
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -17,4 +17,4 @@ void write_checkpoint(const std::filesystem::path& path, const State& state,
 /// nothing is returned then.
 State read_checkpoint(const std::filesystem::path& path);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -30,4 +30,4 @@ class EventWriter {
   std::ofstream out_;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -23,4 +23,4 @@ using SinkFactory = std::function<std::unique_ptr<FileSink>(const std::filesyste
 /// savers of one file at a time: CheckpointError.
 std::unique_ptr<FileSink> atomic_file(const std::filesystem::path& path);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

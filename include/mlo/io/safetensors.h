@@ -31,4 +31,4 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
 /// tensors must fill it without gap or overlap.
 Safetensors read_safetensors(const std::filesystem::path& file);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

@@ -47,4 +47,4 @@ OptimizerFactory adamw(AdamOptions options = {});
 /// level. Any torch::optim::Optimizer whose step needs no closure.
 OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

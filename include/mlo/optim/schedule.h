@@ -31,4 +31,4 @@ Schedule step_decay(StepDecayOptions options);
 /// Linear from 0 to 1 over the first steps, (step+1)/steps, then 1.
 Schedule linear_warmup(int64_t steps);
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo

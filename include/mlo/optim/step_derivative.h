@@ -37,4 +37,4 @@ class StepDerivative {
   virtual Tensors reverse(Tensors& theta, std::vector<Tensors>& moments) const = 0;
 };
 
-}  // namespace gnu::visibility("default")]]mlo
+}  // namespace mlo
