@@ -268,6 +268,19 @@ void CheckOptions::validate() const {
           resolve_steps);
 }
 
+// What the configured method gives; the engine has taken a cycle then.
+static Tensors method_hypergradient(Engine::Body& body, Level& level) {
+  body.begin_cycle();
+  body.advance_below(level);
+  Tensors g = widened(body.total_gradient(level, nullptr), level.parameters);
+  if (!all_finite(g))
+    refuse<NonFiniteError>(
+        "check_hypergradient: the hypergradient of level {} is not finite; look for a square "
+        "root, logarithm or division at zero",
+        quoted(level.name));
+  return g;
+}
+
 static CheckReport checked(Engine& engine, const CheckOptions& options) {
   options.validate();
   engine.build();
@@ -277,14 +290,7 @@ static CheckReport checked(Engine& engine, const CheckOptions& options) {
       options.level.empty() ? body.levels[body.tops.back()] : body.levels.find(options.level);
   StateGuard start(body);
 
-  body.begin_cycle();
-  body.advance_below(level);
-  const Tensors g = widened(body.total_gradient(level, nullptr), level.parameters);
-  if (!all_finite(g))
-    refuse<NonFiniteError>(
-        "check_hypergradient: the hypergradient of level {} is not finite; look for a square "
-        "root, logarithm or division at zero",
-        quoted(level.name));
+  const Tensors g = method_hypergradient(body, level);
   start.restore();
 
   CheckReport report;

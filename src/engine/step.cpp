@@ -82,6 +82,19 @@ void check_makes_gradient(const Level& level, const Tensors& gradient) {
       where(level));
 }
 
+// For the step that comes now, by the schedule.
+void set_learning_rates(Level& level) {
+  if (!level.options.schedule) return;
+  const double factor = naming<Error>([&] { return message("{}: the schedule", where(level)); },
+                                      [&] { return level.options.schedule(level.counters.steps); });
+  if (!(factor >= 0.0) || !std::isfinite(factor))
+    refuse<ConfigError>("{}: the schedule gave the factor {}; it must be finite and at least 0",
+                        where(level), factor);
+  auto& groups = level.optimizer->param_groups();
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    groups[i].options().set_lr(level.base_learning_rates[i] * factor);
+}
+
 }  // namespace
 
 // Steps of one cycle (the top levels' next step and all below) are never carried into the next:
@@ -336,23 +349,12 @@ void Engine::Body::apply(Level& level, Tensors gradient, StepRecord* record) {
   check_fits(level, gradient);
   if (written(gradient) != before)
     check_finite_gradient(level, gradient, total, " that on_gradient left");
+  // Whatever on_gradient made of it: the optimizer skips what has no gradient.
   for (std::size_t i = 0; i < gradient.size(); ++i)
-    if (level.frozen[i])
-      gradient[i]
-          .reset();  // whatever on_gradient made of it: the optimizer skips what has no gradient
+    if (level.frozen[i]) gradient[i].reset();
   if (level.past.detached) check_makes_gradient(level, gradient);
 
-  if (level.options.schedule) {
-    const double factor =
-        naming<Error>([&] { return message("{}: the schedule", where(level)); },
-                      [&] { return level.options.schedule(level.counters.steps); });
-    if (!(factor >= 0.0) || !std::isfinite(factor))
-      refuse<ConfigError>("{}: the schedule gave the factor {}; it must be finite and at least 0",
-                          where(level), factor);
-    auto& groups = level.optimizer->param_groups();
-    for (std::size_t i = 0; i < groups.size(); ++i)
-      groups[i].options().set_lr(level.base_learning_rates[i] * factor);
-  }
+  set_learning_rates(level);
   for (std::size_t i = 0; i < gradient.size(); ++i)
     level.parameters[i].mutable_grad() = gradient[i];
   if (record) {

@@ -4,6 +4,7 @@
 #
 # usage: shared_machine_test.sh MLOMAE
 set -euo pipefail
+# shellcheck source=tests/mlomae/tiny.sh
 source "$(dirname "${BASH_SOURCE[0]}")/tiny.sh"
 unset OMP_NUM_THREADS
 
