@@ -36,7 +36,7 @@ Contestant engine_contestant(std::string method, std::shared_ptr<mlo::Engine> en
 
 Case logistic_case();
 Case cnn_case();
-/// Shapes of the MLO-MAE step; the defaults are those of the design's figures.
+/// Shapes of the MLO-MAE step; the defaults are those of the figures in docs/mlomae.md.
 struct MlomaeShape {
   int64_t image = 32, patch = 4, dim = 192, depth = 6, heads = 3, decoder_dim = 128,
           decoder_depth = 2, decoder_heads = 4, batch = 64, unroll = 2;

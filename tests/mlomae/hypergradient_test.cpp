@@ -214,7 +214,7 @@ TEST_CASE("In float32 at the demo's size the hypergradient points where it does 
   CHECK(c > 0.999);
 }
 
-TEST_CASE("An outer step passes as often as the design says", "[mlomae][counters]") {
+TEST_CASE("An outer step passes as often as the documentation says", "[mlomae][counters]") {
   for (const bool shared : {true, false}) {
     const Setting s{};
     Networks n = networks(s);

@@ -1,6 +1,6 @@
 // Random multilevel problems whose hypergradients are known: quadratic levels on any graph of
 // reads, by request bent with softplus and quartic terms. One description serves the engine
-// (QuadraticProblem), the closed forms (reference.h) and the replay on graph tensors (replay.h).
+// (QuadraticProblem), the closed forms (reference.h) and the replay on graph tensors (curved.h).
 #pragma once
 
 #include "mlo/engine.h"

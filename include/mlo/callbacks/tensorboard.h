@@ -8,8 +8,8 @@
 
 namespace [[gnu::visibility("default")]] mlo {
 
-/// Losses ("loss/level"), their metrics and validations ("level/metric") by step of the top level,
-/// every `every` steps.
+/// Losses ("loss/level") and their metrics ("level/metric") by step of the top level, every `every`
+/// steps; validations ("validation/level/metric") as they come.
 std::unique_ptr<Callback> tensorboard(std::filesystem::path folder, int64_t every = 1);
 
 }  // namespace mlo
