@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/build.sh
 
 scripts/setup.sh
-for name in "${@:-clang static}"; do for which in $name; do
+if [ $# -eq 0 ]; then set -- clang static; fi
+for which in "$@"; do
   options=(-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 -DMLO_TESTS=OFF -DMLO_DEVELOPER=ON)
   case $which in
     clang) options+=(-DCMAKE_CXX_COMPILER=clang++ -DCMAKE_UNITY_BUILD=OFF) ;;
@@ -19,8 +20,8 @@ for name in "${@:-clang static}"; do for which in $name; do
   say "building $folder"
   cmake -G Ninja -S . -B "$folder" "${options[@]}" >/dev/null
   cmake --build "$folder" --parallel "$jobs"
-  "$folder/examples/hello" >/dev/null
-  "$folder/examples/own_method" >/dev/null
+  "$folder/examples/hello/hello" >/dev/null
+  "$folder/examples/own_method/own_method" >/dev/null
   "$folder/bin/mlomae" config --preset demo >/dev/null
   say "$which: built, and its programs run"
-done; done
+done
