@@ -106,7 +106,13 @@ target_precompile_headers(mlo_precompiled PRIVATE "${PROJECT_SOURCE_DIR}/src/pre
 function(mlo_target target)
   # Through BUILD_INTERFACE, so that a static mlo does not export it.
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:mlo_build>)
-  target_precompile_headers(${target} REUSE_FROM mlo_precompiled)
+  get_target_property(visibility ${target} CXX_VISIBILITY_PRESET)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang" AND visibility STREQUAL "hidden")
+    # clang, unlike g++, wants the same visibility in the precompiled header.
+    target_precompile_headers(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src/precompiled.h")
+  else()
+    target_precompile_headers(${target} REUSE_FROM mlo_precompiled)
+  endif()
 endfunction()
 
 # Under CMAKE_UNITY_BUILD the sources of one folder are compiled together, so that what must not have the same name in two of

@@ -2,7 +2,15 @@
 include(CMakePackageConfigHelpers)
 
 set(mlo_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/mlo")
-set_target_properties(mlo PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+# CMake's own INSTALL_RPATH_USE_LINK_PATH leaves out what stands in the source tree, as .deps does.
+set_target_properties(mlo PROPERTIES INSTALL_RPATH "${MloTorch_ROOT_DIR}/lib")
+
+# mlo_install_program(target): beside the library, and only if it is built: `cmake --build … --target mlo` and --install give the
+# library alone.
+function(mlo_install_program target)
+  set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${MloTorch_ROOT_DIR}/lib")
+  install(TARGETS ${target} OPTIONAL)
+endfunction()
 
 install(TARGETS mlo EXPORT mloTargets)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/mlo" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.h")

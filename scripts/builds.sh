@@ -19,7 +19,7 @@ for which in "$@"; do
   folder=build/builds/$which
   say "building $folder"
   cmake -G Ninja -S . -B "$folder" "${options[@]}" >/dev/null
-  cmake --build "$folder" --parallel "$jobs"
+  cmake --build "$folder" --parallel "$jobs" -- -k 0
   "$folder/examples/hello/hello" >/dev/null
   "$folder/examples/own_method/own_method" >/dev/null
   "$folder/bin/mlomae" config --preset demo >/dev/null

@@ -146,10 +146,11 @@ class Zip final : public BatchSource {
 
   std::string fingerprint() const override {
     std::string text;
-    for (const auto& source : sources_) {
-      const std::string own = source->fingerprint();
+    for (const auto& each : sources_) {
+      const BatchSource& source = *each;
+      const std::string own = source.fingerprint();
       text += (text.empty() ? "" : " beside ") +
-              (own.empty() ? c10::demangle(typeid(*source).name()) : own);
+              (own.empty() ? c10::demangle(typeid(source).name()) : own);
     }
     return text;
   }

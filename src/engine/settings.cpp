@@ -31,8 +31,9 @@ std::string text_of(const Schedule& schedule, int64_t steps) {
 std::string text_of(const Data& data) {
   if (data.empty()) return "none";
   if (!data.source()) return "a function";
-  const std::string fingerprint = data.source()->fingerprint();
-  return fingerprint.empty() ? c10::demangle(typeid(*data.source()).name()) : fingerprint;
+  const BatchSource& source = *data.source();
+  const std::string fingerprint = source.fingerprint();
+  return fingerprint.empty() ? c10::demangle(typeid(source).name()) : fingerprint;
 }
 
 std::string text_of(const EarlyStopping& rule) {

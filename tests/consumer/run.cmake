@@ -13,6 +13,9 @@ if(INSTALL)
   file(REMOVE_RECURSE "${WHERE}/prefix" "${WHERE}/build")
   run("${CMAKE_COMMAND}" --install "${INSTALL}" --prefix "${WHERE}/prefix")
   list(APPEND options "-DCMAKE_PREFIX_PATH=${WHERE}/prefix")
+  if(EXISTS "${INSTALL}/bin/mlomae")  # installed too, and finds its libraries
+    run("${WHERE}/prefix/bin/mlomae" --version)
+  endif()
 endif()
 run("${CMAKE_COMMAND}" -G Ninja -S "${PROJECT}" -B "${WHERE}/build" "-DCMAKE_CXX_COMPILER=${COMPILER}"
   -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 ${options})
