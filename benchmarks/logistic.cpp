@@ -21,9 +21,9 @@ struct Numbers {
   Numbers() {
     torch::manual_seed(3);
     const auto truth = at::randn({kFeatures});
-    const auto rows = [&](at::Tensor& x, at::Tensor& y) {
-      x = at::randn({kRows, kFeatures});
-      y = (x.matmul(truth) + at::randn({kRows}) > 0).to(at::kFloat);
+    const auto rows = [&](at::Tensor& data, at::Tensor& labels) {
+      data = at::randn({kRows, kFeatures});
+      labels = (data.matmul(truth) + at::randn({kRows}) > 0).to(at::kFloat);
     };
     rows(x, y);
     rows(held_x, held_y);

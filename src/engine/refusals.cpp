@@ -169,15 +169,15 @@ void Engine::Body::check_trajectory(const Level& upper, const Level& level) cons
   const std::vector<int64_t> none(levels.size(), 0);
   for (const auto& turns : {graph.cycle(tops, none), graph.cycle(tops),
                             graph.cycle({upper.index}, none), graph.cycle({upper.index})}) {
-    std::vector<std::size_t> steps(levels.size(), 0);
+    std::vector<std::size_t> taken(levels.size(), 0);
     std::vector<std::size_t> first;                   // the same at the level's first since upper's
     std::vector<std::size_t> read(levels.size(), 0);  // by level: steps of `level` at its last one
     for (const Turn& turn : turns) {
       if (turn.kind == Turn::Kind::start) continue;
       if (turn.level == level.index) {
-        if (first.empty()) first = steps;
+        if (first.empty()) first = taken;
         for (const std::size_t j : moving)
-          if (steps[j] != first[j])
+          if (taken[j] != first[j])
             refuse<UnsupportedError>(
                 "{} goes back through several steps, between which level {}, which it reads and "
                 "which responds to {}, moves too; one adjoint for all of them would be wrong. "
@@ -187,7 +187,7 @@ void Engine::Body::check_trajectory(const Level& upper, const Level& level) cons
       }
       if (turn.level == upper.index) {
         for (const std::size_t reader : readers)
-          if (read[reader] != steps[level.index])
+          if (read[reader] != taken[level.index])
             refuse<UnsupportedError>(
                 "{} differentiates the state after its last step, and level {} has read an "
                 "earlier one when {} steps. Give the levels that read it the same unroll count, "
@@ -196,8 +196,8 @@ void Engine::Body::check_trajectory(const Level& upper, const Level& level) cons
                 quoted(level.name));
         first.clear();
       }
-      read[turn.level] = steps[level.index];
-      ++steps[turn.level];
+      read[turn.level] = taken[level.index];
+      ++taken[turn.level];
     }
   }
 }

@@ -115,7 +115,7 @@ Settings Engine::Body::settings(const State* saved) const {
   all["engine.early_stopping"] = text_of(options.early_stopping);
   for (const auto& level : levels.all) {
     const LevelOptions& given = level->options;
-    const int64_t steps =
+    const int64_t taken =
         saved ? saved->integer("level/" + level->name + "/steps") : level->counters.steps;
     const std::string prefix = level->name + ".";
     all[prefix + "below"] = joined(given.below);
@@ -126,7 +126,7 @@ Settings Engine::Body::settings(const State* saved) const {
     all[prefix + "method"] = given.best_response->name();
     all[prefix + "precision"] = given.precision == Precision::float32 ? "float32" : "bfloat16";
     all[prefix + "reads"] = given.reads ? joined(*given.reads) : "found";
-    all[prefix + "schedule"] = text_of(given.schedule, steps);
+    all[prefix + "schedule"] = text_of(given.schedule, taken);
     all[prefix + "top"] = given.top ? "yes" : "no";
     all[prefix + "unroll"] = message("{}", given.unroll);
     all[prefix + "warmup_steps"] = message("{}", given.warmup_steps);

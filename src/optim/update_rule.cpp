@@ -52,10 +52,11 @@ std::unique_ptr<UpdateRule> try_rule(std::unique_ptr<UpdateRule> (*make)(detail:
     return nullptr;
   }
   for (const auto& group : optimizer.param_groups()) {
-    const auto* options = dynamic_cast<const Options*>(&group.options());
+    const torch::optim::OptimizerOptions& given = group.options();
+    const auto* options = dynamic_cast<const Options*>(&given);
     if (options == nullptr) {
       why = message("a parameter group of {} has options of another class, {}", name,
-                    c10::demangle(typeid(group.options()).name()));
+                    c10::demangle(typeid(given).name()));
       return nullptr;
     }
     if constexpr (requires { options->amsgrad(); }) {
