@@ -10,7 +10,8 @@
 #include <utility>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 namespace detail {
 /// The engine says level and step besides.
 class NoSuchTensor final : public LossError {
@@ -41,3 +42,4 @@ class Batch {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

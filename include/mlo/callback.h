@@ -6,7 +6,8 @@
 #include <utility>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 class Engine;
 
@@ -42,3 +43,4 @@ class Callback {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

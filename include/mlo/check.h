@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 struct CheckOptions {
   /// The level whose total derivative is checked; empty: the top level.
@@ -127,3 +128,4 @@ struct CheckReport {
 CheckReport check_hypergradient(Engine& engine, const CheckOptions& options = {});
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -4,7 +4,8 @@
 
 #include <functional>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// f(input), without keeping what f computes on the way: it is computed again in the backward pass
 /// (activation checkpointing; Chen et al. 2016). The result can be differentiated any number of
@@ -20,3 +21,4 @@ at::Tensor checkpointed(const std::function<at::Tensor(const at::Tensor&)>& f,
                         const at::Tensor& input, const Tensors& parameters);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -2,7 +2,8 @@
 
 #include <cstdint>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What one level has done.
 struct Counters {
@@ -18,3 +19,4 @@ struct Counters {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -20,7 +20,8 @@
 #include <utility>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Runs several optimization problems whose optima feed each other. Register levels lowest first;
 /// `run` takes steps of the top level, each after the levels below have taken their unroll counts.
@@ -105,3 +106,4 @@ class Engine {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -7,7 +7,8 @@
 #include <limits>
 #include <string>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 struct EarlyStopping {
   /// "level.name" of a number that a `validate()` returns; empty: no early stopping
@@ -34,3 +35,4 @@ struct EngineOptions {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

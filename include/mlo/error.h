@@ -3,7 +3,8 @@
 #include <stdexcept>
 #include <string>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Base of everything this library throws on misuse. The message says what was given, what was
 /// expected and what to do.
@@ -41,3 +42,4 @@ class CheckpointError : public Error {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

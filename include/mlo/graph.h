@@ -5,7 +5,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What one level does in the order of steps.
 struct Turn {
@@ -53,3 +54,4 @@ struct Graph {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -11,7 +11,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What a level's loss computes in. bfloat16: under LibTorch's autocast, matrix products in
 /// bfloat16; parameters, optimizer and all arithmetic of hypergradients stay float32. The loss must
@@ -54,3 +55,4 @@ struct LevelOptions {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

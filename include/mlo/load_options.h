@@ -3,7 +3,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// How the engine that goes on with a run may differ from the one that saved it.
 ///
@@ -35,3 +36,4 @@ struct LoadOptions {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

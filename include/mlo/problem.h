@@ -15,7 +15,8 @@ namespace torch::nn {
 class Module;
 }
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What a loss returns: the scalar to minimize, and if wanted named scalars to log.
 struct Evaluation {
@@ -148,3 +149,4 @@ class AnalyticDerivatives {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

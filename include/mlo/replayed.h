@@ -5,7 +5,8 @@
 #include <concepts>
 #include <utility>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 namespace detail {
 /// Where `replayed` finds or leaves its choice; outside an engine's evaluation it finds none, and
 /// leaves nothing.
@@ -52,3 +53,4 @@ inline at::Tensor stop_gradient(const at::Tensor& t) {
 }
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// How a run ended, and what each level has done.
 struct RunSummary {
@@ -33,3 +34,4 @@ struct RunSummary {
 const char* to_string(RunSummary::Reason reason);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -7,7 +7,8 @@
 #include <string>
 #include <variant>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Everything a run must remember, as one flat map from a path ("level/head/steps") to a value.
 /// What objects put in is what a checkpoint holds, no more and no less.
@@ -32,3 +33,4 @@ class State {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -12,7 +12,8 @@ namespace mlo {
 struct FrozenValues;  // the library's own, and hidden in it: a Probe puts them into place
 }  // namespace mlo
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// One evaluation of a loss, complete enough to be repeated, and its value, which a repetition is
 /// held against.
@@ -51,3 +52,4 @@ struct StepRecord {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -7,7 +7,8 @@
 /// The list-of-tensors layer: what adjoints, solvers and oracles compute with. Every sum over
 /// elements passes through `dot`, so that a distributed run has one place to reduce in; one process
 /// adds nothing there.
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// One tensor for each parameter of a level, in the order of registration.
 using Tensors = std::vector<at::Tensor>;
@@ -42,3 +43,4 @@ bool all_finite(const Tensors& a);
 void copy_values(const Tensors& dst, const Tensors& src);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -6,7 +6,8 @@
 #include <filesystem>
 #include <memory>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// One JSON object a line: {"event": "start"|"step"|"validation"|"warning"|"stop", …}, appended; a
 /// step every `every` steps. Numbers that are not finite are null. A run that is resumed repeats
@@ -14,3 +15,4 @@ namespace [[gnu::visibility("default")]] mlo {
 std::unique_ptr<Callback> json_lines(std::filesystem::path file, int64_t every = 1);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -6,7 +6,8 @@
 #include <memory>
 #include <string>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What a step of the top level gets through, for a progress bar to show a rate: {512, "images"}.
 /// Zero: no rate is shown.
@@ -19,3 +20,4 @@ struct Throughput {
 std::unique_ptr<Callback> progress_bar(std::FILE* stream, Throughput throughput = {});
 
 }  // namespace mlo
+#pragma GCC visibility pop

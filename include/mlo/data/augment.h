@@ -6,7 +6,8 @@
 #include <optional>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// RandomResizedCrop as torchvision draws it: a part of random area and aspect ratio (ten tries,
 /// then the middle), resized.
@@ -39,3 +40,4 @@ void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t
 at::Tensor resize_bicubic(const at::Tensor& image, int64_t height, int64_t width);
 
 }  // namespace mlo
+#pragma GCC visibility pop

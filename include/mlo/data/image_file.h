@@ -6,7 +6,8 @@
 #include <filesystem>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Cameras store an image as the sensor saw it, and say in an EXIF tag how to turn it. `as_stored`
 /// does not look at the tag, as torchvision does not; `upright` turns the image, as PIL's
@@ -41,3 +42,4 @@ struct ImageSize {
 ImageSize image_size(const std::filesystem::path& file, int64_t channels = 3);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// JPEG and PNG files as a set, in this order, each read when it is asked for. Throws
 /// mlo::ConfigError for labels that are not one a file, or not below the number of classes.
@@ -18,3 +19,4 @@ std::shared_ptr<const ImageSet> file_images(std::vector<std::filesystem::path> f
                                             Orientation orientation = Orientation::as_stored);
 
 }  // namespace mlo
+#pragma GCC visibility pop

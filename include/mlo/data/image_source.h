@@ -9,7 +9,8 @@
 #include <memory>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 struct ImageSourceOptions {
   int64_t batch_size = 128;
@@ -36,3 +37,4 @@ Batch image_batch(const ImageSet& images, const std::vector<int64_t>& rows, int6
                   int64_t end, const Augmentation& augmentation);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -11,7 +11,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Labelled images, decoded when asked for. Thread-safe: several workers may ask at a time.
 class ImageSet {
@@ -65,3 +66,4 @@ struct Split {
 Split split_by_class(const ImageSet& images, double held_out, uint64_t seed);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -12,7 +12,8 @@
 #include <utility>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// An endless, resumable stream of batches with its own random stream.
 class BatchSource {
@@ -86,3 +87,4 @@ std::unique_ptr<BatchSource> zip(Sources... sources) {
 }
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -8,7 +8,8 @@
 #include <memory>
 #include <string>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What a method sees when the sweep visits its level k: the adjoint a_k = ∂L_u/∂θ_k, the steps the
 /// level took, and the levels that want their share.
@@ -56,3 +57,4 @@ std::unique_ptr<Method> implicit(std::unique_ptr<Oracle> oracle, std::unique_ptr
                                  EvaluationPoint point = EvaluationPoint::before_step);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -6,7 +6,8 @@
 #include <memory>
 #include <string>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What a method needs of the level it serves; the engine records no more than that, and refuses by
 /// name what cannot be had.
@@ -99,3 +100,4 @@ std::unique_ptr<Oracle> reverse_over_forward_oracle();
 std::unique_ptr<Oracle> analytic_oracle();
 
 }  // namespace mlo
+#pragma GCC visibility pop

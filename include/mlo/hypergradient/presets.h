@@ -3,7 +3,8 @@
 #include "mlo/hypergradient/method.h"
 
 /// Methods by the names users know. Each is an oracle times a solver (`implicit`), or `unrolled`.
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Identity × finite difference (Liu et al. 2019, Eq. 7-8), with the scale of the step really
 /// taken. Two first-order passes; no graph of second order.
@@ -29,3 +30,4 @@ std::unique_ptr<Method> betty();
 std::unique_ptr<Method> unrolled(std::unique_ptr<Oracle> oracle = nullptr);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -12,7 +12,8 @@ class Levels;
 class Sweep;
 }  // namespace mlo
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Whether products are taken where the level stood before its last step (exact for unroll 1), or
 /// where it stands now.
@@ -72,3 +73,4 @@ class Probe {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

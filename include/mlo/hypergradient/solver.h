@@ -9,7 +9,8 @@
 #include <memory>
 #include <string>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Why and how a solve ended. Not converging is data, not an error.
 struct SolveSummary {
@@ -121,3 +122,4 @@ struct ConjugateGradientOptions {
 std::unique_ptr<Solver> conjugate_gradient_solver(ConjugateGradientOptions options = {});
 
 }  // namespace mlo
+#pragma GCC visibility pop

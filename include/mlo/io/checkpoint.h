@@ -5,7 +5,8 @@
 
 #include <filesystem>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// One file: magic, format version, a JSON manifest, the tensors' bytes, and a CRC-32 of each part.
 /// Little-endian; tensors are stored contiguous, as on the CPU, and come back there, every element
@@ -18,3 +19,4 @@ void write_checkpoint(const std::filesystem::path& path, const State& state,
 State read_checkpoint(const std::filesystem::path& path);
 
 }  // namespace mlo
+#pragma GCC visibility pop

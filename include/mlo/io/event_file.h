@@ -7,7 +7,8 @@
 #include <utility>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// A TensorBoard event file ("events.out.tfevents.…"), a new one in the folder for each writer.
 /// Whole records are flushed as they are written.
@@ -31,3 +32,4 @@ class EventWriter {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop

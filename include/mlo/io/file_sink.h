@@ -5,7 +5,8 @@
 #include <functional>
 #include <memory>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Where the bytes of a file being written go. `path` is replaced only by `commit`, atomically; a
 /// sink destroyed before leaves what was there untouched.
@@ -24,3 +25,4 @@ using SinkFactory = std::function<std::unique_ptr<FileSink>(const std::filesyste
 std::unique_ptr<FileSink> atomic_file(const std::filesystem::path& path);
 
 }  // namespace mlo
+#pragma GCC visibility pop

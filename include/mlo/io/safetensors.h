@@ -10,7 +10,8 @@
 #include <utility>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// What a safetensors file holds (huggingface.co/docs/safetensors): named tensors and texts.
 struct Safetensors {
@@ -32,3 +33,4 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
 Safetensors read_safetensors(const std::filesystem::path& file);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -9,7 +9,8 @@ namespace torch::optim {
 class Optimizer;
 }
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// Makes the optimizer of a level from the parameters it trains.
 using OptimizerFactory =
@@ -48,3 +49,4 @@ OptimizerFactory adamw(AdamOptions options = {});
 OptimizerFactory use(std::shared_ptr<torch::optim::Optimizer> optimizer);
 
 }  // namespace mlo
+#pragma GCC visibility pop

@@ -3,7 +3,8 @@
 #include <cstdint>
 #include <functional>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// A learning-rate schedule: the factor on each parameter group's initial learning rate at the
 /// level's own step (from 0). A function of the step alone, so there is nothing to save.
@@ -32,3 +33,4 @@ Schedule step_decay(StepDecayOptions options);
 Schedule linear_warmup(int64_t steps);
 
 }  // namespace mlo
+#pragma GCC visibility pop

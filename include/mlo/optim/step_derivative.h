@@ -4,7 +4,8 @@
 
 #include <vector>
 
-namespace [[gnu::visibility("default")]] mlo {
+#pragma GCC visibility push(default)
+namespace mlo {
 
 /// The derivative of one optimizer step θ' = θ − U(ĝ; m, θ), with the moments m before it, the
 /// options and the (clipped) gradient ĝ that it was taken with. One tensor a parameter of the level
@@ -38,3 +39,4 @@ class StepDerivative {
 };
 
 }  // namespace mlo
+#pragma GCC visibility pop
