@@ -42,6 +42,8 @@ Contestant engine_contestant(std::string method, std::shared_ptr<mlo::Engine> en
 
 namespace {
 
+constexpr int64_t kWarmUp = 9;  // outer steps
+
 std::vector<Case> all_cases(const MlomaeShape& shape) {
   std::vector<Case> cases = {logistic_case(), cnn_case(), images_case(), mlomae_case(shape)};
   cases.push_back(mlomae_case({.image = 8,
@@ -105,7 +107,9 @@ int run(const Case& which, const std::string& method, int repeats, bool json) {
     return 2;
   }
   std::vector<Measurement> measured(contestants.size());
-  for (auto& contestant : contestants) contestant.steps(which.steps_per_repeat);  // warm-up
+  // Warm-up: past the visits 2, 4 and 8, at which differences look at a second radius.
+  for (auto& contestant : contestants)
+    contestant.steps(std::max<int64_t>(which.steps_per_repeat, kWarmUp));
   for (int repeat = 0; repeat < repeats; ++repeat) {
     for (std::size_t i = 0; i < contestants.size(); ++i) {
       const mlo::Counters before =
