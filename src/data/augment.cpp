@@ -2,6 +2,7 @@
 
 #include "data/resize.h"
 #include "replay/random.h"
+#include "tensors/described.h"
 #include "text.h"
 
 #include <ATen/ops/narrow.h>
@@ -94,6 +95,9 @@ void Augmentation::validate(int64_t channels) const {
 }
 
 void augment(const at::Tensor& image, const Augmentation& augmentation, uint64_t key, float* out) {
+  if (!image.defined() || image.dim() != 3 || image.scalar_type() != at::kByte)
+    refuse<Error>("mlo::augment: the image is {}; give one of bytes, [channels, height, width]",
+                  image.defined() ? described(image) : "undefined");
   Draws draws(key);
   const int64_t size = augmentation.size;
   const bool flip = augmentation.flip && draws.uniform(0.0, 1.0) < 0.5;

@@ -1,5 +1,7 @@
 #include "mlo/graph.h"
 
+#include "text.h"
+
 #include <limits>
 #include <utility>
 
@@ -49,6 +51,12 @@ class Order {
 std::vector<Turn> Graph::cycle(const std::vector<std::size_t>& goals,
                                const std::vector<int64_t>& taken) const {
   constexpr int64_t kWarm = std::numeric_limits<int64_t>::max() / 2;
+  require(taken.empty() || taken.size() == nodes.size(),
+          "Graph::cycle: taken = {} numbers; it must be one for each of {} levels, or none",
+          taken.size(), nodes.size());
+  for (const std::size_t goal : goals)
+    require(goal < nodes.size(), "Graph::cycle: goal {} of {} levels; they are counted from 0",
+            goal, nodes.size());
   Order order(*this, taken.empty() ? std::vector<int64_t>(nodes.size(), kWarm) : taken);
   for (const std::size_t goal : goals) order.step(goal, /*last=*/true);
   return order.take();

@@ -26,6 +26,17 @@ Indices used(const Graph& graph, std::size_t level, bool constants) {
   return result;
 }
 
+void check(const Graph& graph, std::size_t level) {
+  require(level < graph.nodes.size(), "Graph: level {} of {}; they are counted from 0", level,
+          graph.nodes.size());
+  for (const Graph::Node& node : graph.nodes)
+    for (const Indices& others : {node.reads, node.constants})
+      for (const std::size_t other : others)
+        require(other < graph.nodes.size(),
+                "Graph: {} uses level {} of {}; they are counted from 0", quoted(node.name), other,
+                graph.nodes.size());
+}
+
 // Levels that `from` reaches by what is used, going on only through levels below u.
 Marks reached(const Graph& graph, std::size_t from, std::size_t u, bool constants = false) {
   Marks marks(graph.nodes.size(), 0);
@@ -94,6 +105,7 @@ std::string folded(const Graph& graph, const std::vector<Turn>& turns) {
 }  // namespace
 
 std::vector<std::size_t> Graph::responding(std::size_t u) const {
+  check(*this, u);
   const Marks from_u = reached(*this, u, u);
   Indices members;
   for (std::size_t k = 0; k < u; ++k)
@@ -116,6 +128,7 @@ std::vector<std::size_t> Graph::responding(std::size_t u) const {
 }
 
 std::vector<std::size_t> Graph::below(std::size_t u) const {
+  check(*this, u);
   const Marks from_u = reached(*this, u, u, /*constants=*/true);
   Indices members;
   for (std::size_t k = 0; k < u; ++k)
@@ -134,6 +147,7 @@ std::string Graph::to_string() const {
   std::string text;
   for (std::size_t k = nodes.size(); k-- > 0;) {
     const Node& node = nodes[k];
+    check(*this, k);
     text += message("{}{}", node.name, node.top ? " (top)" : "");
     if (!node.reads.empty()) text += message(" reads {}", names(*this, node.reads));
     if (!node.constants.empty()) text += message(", as constants {}", names(*this, node.constants));

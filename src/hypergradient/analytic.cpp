@@ -11,7 +11,7 @@ class AnalyticLinearization final : public Linearization {
   AnalyticLinearization(Probe& probe, const Tensors& targets) : probe_(probe), targets_(targets) {}
 
   Tensors product(const Tensors& v, Wrt wrt, bool /*last*/) override {
-    return probe_.analytic_product(v, product_inputs(probe_, targets_, wrt));
+    return probe_.analytic_product(v, product_inputs(probe_, targets_, v, wrt));
   }
 
  private:

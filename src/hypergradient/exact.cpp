@@ -18,7 +18,7 @@ class ExactLinearization final : public Linearization {
       : probe_(probe), targets_(targets), graphs_(probe.record().draws.size()) {}
 
   Tensors product(const Tensors& v, Wrt wrt, bool last) override {
-    const Tensors inputs = product_inputs(probe_, targets_, wrt);
+    const Tensors inputs = product_inputs(probe_, targets_, v, wrt);
     const bool retain = !last || probe_.record().shared;
 
     Mean mean(inputs.size(), graphs_.size());

@@ -324,7 +324,7 @@ class DifferenceLinearization final : public Linearization {
       : probe_(probe), targets_(targets), options_(options) {}
 
   Tensors product(const Tensors& v, Wrt wrt, bool /*last*/) override {
-    const Tensors inputs = product_inputs(probe_, targets_, wrt);
+    const Tensors inputs = product_inputs(probe_, targets_, v, wrt);
     if (inputs.empty()) return {};
     Tensors sum(inputs.size());
     double squares = 0.0;

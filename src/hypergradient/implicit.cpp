@@ -3,6 +3,7 @@
 #include "hypergradient/note_error.h"
 #include "mlo/error.h"
 #include "mlo/hypergradient/method.h"
+#include "tensors/described.h"
 #include "text.h"
 
 namespace mlo {
@@ -45,6 +46,11 @@ class Implicit final : public Method {
     const LinearSystem system(*linearization, probe->record(), probe->parameters(), visit.level(),
                               visit.upper());
     const Tensors z = solver_->solve(system, visit.adjoint(), summary_);
+    if (const std::string why = misfit(z, visit.adjoint(), /*zeros=*/false); !why.empty())
+      refuse<Error>(
+          "level {}: the solver {} returned {}; return the solution as one tensor for each of the "
+          "right-hand side, of its shape",
+          quoted(visit.level()), quoted(solver_->name()), why);
     visit.subtract(linearization->product(z, Linearization::Wrt::targets, /*last=*/true));
     note_error(summary_, linearization->error(), visit.level());
   }

@@ -6,6 +6,7 @@
 #include "level/level.h"
 #include "level/second_order.h"
 #include "mlo/error.h"
+#include "tensors/described.h"
 #include "tensors/mean.h"
 #include "text.h"
 
@@ -26,6 +27,11 @@ struct Probe::Body {
         second_order(second),
         before(point == EvaluationPoint::before_step),
         shifted(the_record.draws.size()) {
+    if (levels.probed)
+      refuse<Error>(
+          "level {}: a probe is open already, and values that two had set would be put back in the "
+          "wrong order; keep one probe at a time",
+          quoted(level.name));
     if (before) refuse_lost();
     rewinds.reserve(level.value_reads.size() + 1);
     rewinds.push_back(std::make_unique<RewindGuard>(
@@ -39,9 +45,11 @@ struct Probe::Body {
     }
     gradients.reserve(levels.size());
     for (const auto& other : levels.all) gradients.push_back(other->gradients_on);
+    levels.probed = true;
   }
 
   ~Body() {
+    levels.probed = false;
     if (evaluating) {
       levels.untrained.set(untrained);
       levels.set_modes(modes);
@@ -147,6 +155,14 @@ struct Probe::Body {
 
   const Draw& draw(std::size_t i) const { return record.draws[i]; }
 
+  void check_direction(const char* function, const Tensors& v) const {
+    if (const std::string why = misfit(v, level.parameters, /*zeros=*/false); !why.empty())
+      refuse<Error>(
+          "level {}: Probe::{}: {}; give one tensor for each of the level's parameters, of its "
+          "shape",
+          quoted(level.name), function, why);
+  }
+
   Levels& levels;
   Level& level;
   const StepRecord& record;
@@ -184,6 +200,7 @@ void Probe::count_backward() { ++body_->level.counters.backwards; }
 
 void Probe::shift(double epsilon, const Tensors& direction) {
   Body& body = *body_;
+  if (epsilon != 0.0) body.check_direction("shift", direction);
   ++body.shift;
   body.epsilon = epsilon;
   body.direction = direction;
@@ -218,6 +235,9 @@ Tensors Probe::gradient(const Tensors& wrt) {
 
 Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
   Body& body = *body_;
+  if (micro_batch >= body.record.draws.size())
+    refuse<Error>("level {}: Probe::gradient_graph: micro-batch {} of {}; they are counted from 0",
+                  quoted(body.level.name), micro_batch, body.record.draws.size());
   body.levels.set_gradients_for(body.level, body.level.parameters, targets);
   if (!body.record.kept.empty()) return body.record.kept[micro_batch];
   const bool guarded = body.second_order && body.level.guarded_attention;
@@ -233,6 +253,7 @@ Tensors Probe::gradient_graph(std::size_t micro_batch, const Tensors& targets) {
 
 Tensors Probe::forward_mode_product(const Tensors& v, const Tensors& wrt) {
   Body& body = *body_;
+  body.check_direction("forward_mode_product", v);
   body.levels.set_gradients_for(body.level, wrt);
   const SecondOrderGuard attention(true);  // no fused kernel has a forward derivative
   const at::AutoGradMode with_gradients(true);
@@ -254,6 +275,7 @@ Tensors Probe::analytic_product(const Tensors& v, const Tensors& wrt) {
         "level {}: the analytic oracle needs a problem that derives from "
         "mlo::AnalyticDerivatives; derive from it, or use mlo::one_step()",
         quoted(body.level.name));
+  body.check_direction("analytic_product", v);
   body.levels.set_gradients_for(body.level, wrt);
   Mean mean(wrt.size(), body.record.draws.size());
   for (std::size_t m = 0; m < body.record.draws.size(); ++m) {

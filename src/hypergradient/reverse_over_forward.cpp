@@ -10,7 +10,7 @@ class DualLinearization final : public Linearization {
  public:
   DualLinearization(Probe& probe, const Tensors& targets) : probe_(probe), targets_(targets) {}
   Tensors product(const Tensors& v, Wrt wrt, bool /*last*/) override {
-    return probe_.forward_mode_product(v, product_inputs(probe_, targets_, wrt));
+    return probe_.forward_mode_product(v, product_inputs(probe_, targets_, v, wrt));
   }
 
  private:

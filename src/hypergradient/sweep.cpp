@@ -3,6 +3,7 @@
 #include "hypergradient/sweep.h"
 #include "libtorch_error.h"
 #include "mlo/error.h"
+#include "tensors/described.h"
 #include "text.h"
 
 #include <algorithm>
@@ -36,15 +37,18 @@ class Sweep::VisitedLevel final : public Visit {
   const Tensors& targets() const override { return stop_.targets; }
   std::size_t steps() const override { return level_.past.records.size() - first_; }
   const StepRecord& step(std::size_t i) const override {
-    return level_.past.records.at(first_ + i);
+    if (i >= steps())
+      refuse<Error>("level {}: Visit: step {} of {}; they are counted from 0", quoted(level_.name),
+                    i, steps());
+    return level_.past.records[first_ + i];
   }
 
   void subtract(const Tensors& products) override {
-    if (products.size() != stop_.places.size())
+    if (const std::string why = misfit(products, stop_.targets, /*zeros=*/true); !why.empty())
       refuse<Error>(
-          "Visit::subtract at level {}: {} products for {} targets; give one each, in their "
-          "order",
-          quoted(level_.name), products.size(), stop_.places.size());
+          "Visit::subtract at level {}: {}; give one product for each target, in their order, of "
+          "its shape",
+          quoted(level_.name), why);
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < products.size(); ++i) {
       if (!products[i].defined()) continue;

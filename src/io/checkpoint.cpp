@@ -2,6 +2,7 @@
 #include "mlo/io/file_sink.h"
 
 #include "io/json.h"
+#include "io/open_sink.h"
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
 #include "text.h"
@@ -244,7 +245,7 @@ void write_checkpoint(const std::filesystem::path& path, const State& state,
   header.manifest_crc = crc32_of(manifest.data(), manifest.size());
   header.header_crc = crc32_of(&header, offsetof(Header, header_crc));
 
-  const auto file = sink(path);
+  const auto file = open_sink(sink, path);
   file->write(&header, sizeof(header));
   file->write(manifest.data(), manifest.size());
   for (const at::Tensor& tensor : tensors) file->write(tensor.const_data_ptr(), tensor.nbytes());

@@ -2,6 +2,7 @@
 #include "mlo/io/file_sink.h"
 
 #include "io/json.h"
+#include "io/open_sink.h"
 #include "io/regular_file.h"
 #include "io/stored_tensor.h"
 #include "text.h"
@@ -239,7 +240,7 @@ void write_safetensors(const std::filesystem::path& file, const Safetensors& con
   std::array<uint8_t, 8> length = {};
   for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(text.size() >> (8 * i));
 
-  const auto out = sink(file);
+  const auto out = open_sink(sink, file);
   out->write(length.data(), length.size());
   out->write(text.data(), text.size());
   for (const Part& part : parts) out->write(part.tensor.const_data_ptr(), part.tensor.nbytes());

@@ -110,11 +110,11 @@ std::optional<Evaluation> evaluated_analytic(Level& level, const Draw& draw, con
   if (!result) return result;
   ++level.counters.forwards;
   ++level.counters.backwards;
-  if (gradient.size() != wrt.size())
+  if (const std::string why = misfit(gradient, wrt, /*zeros=*/true); !why.empty())
     refuse<LossError>(
-        "{}: AnalyticDerivatives::gradient made {} tensors for {} in wrt; set one each (undefined "
+        "{}: AnalyticDerivatives::gradient made {} in wrt; set one each, of its shape (undefined "
         "for zero)",
-        where(level), gradient.size(), wrt.size());
+        where(level), why);
   tape.finish();
   forget_frozen(gradient, wrt);
   return result;
@@ -182,11 +182,11 @@ Tensors analytic_product(Level& level, const Draw& draw, const Tensors& v, const
   const at::NoGradGuard no_grad;
   Tensors product = calling_loss(level, "AnalyticDerivatives::product",
                                  [&] { return level.analytic->product(draw.batch, v, wrt); });
-  if (product.size() != wrt.size())
+  if (const std::string why = misfit(product, wrt, /*zeros=*/true); !why.empty())
     refuse<LossError>(
-        "level {}: AnalyticDerivatives::product returned {} tensors for {} in wrt; return one "
-        "each (undefined for zero)",
-        quoted(level.name), product.size(), wrt.size());
+        "level {}: AnalyticDerivatives::product returned {}; return one for each of wrt, of its "
+        "shape (undefined for zero)",
+        quoted(level.name), why);
   forget_frozen(product, wrt);
   return product;
 }

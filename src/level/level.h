@@ -100,6 +100,7 @@ class Level {
 class Levels {
  public:
   std::vector<std::unique_ptr<Level>> all;
+  bool probed = false;  // values of a recorded step are in place just now
   Untrained untrained;  // buffers and frozen parameters of every level's modules
   // and all their submodules, each before those below it
   std::vector<std::shared_ptr<torch::nn::Module>> modules;

@@ -138,6 +138,7 @@ struct CheckpointedBackward final : torch::autograd::Node {
 }  // namespace
 
 at::Tensor checkpointed(const Function& f, const at::Tensor& input, const Tensors& parameters) {
+  require(f != nullptr, "mlo::checkpointed: the function is empty; give the one to be recomputed");
   variable_list all = {input};
   all.insert(all.end(), parameters.begin(), parameters.end());
   bool differentiated = false, dual = false;

@@ -24,4 +24,19 @@ std::string described(const at::Tensor& tensor) {
   return message("{}, {}", text, layout.str());
 }
 
+std::string misfit(at::ArrayRef<at::Tensor> given, at::ArrayRef<at::Tensor> wanted, bool zeros) {
+  if (given.size() != wanted.size())
+    return message("{} tensors for {}", given.size(), wanted.size());
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    if (!given[i].defined()) {
+      if (zeros) continue;
+      return message("an undefined tensor {}, where {} is wanted", i, described(wanted[i]));
+    }
+    if (given[i].sizes() != wanted[i].sizes() || given[i].device() != wanted[i].device())
+      return message("{} as tensor {}, where {} is wanted", described(given[i]), i,
+                     described(wanted[i]));
+  }
+  return "";
+}
+
 }  // namespace mlo

@@ -207,6 +207,8 @@ Tensors clone(const Tensors& a) {
 }
 
 Tensors zeros_like(const Tensors& a) {
+  for (const auto& t : a)
+    require<Error>(t.defined(), "mlo::zeros_like: an undefined tensor has no shape; leave it out");
   Tensors result;
   result.reserve(a.size());
   for (const auto& t : a) {

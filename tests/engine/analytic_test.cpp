@@ -24,13 +24,14 @@ struct Masked final : mlo::Problem, mlo::AnalyticDerivatives {
 
   Tensors product(const Batch&, const Tensors& v, const Tensors& wrt) override {
     const at::Tensor m = mask(x);
+    if (misshapen) return Tensors(wrt.size(), at::ones({9}, at::kDouble));
     Tensors out;
     for (const auto& t : wrt) out.push_back(t.is_same(x) ? m * v[0] : -2.0 * m * y * v[0]);
     return out;
   }
 
   at::Tensor x, y;
-  bool forget = false;
+  bool forget = false, misshapen = false;
 };
 
 struct Game {
@@ -74,6 +75,14 @@ TEST_CASE("A gradient in closed form of the wrong length is refused", "[engine][
   const std::string message = message_of<mlo::LossError>([&] { game.engine.step(); });
   CHECK_THAT(message, Contains("level 'low' at step 0") &&
                           Contains("made 0 tensors for 1 in wrt") && Contains("set one each"));
+}
+
+TEST_CASE("A product in closed form of another shape is refused", "[engine][analytic]") {
+  Game game(mlo::implicit(mlo::analytic_oracle(), mlo::identity_solver()));
+  game.low->misshapen = true;
+  check_refused<mlo::LossError>(
+      [&] { game.engine.step(); },
+      {"level 'low'", "AnalyticDerivatives::product", "[9]", "[32] on cpu is wanted"});
 }
 
 TEST_CASE("A build that failed and is repeated begins with the first batch", "[engine]") {

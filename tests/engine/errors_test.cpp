@@ -331,7 +331,7 @@ TEST_CASE("A batch, a metric and a method that are not what they should be are n
   Engine engine;
   engine.add("low", follow(x, y), respond(std::make_unique<Short>()));
   engine.add("up", lead(y, x), sgd());
-  check_named<Error>([&] { engine.step(); }, {"level 'low'", "0 products for 1 target"}, false);
+  check_named<Error>([&] { engine.step(); }, {"level 'low'", "0 tensors for 1"}, false);
 
   const at::Tensor once = mlo::checkpointed([](const at::Tensor& t) { return t.square(); }, x, {});
   once.backward();

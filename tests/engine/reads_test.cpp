@@ -6,8 +6,6 @@ using mlo::LossError;
 
 namespace {
 
-at::Tensor number(double value) { return at::scalar_tensor(value, at::kDouble); }
-
 double relative(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).norm().item<double>() / b.norm().item<double>();
 }

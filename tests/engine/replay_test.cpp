@@ -29,7 +29,6 @@ const std::vector<Named>& one_step_methods() {
   return methods;
 }
 
-at::Tensor number(double value) { return at::scalar_tensor(value, at::kDouble); }
 double relative(double a, double b) { return std::abs(a - b) / std::abs(b); }
 
 /// One value that belongs to a module: a buffer, or a frozen parameter.

@@ -27,6 +27,8 @@ using mlo::LevelOptions;
 using mlo::State;
 using mlo::Tensors;
 
+inline at::Tensor number(double value) { return at::scalar_tensor(value, at::kDouble); }
+
 /// A parameter of the test's own, in double.
 inline at::Tensor leaf(at::ArrayRef<double> values) {
   return torch::tensor(values, at::kDouble).requires_grad_();

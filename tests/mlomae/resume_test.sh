@@ -47,6 +47,8 @@ grep -q "run.reconstruction_steps: 8 → 16" error.txt || fail "$(cat error.txt)
 "$mlomae" report longer -o r.html >/dev/null
 refused "but 16 have been taken" pretrain --out longer --resume --set run.reconstruction_steps=12 --allow-changed run.reconstruction_steps
 refused "was to be longer" pretrain --out longer --resume --set run.reconstruction_steps=12
+# --- What would be written down and not done.
+refused "no step would be taken with pretrain.lr = 0.5" pretrain --out longer --resume --set pretrain.lr=0.5 --allow-changed pretrain.lr
 
 # --- Images that were moved, and images that were changed.
 mkdir elsewhere && cp -r first elsewhere/run

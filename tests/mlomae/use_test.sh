@@ -25,6 +25,12 @@ refused "no such file" embed run nowhere.png -o f.csv
 mkdir empty
 refused "no JPEG or PNG files" embed run empty -o f.csv
 
+# Masks take folders as the others do; numbers that no machine holds are named as they were given.
+"$mlomae" masks run photos -o pictures --data away >out.txt || fail "masks of a folder"
+[ "$(wc -l <out.txt)" = 2 ] || fail "masks of a folder: $(cat out.txt)"
+refused "run.seed = 1e+20; it must be a whole number" pretrain "${tiny[@]}" --out seeded --seed 99999999999999999999
+refused "photos is no run" evaluate knn photos --data away
+
 # The two classes are one image each: every probe tells them apart.
 for by in linear-probe finetune; do
   "$mlomae" predict run photos --by $by --top 1 >out.txt

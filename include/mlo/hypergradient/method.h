@@ -44,7 +44,8 @@ class Method {
   virtual std::string name() const = 0;
   virtual Needs needs() const = 0;
   /// Takes visit.adjoint() through the level: subtracts from the targets' adjoints what the level's
-  /// response contributes.
+  /// response contributes. Called with gradients off: whoever differentiates what a probe returns
+  /// switches them on (at::AutoGradMode).
   virtual void visit(Visit& visit) = 0;
   /// Of the last visit.
   virtual SolveSummary summary() const { return {}; }

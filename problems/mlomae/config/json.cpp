@@ -123,10 +123,11 @@ void apply_file(Settings& settings, const std::filesystem::path& file) {
              file.string());
 }
 
-void apply_assignment(Settings& settings, const std::string& assignment) {
+void apply_assignment(Settings& settings, const std::string& assignment,
+                      const std::string& origin) {
   const std::size_t equals = assignment.find('=');
   require(equals != std::string::npos && equals != 0,
-          "--set {}: expected section.name=value, for example --set model.patch=2",
+          "{}{}: expected section.name=value, for example --set model.patch=2", origin,
           abridged(assignment));
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
   const std::vector<Field> all = fields(settings);
@@ -134,8 +135,8 @@ void apply_assignment(Settings& settings, const std::string& assignment) {
       std::find_if(all.begin(), all.end(), [&](const Field& f) { return f.key == key; });
   const bool is_text = field != all.end() && std::holds_alternative<std::string*>(field->value);
   Json value = text;
-  if (!is_text && Json::accept(text)) value = parse_json(text, "--set " + abridged(key));
-  assign(all, key, value, "--set ");
+  if (!is_text && Json::accept(text)) value = parse_json(text, origin + abridged(key));
+  assign(all, key, value, origin);
 }
 
 }  // namespace mlomae

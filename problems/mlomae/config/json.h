@@ -18,8 +18,9 @@ nlohmann::ordered_json to_json(const Settings& settings, bool explained = false)
 /// value of another type or outside the choices; `origin` (a file) begins the message.
 void apply_json(Settings& settings, const nlohmann::ordered_json& json, const std::string& origin);
 void apply_file(Settings& settings, const std::filesystem::path& file);
-/// "section.name=value", the value as JSON or as bare text.
-void apply_assignment(Settings& settings, const std::string& assignment);
+/// "section.name=value", the value as JSON or as bare text; `origin` begins the message.
+void apply_assignment(Settings& settings, const std::string& assignment,
+                      const std::string& origin = "--set ");
 
 /// Throws mlo::ConfigError, with the nearest that there is, for a key that no setting has; `origin`
 /// begins the message.

@@ -27,24 +27,24 @@ void SettingChoices::add_to(CLI::App& command, bool with_method) {
   command.add_option("--data", data, "folder with the images (data.path)");
   if (with_method)
     command.add_option("--method", method, "run.method: one of " + listed(method_names()));
-  command.add_option("--seed", seed, "run.seed")->check(CLI::NonNegativeNumber);
-  command.add_option("--threads", threads, "run.threads")->check(CLI::NonNegativeNumber);
+  command.add_option("--seed", seed, "run.seed");
+  command.add_option("--threads", threads, "run.threads");
   command.add_option("--device", device, "cpu, cuda or cuda:N (run.device)");
 }
 
 bool SettingChoices::any() const {
   return !preset.empty() || !method.empty() || !data.empty() || !device.empty() || !files.empty() ||
-         !assignments.empty() || seed >= 0 || threads >= 0;
+         !assignments.empty() || !seed.empty() || !threads.empty();
 }
 
 Settings SettingChoices::settings(const Settings& fallback) const {
   Settings s = preset.empty() ? fallback : mlomae::preset(preset);
   for (const auto& file : files) apply_file(s, file);
-  if (!method.empty()) apply_assignment(s, "run.method=" + method);
+  if (!method.empty()) apply_assignment(s, "run.method=" + method, "");
   if (!data.empty()) s.data.path = data;
   if (!device.empty()) s.run.device = device;
-  if (seed >= 0) s.run.seed = seed;
-  if (threads >= 0) s.run.threads = threads;
+  if (!seed.empty()) apply_assignment(s, "run.seed=" + seed, "");
+  if (!threads.empty()) apply_assignment(s, "run.threads=" + threads, "");
   for (const std::string& assignment : assignments) apply_assignment(s, assignment);
   s.make_absolute();
   s.validate();

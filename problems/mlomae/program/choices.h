@@ -19,7 +19,7 @@ struct SettingChoices {
   std::string preset, method, data, device;
   std::vector<std::filesystem::path> files;
   std::vector<std::string> assignments;
-  int64_t seed = -1, threads = -1;
+  std::string seed, threads;  // as given: a number too large is refused, not cut
 
   void add_to(CLI::App& command, bool with_method);
   bool any() const;

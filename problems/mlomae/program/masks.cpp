@@ -1,3 +1,4 @@
+#include "mlomae/evaluation/encoder.h"
 #include "mlomae/message.h"
 #include "mlomae/program/choices.h"
 #include "mlomae/program/commands.h"
@@ -55,7 +56,8 @@ void add_masks(CLI::App& app, Action& chosen) {
       "masks", "what a run makes of images: probabilities, mask and reconstruction as PNG");
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("run", arguments->run, "directory of the run")->required();
-  command->add_option("images", arguments->images, "JPEG or PNG files")->required();
+  command->add_option("images", arguments->images, "JPEG or PNG files, or folders of them")
+      ->required();
   command
       ->add_option("-o,--out", arguments->out,
                    "folder for NAME.masks.png: image, probability, masked, reconstruction")
@@ -64,7 +66,8 @@ void add_masks(CLI::App& app, Action& chosen) {
                       "folder with the run's images, where it is not where it was");
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
-      const std::vector<std::filesystem::path> outs = results(arguments->images, arguments->out);
+      const std::vector<std::filesystem::path> images = image_files(arguments->images);
+      const std::vector<std::filesystem::path> outs = results(images, arguments->out);
       const RunDirectory directory{arguments->run};
       Settings settings = directory.settings();
       if (!arguments->data.empty()) settings.data.path = arguments->data;
@@ -73,7 +76,7 @@ void add_masks(CLI::App& app, Action& chosen) {
       const Models models = directory.read_models(make_models(settings, dataset));
       std::filesystem::create_directories(arguments->out);
       for (std::size_t i = 0; i < outs.size(); ++i) {
-        const std::filesystem::path &file = arguments->images[i], &out = outs[i];
+        const std::filesystem::path &file = images[i], &out = outs[i];
         const auto set =
             mlo::tensor_images(mlo::read_image(file, dataset.train->channels()).unsqueeze(0),
                                torch::zeros({1}, at::kLong), dataset.train->classes());

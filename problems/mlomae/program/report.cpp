@@ -30,11 +30,14 @@ void add_report(CLI::App& app, Action& chosen) {
   command->callback([arguments, &chosen] {
     chosen = [arguments] {
       const std::vector<Run> runs = read_runs(arguments->runs);
-      for (const Group& group : grouped(runs))
+      std::size_t shown = 0;
+      for (const Group& group : grouped(runs)) {
+        shown += group.runs.size();
         for (const std::string& note : group.notes) print(stderr, "note: {}", note);
+      }
       if (arguments->json) print(stdout, "{}", json_text(report_as_json(runs)));
       write_report(runs, arguments->out, arguments->title);
-      if (!arguments->json) print(stdout, "{}: {} runs", arguments->out.string(), runs.size());
+      if (!arguments->json) print(stdout, "{}: {} runs", arguments->out.string(), shown);
       return 0;
     };
   });

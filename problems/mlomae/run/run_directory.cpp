@@ -56,10 +56,14 @@ bool RunDirectory::create() const {
   return true;
 }
 
-Settings RunDirectory::settings() const {
+void RunDirectory::check_is_run() const {
   require(std::filesystem::exists(config()),
           "{} is no run: there is no config.json; give a directory that `mlomae pretrain` has made",
           path.string());
+}
+
+Settings RunDirectory::settings() const {
+  check_is_run();
   Settings settings;
   apply_file(settings, config());
   settings.validate();
@@ -107,6 +111,7 @@ void RunDirectory::write_models(const Models& models) const {
 }
 
 void RunDirectory::check_weights() const {
+  check_is_run();
   require(std::filesystem::exists(model()),
           "{0} has no weights yet (mae.safetensors): the run was cut off; finish it with mlomae "
           "pretrain --out {0} --resume",

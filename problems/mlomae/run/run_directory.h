@@ -55,7 +55,9 @@ struct RunDirectory {
   void write_settings(const Settings& settings) const;
   void write_record(const nlohmann::ordered_json& record) const;
   void write_models(const Models& models) const;
-  /// Throws mlo::ConfigError for a run that has no weights yet.
+  /// Throws mlo::ConfigError for a directory that is no run's.
+  void check_is_run() const;
+  /// The same for a run that has no weights yet.
   void check_weights() const;
   /// The weights of a finished (or stopped) run, in models that were made for it.
   Models read_models(Models models) const;

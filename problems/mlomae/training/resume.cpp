@@ -1,5 +1,6 @@
 #include "mlomae/training/resume.h"
 
+#include "mlomae/config/changes.h"
 #include "mlomae/message.h"
 #include "mlomae/run/stamp.h"
 #include "mlomae/training/pretraining.h"
@@ -45,8 +46,10 @@ std::vector<std::string> go_on(const mlo::State& state, const Settings& settings
                                mlo::Engine& engine) {
   std::vector<std::string> changed;
   const Length length = run_length(settings, dataset);
+  std::vector<Change> settings_changed;  // but for the length
   if (const auto stamp = stamp_of(state)) {
     changed = compare(*stamp, {settings, dataset.fingerprint()}, allowed);
+    settings_changed = changes(stamp->settings, settings);
     compare_length(run_length(stamp->settings, dataset).reconstruction_steps,
                    length.reconstruction_steps, allowed, changed);
   } else {
@@ -58,6 +61,12 @@ std::vector<std::string> go_on(const mlo::State& state, const Settings& settings
   require(length.steps() >= taken,
           "run.reconstruction_steps = {}, but {} have been taken; give at least as many",
           length.reconstruction_steps, taken * length.steps_each);
+  if (length.steps() == taken && !settings_changed.empty())
+    refuse(
+        "the run is finished, and no step would be taken with {} = {} (it was {}); give a larger "
+        "run.reconstruction_steps",
+        settings_changed.front().key, settings_changed.front().after,
+        settings_changed.front().before);
   // The engine compares once more, by its own names: what was allowed here may be of any of them.
   mlo::LoadOptions load;
   if (!changed.empty()) {
