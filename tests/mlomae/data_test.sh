@@ -38,6 +38,16 @@ grep -q '1 .webp' run/run.json || fail "$(cat run/run.json)"
 "$mlomae" pretrain "${tiny[@]}" --data classes --set data.unlabelled=flat --out pool --json >result.json 2>error.txt || fail "data.unlabelled: $(cat error.txt)"
 grep -q '"pretrain": 12' pool/run.json || fail "$(cat pool/run.json)"
 
+# Objects on a ground: made, the same again, and trained on.
+mkdir objects && cp -r classes objects/train && cp -r classes objects/test && rm objects/*/left/a.webp
+made=(--objects objects --ground stripes --size 16 --object 8 --train 8)
+"$mlomae" make-data "${made[@]}" --out made >result.txt 2>error.txt || fail "make-data: $(cat error.txt)"
+grep -q "^made: 8 training images and 24 test images of 16 × 16 .*--data made/images --set data.maps=made/maps" result.txt || fail "$(cat result.txt)"
+"$mlomae" make-data "${made[@]}" --out again --json >result.json
+diff -r made again || fail "the same call of make-data gave other bytes"
+grep -q '"digest":"[0-9a-f]\{16\}"' result.json || fail "$(cat result.json)"
+"$mlomae" pretrain "${tiny[@]}" --data made/images --method mae --out made-run >/dev/null 2>error.txt || fail "on a ground: $(cat error.txt)"
+
 refused() { # refused WORDS arguments…
   local words=$1 status=0
   shift
@@ -46,6 +56,9 @@ refused() { # refused WORDS arguments…
   grep -q -- "$words" error.txt || fail "expected '$words' in: $(tail -c 500 error.txt)"
   [ ! -e bad ] || fail "a refused run left its directory"
 }
+refused "out = made; it must be a folder that is not there yet" make-data "${made[@]}" --out made
+refused "must have a test part" make-data --objects classes --ground noise --out bad
+refused "of which? Give --photographs FOLDER" make-data --objects objects --ground photographs --out bad
 refused "learns from labels" pretrain "${tiny[@]}" --data flat --out bad
 mkdir -p one/only && cp flat/*.png one/only
 refused "one class only" pretrain "${tiny[@]}" --data one --out bad

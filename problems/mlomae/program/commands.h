@@ -19,6 +19,7 @@ void add_report(CLI::App& app, Action& chosen);
 void add_masks(CLI::App& app, Action& chosen);
 void add_weights(CLI::App& app, Action& chosen);  ///< export and import
 void add_use(CLI::App& app, Action& chosen);      ///< embed, predict, nearest
+void add_make_data(CLI::App& app, Action& chosen);
 void add_config(CLI::App& app, Action& chosen);
 
 }  // namespace mlomae

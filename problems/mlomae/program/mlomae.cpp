@@ -109,6 +109,7 @@ int run(int count, char** arguments) {
   mlomae::add_masks(app, chosen);
   mlomae::add_use(app, chosen);
   mlomae::add_weights(app, chosen);
+  mlomae::add_make_data(app, chosen);
   mlomae::add_config(app, chosen);
   try {
     app.parse(count, arguments);
