@@ -94,18 +94,13 @@ TEST_CASE("What a probe is given is held against the level's parameters", "[engi
       const Tensors none;
       oracle()->linearize(probe, none)->product({}, Wrt::own);
     });
-  check_refused<Error>(
-      [] { visiting([](mlo::Visit& v) { last_step(v)->gradient_graph(7, {}); }); },
-      {"level 'low'", "micro-batch 7 of 1"});
+  check_refused<Error>([] { visiting([](mlo::Visit& v) { last_step(v)->gradient_graph(7, {}); }); },
+                       {"level 'low'", "micro-batch 7 of 1"});
 }
 
 TEST_CASE("Two probes at a time are refused, and one after the other are not", "[engine][own]") {
   check_refused<Error>(
-      [] {
-        visiting([](mlo::Visit& v) {
-          const auto one = last_step(v), two = last_step(v);
-        });
-      },
+      [] { visiting([](mlo::Visit& v) { const auto one = last_step(v), two = last_step(v); }); },
       {"level 'low'", "one probe at a time"});
   CHECK_NOTHROW(visiting([](mlo::Visit& v) {
     last_step(v);
@@ -147,6 +142,9 @@ TEST_CASE("Functions and tensors that are none are refused in our words", "[engi
   float out = 0.0F;
   check_refused<Error>([&] { mlo::augment(at::Tensor(), {.size = 1}, 0, &out); },
                        {"mlo::augment: the image is undefined"});
-  check_refused<Error>([&] { mlo::augment(at::ones({1, 1}), {.size = 1}, 0, &out); },
-                       {"mlo::augment: the image is Float [1, 1]"});
+  check_refused<Error>(
+      [&] {
+        mlo::augment(at::ones({1, 1}), {.size = 1}, 0, &out);
+      },
+      {"mlo::augment: the image is Float [1, 1]"});
 }

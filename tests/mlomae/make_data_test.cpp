@@ -101,7 +101,7 @@ std::array<int64_t, 4> bounds(const at::Tensor& map) {
           number(most, 1) - number(least, 1) + 1};
 }
 
-Settings settings_for(const fs::path& folder) {
+Settings plain_settings(const fs::path& folder) {
   Settings s = preset("micro");
   s.data.path = folder.string();
   s.run.method = "mae";
@@ -215,7 +215,7 @@ TEST_CASE("What is written is opened as a data set", "[make_data]") {
   const int64_t channels = GENERATE(int64_t{1}, int64_t{3});
   const Given given(channels);
   const Json record = make(given.asked("set/", "clutter"));
-  const Dataset data = open_dataset(settings_for(given / (channels == 1 ? "set" : "set/images")));
+  const Dataset data = open_dataset(plain_settings(given / (channels == 1 ? "set" : "set/images")));
   CHECK((data.train->size() == 12 && data.test->size() == 6 && data.image_size == 20));
   CHECK(data.train->classes() == record["class_names"].get<std::vector<std::string>>());
   CHECK(data.train->channels() == channels);
@@ -339,7 +339,8 @@ TEST_CASE("What cannot be made is refused with the cure, and leaves nothing", "[
   CHECK(fs::remove(given / "bad.part"));
   CHECK(!fs::exists(given / "bad"));
   given.made("empty-out");
-  make(given.asked("empty-out"));
+  fs::create_directory_symlink(given / "empty-out", given / "link");
+  make(given.asked("link"));
   CHECK(fs::exists(given / "empty-out/make-data.json"));
 }
 

@@ -41,14 +41,17 @@ class OneThread {
 // The folder until it is whole.
 class Unfinished {
  public:
-  explicit Unfinished(const fs::path& out) : out_(fs::absolute(out).lexically_normal()) {
+  explicit Unfinished(const fs::path& out) : out_(fs::weakly_canonical(out)) {
     if (!out_.has_filename()) out_ = out_.parent_path();  // of "sets/"
+    require(
+        out_ != fs::current_path(),
+        "--out = {}; it must not be the working folder, which would be replaced: give one in it",
+        out.string());
     part_ = out_;
     part_ += ".part";
-    require(!fs::exists(part_),
+    require(fs::create_directories(part_),
             "{} is there: another call is making this set, or one was cut off; then remove it",
             part_.string());
-    fs::create_directories(part_);
   }
   ~Unfinished() {
     std::error_code ignored;
