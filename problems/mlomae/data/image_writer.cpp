@@ -73,7 +73,7 @@ class FolderWriter final : public ImageWriter {
                const std::vector<std::string>& classes) {
     for (const std::string& name : classes) {
       require(fs::path(name).filename() == name && !name.starts_with("."),
-              "the class {} cannot be the name of a folder; call it otherwise", quoted(name));
+              "the class '{}' cannot be the name of a folder; call it otherwise", name);
       images_.push_back(folder / "images" / part / name);
       maps_.push_back(folder / "maps" / part / name);
     }
