@@ -6,9 +6,12 @@
 
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
 
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 namespace mlo {
 namespace {
@@ -80,6 +83,23 @@ bool known(std::string_view name) {
   return false;
 }
 
+using torch::autograd::Node;
+
+// All that is reached from these, themselves included.
+std::vector<Node*> nodes_of(std::vector<Node*> open) {
+  std::vector<Node*> found;
+  std::unordered_set<const Node*> seen(open.begin(), open.end());
+  while (!open.empty()) {
+    Node* node = open.back();
+    open.pop_back();
+    if (!node) continue;
+    found.push_back(node);
+    for (const auto& edge : node->next_edges())
+      if (seen.insert(edge.function.get()).second) open.push_back(edge.function.get());
+  }
+  return found;
+}
+
 }  // namespace
 
 DualNumbersGuard::DualNumbersGuard(const Tensors& parameters, const Tensors& v) {
@@ -107,17 +127,39 @@ at::Tensor DualNumbersGuard::tangent(const at::Tensor& tensor) const {
   return tensor._fw_grad(level_);
 }
 
-std::string not_differentiable_after_forward(const at::Tensor& loss, const at::Tensor& tangent) {
-  std::vector<torch::autograd::Node*> open = {loss.grad_fn().get(), tangent.grad_fn().get()};
-  std::unordered_set<const torch::autograd::Node*> seen(open.begin(), open.end());
-  while (!open.empty()) {
-    torch::autograd::Node* node = open.back();
-    open.pop_back();
-    if (!node) continue;
-    if (const std::string name = node->name(); !known(name)) return name;
-    for (const auto& edge : node->next_edges())
-      if (seen.insert(edge.function.get()).second) open.push_back(edge.function.get());
-  }
+std::map<std::string, int64_t> unsure_after_forward(const at::Tensor& loss,
+                                                    const at::Tensor& tangent) {
+  std::map<std::string, int64_t> count;
+  for (const Node* node : nodes_of({loss.grad_fn().get(), tangent.grad_fn().get()}))
+    if (const std::string name = node->name(); !known(name)) ++count[name];
+  return count;
+}
+
+std::string unsure_between(const at::Tensor& loss, const Tensors& dual, const Tensors& wrt) {
+  const std::vector<Node*> nodes = nodes_of({loss.grad_fn().get()});
+  std::unordered_map<const Node*, std::vector<const Node*>> above;
+  for (const Node* node : nodes)
+    for (const auto& edge : node->next_edges()) above[edge.function.get()].push_back(node);
+  const auto all_above = [&](const Tensors& leaves) {
+    std::unordered_set<const void*> wanted;
+    for (const at::Tensor& leaf : leaves) wanted.insert(leaf.unsafeGetTensorImpl());
+    std::vector<const Node*> open;
+    for (Node* node : nodes)
+      if (const auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node))
+        if (wanted.contains(leaf->variable.unsafeGetTensorImpl())) open.push_back(node);
+    std::unordered_set<const Node*> found(open.begin(), open.end());
+    while (!open.empty()) {
+      const Node* node = open.back();
+      open.pop_back();
+      for (const Node* next : above[node])
+        if (found.insert(next).second) open.push_back(next);
+    }
+    return found;
+  };
+  const auto of_dual = all_above(dual), of_wrt = all_above(wrt);
+  for (const Node* node : nodes)
+    if (of_dual.contains(node) && of_wrt.contains(node) && !known(node->name()))
+      return node->name();
   return {};
 }
 

@@ -3,6 +3,7 @@
 #include "mlo/tensors.h"
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace mlo {
@@ -25,9 +26,15 @@ class DualNumbersGuard {
   uint64_t level_;
 };
 
-/// The first operation in the graphs of a loss or of its tangent whose forward derivative LibTorch
-/// does not differentiate right (for layer norm, softmax and the like the statistics count as
-/// constants), by its node's name; empty if there is none.
-std::string not_differentiable_after_forward(const at::Tensor& loss, const at::Tensor& tangent);
+/// Operations whose forward derivative LibTorch does not differentiate right, as far as is known
+/// (for layer norm, softmax and the like the statistics count as constants): how many nodes of each
+/// name there are in the graphs of a loss and of its tangent.
+std::map<std::string, int64_t> unsure_after_forward(const at::Tensor& loss,
+                                                    const at::Tensor& tangent);
+
+/// Such operations do no harm where no tangent goes through them. The name of one that stands, in
+/// the graph of a loss, above parameters that are to be dual and above one of `wrt`; empty if none
+/// does.
+std::string unsure_between(const at::Tensor& loss, const Tensors& dual, const Tensors& wrt);
 
 }  // namespace mlo

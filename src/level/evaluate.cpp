@@ -193,7 +193,7 @@ Tensors analytic_product(Level& level, const Draw& draw, const Tensors& v, const
 
 Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const Tensors& wrt,
                          double* value) {
-  const DualNumbersGuard duals(level.parameters, v);
+  std::optional<DualNumbersGuard> duals(std::in_place, level.parameters, v);
   const auto unsupported = [&](const std::string& why) {
     refuse<UnsupportedError>(
         "level {}: the reverse-over-forward oracle {}; use mlo::exact_oracle() "
@@ -204,7 +204,7 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
   at::Tensor tangent;
   try {
     evaluation = replay(level, draw);
-    tangent = duals.tangent(evaluation->loss);
+    tangent = duals->tangent(evaluation->loss);
     if (value) *value = value_of(evaluation->loss);
   } catch (const Error& error) {
     // A loss that has been evaluated without dual numbers, and now fails in LibTorch.
@@ -219,12 +219,22 @@ Tensors product_by_duals(Level& level, const Draw& draw, const Tensors& v, const
     throw;
   }
   if (!tangent.defined() || !tangent.requires_grad()) return Tensors(wrt.size());
-  if (const std::string node = not_differentiable_after_forward(evaluation->loss, tangent);
-      !node.empty())
-    unsupported(message(
-        "would be wrong, because what is differentiated enters the loss through an operation whose "
-        "forward derivative LibTorch does not differentiate right ({})",
-        node));
+  // What follows is no dual number: a backward pass on them would also take its own derivative.
+  duals.reset();
+  if (auto unsure = unsure_after_forward(evaluation->loss, tangent);
+      unsure != level.past.harmless) {
+    // Once for a loss that has such operations: where in it they stand.
+    const bool on = level.gradients_on;
+    level.set_gradients(true);
+    const std::string node = unsure_between(replay(level, draw).loss, level.parameters, wrt);
+    level.set_gradients(on);
+    if (!node.empty())
+      unsupported(message(
+          "would be wrong, because what is differentiated enters the loss through an operation "
+          "whose forward derivative LibTorch does not differentiate right ({})",
+          node));
+    level.past.harmless = std::move(unsure);
+  }
   return differentiate(level, tangent, wrt, /*create_graph=*/false);
 }
 

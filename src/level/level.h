@@ -32,6 +32,9 @@ struct Past {
   double largest_loss = 0.0;  // by magnitude
   // of ½(L₊ + L₋) from the step's loss, where the replay was found to be right
   double widest_gap = -1.0;
+  // Operations in its loss that reverse over forward would not differentiate right, and does not
+  // meet (see product_by_duals): how many of each name were looked at.
+  std::map<std::string, int64_t> harmless;
 };
 
 /// One registered level at run time: what it trains, with what, and what it remembers of its last

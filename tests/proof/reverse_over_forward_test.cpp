@@ -168,6 +168,24 @@ TEST_CASE(
         {"level 'low'", "reverse-over-forward", name, "mlo::one_step()", "mlo::darts()"});
     CHECK_NOTHROW(hypergradient(mixture(operation, false), mlo::one_step()));
   }
+  // Where only the upper parameters pass through them, they do no harm: here in a network that
+  // weighs errors. And are refused as soon as the lower ones do, too.
+  for (const auto& [name, operation] : table) {
+    INFO(name);
+    const auto weighing = [operation = operation](bool both) {
+      return [=] {
+        Pair pair{{parameter({3, 4}, 1)}, {parameter({3, 4}, 2)}, {}};
+        pair.loss = [=](const Tensors& w, const Tensors& t) {
+          const at::Tensor weight = operation(both ? t[0] * w[0] : t[0]).square().sum();
+          return weight * (w[0].square() * w[0]).sum() + w[0].square().sum();
+        };
+        return pair;
+      };
+    };
+    CHECK(difference(hypergradient(weighing(false), by_duals()),
+                     hypergradient(weighing(false), mlo::one_step())) < 1e-10);
+    check_refused<UnsupportedError>([&] { hypergradient(weighing(true), by_duals()); }, {name});
+  }
   // A Hessian product goes through the level's own parameters, here through a layer norm.
   check_refused<UnsupportedError>(
       [] {
