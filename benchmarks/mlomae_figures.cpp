@@ -107,11 +107,11 @@ void print_accuracy() {
     for (const int64_t steps : {2, 100}) {
       mlo::Tensors exact;
       for (const Row& row : rows()) {
-        const auto e = fashion.engine(
-            {.masking = {.ratio = 0.75, .selection = Selection::rank, .input = input},
-             .pretrain = {.optimizer = adamw(), .best_response = row.pretrain()},
-             .head = {.optimizer = adamw(), .best_response = row.head()},
-             .masker = {.optimizer = mlo::sgd({.lr = 0.0})}});
+        const auto e =
+            fashion.engine({.masking = {.ratio = 0.75, .selects = Selects::rank, .input = input},
+                            .pretrain = {.optimizer = adamw(), .best_response = row.pretrain()},
+                            .head = {.optimizer = adamw(), .best_response = row.head()},
+                            .masker = {.optimizer = mlo::sgd({.lr = 0.0})}});
         for (int64_t i = 0; i < steps; ++i) e->step();
         const mlo::Tensors g = e->hypergradient("masker");
         if (exact.empty()) exact = g;
@@ -130,7 +130,7 @@ void print_signal() {
   };
   for (const double head_rate : {1e-3, 1e-2}) {
     const auto e = fashion.engine(
-        {.masking = {.selection = Selection::sampled},
+        {.masking = {.selects = Selects::sampled},
          .pretrain = {.optimizer = adamw(1e-3, 0.05), .unroll = 2, .best_response = duals()},
          .head = {.optimizer = adamw(head_rate, 0.0), .best_response = mlo::one_step()},
          .masker = {.optimizer = mlo::adamw({.lr = 1e-5, .beta2 = 0.95, .eps = 1e-12})},

@@ -83,7 +83,7 @@ mlo::LevelOptions level(const Networks& n, const Way& way, std::unique_ptr<mlo::
 Contestant outer_step(const MlomaeShape& s, const Way& way) {
   Networks n(s, way.checkpointed, way.micro_batches);
   auto engine = std::make_shared<mlo::Engine>();
-  const ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selection = Selection::sampled}};
+  const ReconstructOptions reconstruct{.masking = {.ratio = 0.75, .selects = Selects::sampled}};
   auto pretrain = level(
       n, way,
       way.differences ? mlo::darts()
@@ -107,7 +107,7 @@ Contestant plain_step(const MlomaeShape& s) {
   auto engine = std::make_shared<mlo::Engine>();
   engine->add(
       "pretrain",
-      Reconstruct(n.mae, nullptr, {.masking = {.ratio = 0.75, .selection = Selection::uniform}}),
+      Reconstruct(n.mae, nullptr, {.masking = {.ratio = 0.75, .selects = Selects::uniform}}),
       level(n, {"mae"}, nullptr));
   Contestant c = engine_contestant("mae", engine);
   c.flop = 3.0 * Work(s).reconstruction;

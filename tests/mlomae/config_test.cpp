@@ -71,7 +71,7 @@ TEST_CASE("Presets follow the paper, or the authors' code", "[config]") {
   CHECK(cifar.pretrain.lr == 1e-4);
   CHECK(cifar.pretrain.beta2 == 0.95);
   CHECK(cifar.masker.input == "held");
-  CHECK(cifar.masker.selection == "rank");
+  CHECK(cifar.masker.selects == "rank");
   CHECK(code.masker.input == "coupled");
   CHECK(code.pretrain.best_response == "betty");
   CHECK(code.data.pretrain_on == "all");
@@ -87,13 +87,17 @@ TEST_CASE("A wrong setting is named, with what would do", "[config]") {
   CHECK_THROWS_WITH(apply_assignment(s, "mask.patch=2"), Contains("'model.patch'"));
   CHECK_THROWS_WITH(apply_assignment(s, "mask.ratio=0.5"),
                     Contains("--set mask.ratio is masker.ratio now"));
+  CHECK_THROWS_WITH(apply_assignment(s, "masker.weights=normalized"),
+                    Contains("--set masker.weights is masker.weighs now"));
+  CHECK_THROWS_WITH(apply_assignment(s, "mask.selection=rank"),
+                    Contains("--set mask.selection is masker.selects now"));
   CHECK_THROWS_WITH(apply_json(s, {{"mask", {{"hidden", 8}}}}, "run/config.json"),
                     Contains("run/config.json: mask.hidden is masker.hidden now"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", "two"}}}}, ""),
                     Contains("model.patch = \"two\"") && Contains("whole number"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", {{"patch", 2.5}}}}, ""), Contains("whole number"));
-  CHECK_THROWS_WITH(apply_json(s, {{"masker", {{"selection", "best"}}}}, ""),
-                    Contains("it must be one of 'rank', 'sampled', 'uniform'"));
+  CHECK_THROWS_WITH(apply_json(s, {{"masker", {{"selects", "best"}}}}, ""),
+                    Contains("it must be one of 'rank', 'sampled', 'own', 'uniform'"));
   CHECK_THROWS_WITH(apply_json(s, {{"augmentation", {{"flip", 1}}}}, ""),
                     Contains("true or false"));
   CHECK_THROWS_WITH(apply_json(s, {{"model", 3}}, ""), Contains("expected an object"));
@@ -132,7 +136,15 @@ TEST_CASE("Settings that cannot work are refused by name", "[config]") {
   CHECK_THAT(refused([](Settings& s) { s.head.batch = 0; }), Contains("head.batch = 0"));
   CHECK_THAT(refused([](Settings& s) { s.data.held_out = 1.0; }), Contains("data.held_out"));
   CHECK_THAT(refused([](Settings& s) { s.data.held_out = 0.0; }), Contains("data.held_out"));
-  CHECK_THAT(refused([](Settings& s) { s.masker.selection = "uniform"; }), Contains("mae"));
+  CHECK(refused([](Settings& s) { s.masker.selects = "uniform"; }) == "accepted");
+  CHECK_THAT(refused([](Settings& s) { s.masker.weighs = "alike"; }),
+             Contains("masker.weighs = 'alike'") && Contains("masker.selects = own"));
+  CHECK_THAT(refused([](Settings& s) { s.run.method = "oracle"; }),
+             Contains("data.maps is empty") && Contains("--set data.maps=FOLDER"));
+  CHECK_THAT(refused([](Settings& s) {
+               s.run.method = "oracle", s.data.maps = "maps", s.masker.selects = "own";
+             }),
+             Contains("masker.selects = 'own'"));
   CHECK_THAT(refused([](Settings& s) { s.run.epochs = 3; }), Contains("run.epochs"));
   CHECK_THAT(refused([](Settings& s) { s.run.reconstruction_steps = 0; }),
              Contains("run.reconstruction_steps"));

@@ -35,7 +35,7 @@ Outcome run(at::Device device, mlo::Precision precision) {
         set, {}, {.batch_size = 16, .augmentation = plain, .device = device, .seed = seed});
   };
   mlo::Engine e({.seed = 1});
-  const ReconstructOptions reconstruct{.masking = {.selection = Selection::rank}};
+  const ReconstructOptions reconstruct{.masking = {.selects = Selects::rank}};
   e.add("pretrain", Reconstruct(n.mae, n.masker, reconstruct),
         {.optimizer = mlo::adamw({.lr = 1e-3}),
          .data = source(1),

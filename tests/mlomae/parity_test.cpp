@@ -37,8 +37,8 @@ mlo::Batch batch(const std::string& level, int64_t i) {
 
 ReconstructOptions as_authors() {
   return {.masking = {.ratio = 0.5,
-                      .selection = Selection::rank,
-                      .weights = Weights::probability,
+                      .selects = Selects::rank,
+                      .weighs = Weighs::probability,
                       .input = MaskInput::coupled}};
 }
 
@@ -55,8 +55,8 @@ TEST_CASE("Embedding, mask, encoder, decoder and losses are the authors'", "[mlo
   const at::Tensor images = batch("pretrain", 0)[0];
   const at::Tensor embedded = n.mae->embed(images);
   CHECK(gap(embedded, "embedded") < 1e-12);
-  const Masking masking = choose_mask(embedded, n.masker, as_authors().masking);
-  CHECK(gap(masking.probabilities, "probability") < 1e-12);
+  const Masking masking = choose_mask({embedded, {}, {}}, n.masker, as_authors().masking);
+  CHECK(gap(masking.logits.sigmoid(), "probability") < 1e-12);
   CHECK(gap(masking.mask.masked.to(at::kDouble), "mask") == 0.0);
   CHECK(gap(n.mae->decode(n.mae->encode(embedded, masking.mask), masking.mask), "prediction") <
         1e-12);

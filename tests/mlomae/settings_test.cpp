@@ -80,7 +80,8 @@ TEST_CASE("Whatever a setting is given, it is refused by its name or the run can
                                     std::string("\xFF/x"),
                                     Json::array(),
                                     Json::object()};
-  const std::vector<std::string> methods = {"mlo-mae", "mae", "u-mae", "blo-mae", "fixed"};
+  const std::vector<std::string> methods = {"mlo-mae", "mae",     "u-mae",
+                                            "sup-mae", "blo-mae", "fixed"};
   std::mt19937_64 random(20261128);
   Settings any;
   int made = 0, refused = 0;

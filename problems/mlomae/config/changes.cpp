@@ -13,7 +13,7 @@ bool decides_training(const std::string& key) {
   static const std::set<std::string> kNot = {
       "run.threads",        "run.log_every",       "run.validate_every", "run.checkpoint_every",
       "run.snapshot_every", "run.snapshot_images", "data.path",          "data.unlabelled",
-      "data.workers",       "data.prefetch"};
+      "data.maps",          "data.workers",        "data.prefetch"};
   return !kNot.contains(key) && !key.starts_with("evaluation.");
 }
 

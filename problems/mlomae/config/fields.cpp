@@ -29,6 +29,10 @@ Fields data(Settings::Data& s) {
       {"unlabelled", &s.unlabelled,
        "folder with images for the reconstruction level alone, at any depth, in place of those of "
        "data.path; empty: none"},
+      {"maps", &s.maps,
+       "folder with a map an image of data.path, of which `masker` can make masks and weights "
+       "(oracle), and by which T is judged: train-maps-idx3-ubyte (idx, cifar10, cifar100), or for "
+       "each image train/CLASS/NAME.jpg a grey train/CLASS/NAME.png; empty: none"},
       {"format",
        &s.format,
        "cifar10, cifar100: the official binary files; idx: MNIST's files; folder: "
@@ -111,23 +115,40 @@ Fields masker(Settings::Masker& s) {
        &s.ratio,
        "part of the patches that is masked; 0: nothing masked, 1: nothing visible",
        {.least = 0.0, .most = 1.0, .open_below = true, .open_above = true}},
-      {"selection",
-       &s.selection,
-       "the masked patches are: rank: those of highest probability (the paper); sampled: drawn "
-       "by the masker's logits; uniform: any",
-       {"rank", "sampled", "uniform"}},
-      {"weights",
-       &s.weights,
-       "a masked patch's weight in the loss: its probability (the paper), normalized to mean "
-       "1, or 1 with the probability's derivative",
-       {"probability", "normalized", "straight-through"}},
+      {"network",
+       &s.network,
+       "image: two linear layers on the whole image (the paper); convolution: shared by all "
+       "patches, each seen with its neighbours and the image's mean; attention: shared, two "
+       "transformer blocks; positions: a number a position, whatever the image",
+       {"image", "convolution", "attention", "positions"}},
       {"input",
        &s.input,
-       "the masker reads the patch embeddings as constants (the paper) or is coupled to the "
-       "encoder (the authors' code)",
-       {"held", "coupled"}},
+       "the masker reads the patch embeddings as constants (the paper), is coupled to the encoder "
+       "by them (the authors' code), or reads the pixels",
+       {"held", "coupled", "pixels"}},
+      {"hidden", &s.hidden, "width of the masker's hidden layers", at_least(1)},
       {"zero_output", &s.zero_output, "start with probability 1/2 everywhere instead of at random"},
-      {"hidden", &s.hidden, "width of the masker's hidden layer", at_least(1)}};
+      {"selects",
+       &s.selects,
+       "the masked patches are: rank: those of highest probability (the paper); sampled: drawn "
+       "by the masker's logits; own: drawn by a second score of the masker; uniform: any (MAE)",
+       {"rank", "sampled", "own", "uniform"}},
+      {"weighs",
+       &s.weighs,
+       "what a masked patch counts in the loss: probability: σ(logit) (the paper); normalized: the "
+       "same, of mean 1 in an image; straight-through: 1, with the probability's derivative; "
+       "softmax: by exp(logit / softmax_temperature), of mean 1; bounded: floor to 1 by the logit "
+       "less the image's mean, of mean 1; alike: 1",
+       {"probability", "normalized", "straight-through", "softmax", "bounded", "alike"}},
+      {"softmax_temperature", &s.softmax_temperature, "for weighs = softmax", above(0)},
+      {"floor", &s.floor, "least part of the most that a patch can count, for weighs = bounded",
+       kPart},
+      {"map_logit", &s.map_logit,
+       "oracle: the logit of a patch that is in its image's map; minus this where it is not",
+       from_to(-1e4, 1e4)},
+      {"delay", &s.delay,
+       "part of the steps in which encoder and head are trained and the masker stays as it is",
+       kPart}};
 }
 
 // `responds`: there are levels above it.
@@ -168,7 +189,8 @@ Fields level(LevelSettings& s, bool responds) {
 
 Fields baselines(Settings::Baselines& s) {
   return {{"uniformity", &s.uniformity, "u-mae: factor of the uniformity term", at_least(0)},
-          {"tradeoff", &s.tradeoff, "blo-mae: factor of the classification loss", at_least(0)}};
+          {"tradeoff", &s.tradeoff, "blo-mae, sup-mae: factor of the classification loss",
+           at_least(0)}};
 }
 
 Fields run(Settings::Run& s) {

@@ -66,11 +66,15 @@ void check_key(const std::string& given, const std::string& origin) {
     if (field.key == key) return;
     known.push_back(field.key);
   }
-  // The masker had a second section once.
-  if (key.starts_with("mask."))
-    if (const std::string now = "masker." + key.substr(5);
+  // The masker had a second section once, and two of its settings were called otherwise.
+  if (key.starts_with("mask.") || key.starts_with("masker.")) {
+    std::string name = key.substr(key.find('.') + 1);
+    if (name == "selection") name = "selects";
+    if (name == "weights") name = "weighs";
+    if (const std::string now = "masker." + name;
         std::find(known.begin(), known.end(), now) != known.end())
       refuse("{}{} is {} now", origin, key, now);
+  }
   refuse("{}there is no setting '{}'; the nearest is '{}' (all of them: mlomae config)", origin,
          key, nearest_key(key, known));
 }

@@ -7,11 +7,13 @@ namespace mlomae {
 
 const std::vector<Method>& methods() {
   static const std::vector<Method> all = {
-      {"mlo-mae", 3, Masks::learned, false, "masks learned"},
-      {"mae", 1, Masks::uniform, false, "uniform masks"},
-      {"u-mae", 1, Masks::uniform, true, "and uniformity"},
-      {"blo-mae", 2, Masks::learned, false, "two levels instead of three"},
-      {"fixed", 1, Masks::as_initialized, false, "the masker as initialized"}};
+      {"mlo-mae", 3, Masks::learned, true, false, "masks learned"},
+      {"mae", 1, Masks::uniform, false, false, "uniform masks"},
+      {"u-mae", 1, Masks::uniform, false, true, "and uniformity"},
+      {"sup-mae", 1, Masks::uniform, true, false, "and labels"},
+      {"oracle", 1, Masks::known, false, false, "masks and weights from the images' maps"},
+      {"blo-mae", 2, Masks::learned, true, false, "two levels instead of three"},
+      {"fixed", 1, Masks::as_initialized, false, false, "the masker as initialized"}};
   return all;
 }
 

@@ -7,17 +7,20 @@
 
 namespace mlomae {
 
-enum class Masks { uniform, as_initialized, learned };
+/// Of whom masks and weights are: nobody, the images' maps, a masker.
+enum class Masks { uniform, known, as_initialized, learned };
 
 /// What `run.method` names.
 struct Method {
   std::string name;
-  int levels;  ///< 3: pretrain, head, masker; 2: pretrain with the head, masker; 1: pretrain
+  /// 3: pretrain, head, masker; 2: pretrain with the head, masker; 1: pretrain
+  int levels;
   Masks masks;
+  bool head;          ///< whether there is a head, which takes labels
   bool uniformity;    ///< whether the first level has the term of that name
   std::string about;  ///< a few words for people
 
-  /// Whether masks are learned, which takes labels and a head.
+  /// Whether masks are learned.
   bool learns() const { return masks == Masks::learned; }
 };
 

@@ -72,7 +72,7 @@ Settings micro() {
   Settings s;
   s.model.size = "micro";
   s.model.patch = 4;
-  s.masker.selection = "sampled";
+  s.masker.selects = "sampled";
   s.masker.zero_output = true;
   s.pretrain.unroll = 2;
   s.pretrain.lr = 1e-3;

@@ -25,7 +25,7 @@ void check_products(const std::string& level, const LevelSettings& s) {
 }  // namespace
 
 void Settings::make_absolute() {
-  for (std::string* folder : {&data.path, &data.unlabelled}) {
+  for (std::string* folder : {&data.path, &data.unlabelled, &data.maps}) {
     std::error_code error;  // where the working folder is gone, the path stays as it is
     const std::filesystem::path whole =
         std::filesystem::absolute(*folder, error).lexically_normal();
@@ -56,9 +56,17 @@ void Settings::validate() const {
           "data.held_out = 0; it must be more than 0 with run.method = {}, whose masker is trained "
           "on the images held out; 0.2 for example",
           method.name);
-  require(!method.learns() || masker.selection != "uniform",
-          "masker.selection = 'uniform'; it must be 'rank' or 'sampled' with run.method = {}; "
-          "uniform masks are the method mae",
+  require(!method.learns() || masker.weighs != "alike" || masker.selects == "own",
+          "masker.weighs = 'alike' with masker.selects = '{}'; with run.method = {} the masker is "
+          "trained by what patches count: choose other weights, or masker.selects = own",
+          masker.selects, method.name);
+  require(method.masks != Masks::known || !data.maps.empty(),
+          "data.maps is empty; run.method = {} takes masks and weights from maps, one an image: "
+          "give the folder (--set data.maps=FOLDER)",
+          method.name);
+  require(method.masks != Masks::known || masker.selects != "own",
+          "masker.selects = 'own'; it must be 'uniform', 'rank' or 'sampled' with run.method = {}, "
+          "which has no masker",
           method.name);
 }
 

@@ -25,8 +25,8 @@ struct LevelSettings {
 /// `--set` and messages know it.
 struct Settings {
   struct Data {
-    std::string path, unlabelled, format = "auto", on_bad_image = "error", normalize = "data",
-                                  pretrain_on = "train";
+    std::string path, unlabelled, maps, format = "auto", on_bad_image = "error", normalize = "data",
+                                        pretrain_on = "train";
     double held_out = 0.2, test_fraction = 0.1;
     int64_t split_seed = 0, limit = 0, channels = 0, workers = 1, prefetch = 2;
   } data;
@@ -48,12 +48,15 @@ struct Settings {
 
   LevelSettings pretrain, head;
 
-  /// The network that proposes masks, how they are drawn by it, and its level.
+  /// The network that proposes masks and weights, what is made of its scores, and its level.
   struct Masker : LevelSettings {
     double ratio = 0.75;
-    std::string selection = "rank", weights = "probability", input = "held";
-    bool zero_output = false;
+    std::string network = "image", input = "held";
     int64_t hidden = 512;
+    bool zero_output = false;
+    std::string selects = "rank", weighs = "probability";
+    double softmax_temperature = 1.0, floor = 0.05, map_logit = 10.0;
+    double delay = 0.0;
   } masker;
 
   struct Baselines {

@@ -42,7 +42,7 @@ std::vector<std::string> missing(const mlo::ImageSet& images, const std::vector<
 }
 
 mlo::Split split(Dataset& data, double part, const std::string& key, uint64_t seed,
-                 const std::string& what) {
+                 const std::string& what, int64_t limited = 0) {
   try {
     mlo::Split parts = mlo::split_by_class(*data.train, part, seed);
     if (const auto names = missing(*data.train, parts.held_out); !names.empty())
@@ -52,10 +52,17 @@ mlo::Split split(Dataset& data, double part, const std::string& key, uint64_t se
     return parts;
   } catch (const mlo::ConfigError&) {
     refuse(
-        "{} = {}: {} images, none of whose classes has two, cannot be divided; add images, or set "
-        "it to 0 (data.held_out: for the methods mae, u-mae and fixed)",
-        key, part, data.train->size());
+        "{} = {}: {} images, none of whose classes has two, cannot be divided; add images{}, or "
+        "set "
+        "it to 0 (data.held_out: where no masker is trained)",
+        key, part, data.train->size(), limited > 0 ? " (data.limit)" : "");
   }
+}
+
+// Leaves these rows of the training images, and their maps.
+void take(Dataset& data, std::vector<int64_t> rows) {
+  if (data.maps) data.maps = subset(data.maps, rows);
+  data.train = subset(data.train, std::move(rows));
 }
 
 void keep_test(const Settings::Data& s, Dataset& data) {
@@ -70,7 +77,7 @@ void keep_test(const Settings::Data& s, Dataset& data) {
       message("there is no test part; {} of {} images are kept for it (data.test_fraction)",
               parts.held_out.size(), data.train->size()));
   data.test = subset(data.train, std::move(parts.held_out));
-  data.train = subset(data.train, std::move(parts.train));
+  take(data, std::move(parts.train));
 }
 
 void limit(const Settings::Data& s, Dataset& data) {
@@ -82,9 +89,7 @@ void limit(const Settings::Data& s, Dataset& data) {
           s.limit, classes);
   const double left_out =
       1.0 - static_cast<double>(s.limit) / static_cast<double>(data.train->size());
-  data.train =
-      subset(data.train,
-             mlo::split_by_class(*data.train, left_out, static_cast<uint64_t>(s.split_seed)).train);
+  take(data, mlo::split_by_class(*data.train, left_out, static_cast<uint64_t>(s.split_seed)).train);
 }
 
 std::vector<int64_t> all_rows(const mlo::ImageSet& images) {
@@ -103,7 +108,7 @@ void hold_out(const Settings::Data& s, Dataset& data) {
   // Images are held out to be judged by their labels.
   if (s.held_out > 0.0 && data.labelled()) {
     mlo::Split parts = split(data, s.held_out, "data.held_out",
-                             static_cast<uint64_t>(s.split_seed) + 1, "held-out");
+                             static_cast<uint64_t>(s.split_seed) + 1, "held-out", s.limit);
     data.head = std::move(parts.train);
     data.held_out = std::move(parts.held_out);
   } else {

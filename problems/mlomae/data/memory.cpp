@@ -25,6 +25,14 @@ struct Shape {
   }
   double side, channels, patch, dim, depth, decoder_dim, decoder_depth, patches, visible, classes;
   double pixels() const { return channels * side * side; }
+  double masker(const Settings::Masker& s) const {
+    const auto hidden = static_cast<double>(s.hidden);
+    const double read = s.input == "pixels" ? patch * patch * channels : dim;
+    if (s.network == "image") return patches * (read + 1.0) * hidden;
+    if (s.network == "convolution") return (9.0 * read + 2.0 * hidden) * hidden;
+    if (s.network == "attention") return read * hidden + 2.0 * block(hidden);
+    return patches;
+  }
   static double block(double d) {
     return 12.0 * d * d + 13.0 * d;
   }  // attention 4 d², MLP 8 d², biases and norms
@@ -72,10 +80,9 @@ void check_memory(const Settings& s, const Dataset& data, double available) {
                               "encoder and decoder with their gradients and optimizer; choose "
                               "smaller model.size, model.dim, "
                               "model.depth, model.decoder_dim or model.decoder_depth"}};
-  if (method.masks != Masks::uniform)
+  if (method.learns() || method.masks == Masks::as_initialized)
     needs.push_back(
-        {kFloat * (method.learns() ? copies(s.masker) : 1.0) * shape.patches * (shape.dim + 1.0) *
-             static_cast<double>(s.masker.hidden),
+        {kFloat * (method.learns() ? copies(s.masker) : 1.0) * shape.masker(s.masker),
          "the masker; choose a smaller masker.hidden, or larger patches (model.patch)"});
 
   // A step's images are on the host in any case; what its graph keeps is on the device.

@@ -1,6 +1,7 @@
 #include "mlomae/data/open_parts.h"
 
 #include "mlomae/config/methods.h"
+#include "mlomae/data/maps.h"
 #include "mlomae/message.h"
 
 #include <algorithm>
@@ -82,7 +83,7 @@ fs::path found(const Settings::Data& s) {
 
 FolderOptions folder_options(const Settings& settings, int64_t channels) {
   return {.channels = channels,
-          .labels_needed = method_of(settings).learns(),
+          .labels_needed = method_of(settings).head,
           .skip_bad = settings.data.on_bad_image == "skip"};
 }
 
@@ -104,7 +105,7 @@ void open_folder(const Settings& settings, const fs::path& folder, Dataset& data
 
 void open_unlabelled(const Settings& settings, Dataset& data, std::vector<FolderImages>& folders) {
   const std::string& path = settings.data.unlabelled;
-  require(method_of(settings).levels != 2,
+  require(!method_of(settings).head || method_of(settings).levels == 3,
           "data.unlabelled = {}: run.method = {} trains its first level on labels too; leave it "
           "empty, or take mlo-mae",
           path, settings.run.method);
@@ -120,7 +121,7 @@ void open_unlabelled(const Settings& settings, Dataset& data, std::vector<Folder
 
 void check_labels(const Settings& settings, const Dataset& data) {
   const Method& method = method_of(settings);
-  if (!method.learns() || data.labelled()) return;
+  if (!method.head || data.labelled()) return;
   const std::string& only = data.train->classes().front();
   refuse(
       "run.method = {} learns from labels, and {} has {}; expected one folder a class, two or "
@@ -158,6 +159,18 @@ void match_classes(const std::string& where, Dataset& data) {
   data.test = std::make_shared<Relabelled>(data.test, train, std::move(labels));
 }
 
+void open_maps(const Settings::Data& s, const fs::path& root,
+               const std::vector<FolderImages>& folders, Dataset& data) {
+  require(is_folder(s.maps), "data.maps = {}: no such folder", s.maps);
+  require(!data.unlabelled,
+          "data.maps = {} with data.unlabelled = {}: maps are of the images of data.path, and the "
+          "reconstruction level is trained on others; leave one of the two empty",
+          s.maps, s.unlabelled);
+  data.maps = data.format == "folder"
+                  ? folder_maps(s.maps, root, folders.front().files, folders.front().sizes)
+                  : idx_maps(s.maps, *data.train);
+}
+
 }  // namespace
 
 std::vector<FolderImages> open_parts(const Settings& settings, Dataset& data) {
@@ -186,6 +199,7 @@ std::vector<FolderImages> open_parts(const Settings& settings, Dataset& data) {
   if (!s.unlabelled.empty()) open_unlabelled(settings, data, folders);
   check_labels(settings, data);
   match_classes(s.path, data);
+  if (!s.maps.empty()) open_maps(s, folder, folders, data);
   return folders;
 }
 

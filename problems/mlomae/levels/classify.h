@@ -9,6 +9,8 @@ namespace mlomae {
 
 /// Cross entropy and accuracy of C(E(images)). Batch: images [B, C, S, S], labels int64 [B].
 mlo::Evaluation classification_loss(MaskedAutoencoder mae, Head head, const mlo::Batch& batch);
+/// The same of features [B, dim] in place of E(images).
+mlo::Evaluation classification_loss(Head head, const at::Tensor& features, const mlo::Batch& batch);
 
 /// Level 2, Eq. (2):   min over C of   cross_entropy(C(E(x)), y)   on the training split.
 class Classify final : public mlo::Problem {

@@ -19,16 +19,42 @@ at::Tensor gumbel(const at::Tensor& like) {
   return -(-at::rand_like(like).clamp_min(std::numeric_limits<float>::min()).log()).log();
 }
 
-at::Tensor weights_of(const at::Tensor& probabilities, const at::Tensor& masked, Weights kind) {
-  switch (kind) {
-    case Weights::probability: return probabilities;
-    case Weights::normalized:
-      return probabilities *
-             (masked.sum(1, true) / (probabilities * masked).sum(1, true).clamp_min(1e-12));
-    case Weights::straight_through: return 1.0 + probabilities - probabilities.detach();
+at::Tensor wide(const at::Tensor& x) { return x.element_size() < 4 ? x.to(at::kFloat) : x; }
+
+// Logits [B, N, scores]; undefined: nobody has an opinion.
+at::Tensor logits_of(const MaskContext& context, Masker masker, const MaskingOptions& options) {
+  if (!masker) {
+    if (!context.map.defined()) return {};
+    return (options.map_logit * (2.0 * wide(context.map) - 1.0)).unsqueeze(-1);
   }
-  return {};
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  switch (options.input) {
+    case MaskInput::pixels: return masker->forward(wide(context.pixels));
+    case MaskInput::coupled: return masker->forward(wide(context.embedded));
+    case MaskInput::held: break;
+  }
+  return masker->forward(mlo::replayed([&] { return wide(context.embedded); }));
 }
+
+// Patch numbers, the visible ones first.
+at::Tensor order_of(const MaskContext& context, const at::Tensor& logits, Selects selects) {
+  if (selects == Selects::uniform || !logits.defined())
+    return mlo::replayed([&] {
+      return ranked(at::rand({context.embedded.size(0), context.embedded.size(1)},
+                             at::TensorOptions(context.embedded.device())));
+    });
+  const at::Tensor scores = logits.detach().select(2, selects == Selects::own ? 1 : 0);
+  return mlo::replayed([&] {
+    return ranked(selects == Selects::rank ? scores.sigmoid() : scores + gumbel(scores));
+  });
+}
+
+at::Tensor normalized(const at::Tensor& weights, const at::Tensor& masked) {
+  return weights * (masked.sum(1, true) / (weights * masked).sum(1, true).clamp_min(1e-12));
+}
+
+// 1, with the derivative of p.
+at::Tensor one_by(const at::Tensor& p) { return 1.0 + p - p.detach(); }
 
 }  // namespace
 
@@ -45,26 +71,53 @@ int64_t MaskingOptions::visible(int64_t n) const {
   return visible;
 }
 
-Masking choose_mask(const at::Tensor& embedded, Masker masker, const MaskingOptions& options) {
-  const int64_t batch = embedded.size(0), patches = embedded.size(1),
-                visible = options.visible(patches);
-  if (options.selection == Selection::uniform) {
-    const at::Tensor order = mlo::replayed([&] {
-      return ranked(torch::rand({batch, patches}, embedded.device()));
-    });
-    return {Mask::from_order(order, visible), {}, {}};
+MaskContext mask_context(MaskedAutoencoder mae, const at::Tensor& images, MaskInput input) {
+  const at::Tensor pictures = without_map(mae, images);
+  MaskContext context{mae->embed(pictures), {}, {}};
+  if (input == MaskInput::pixels) context.pixels = mae->patchify(pictures);
+  const int64_t channels = pictures.size(1), patch = mae->options().patch;
+  if (images.size(1) > channels)
+    context.map = at::avg_pool2d(images.narrow(1, channels, 1), {patch, patch}).flatten(1);
+  return context;
+}
+
+at::Tensor without_map(const MaskedAutoencoder& mae, const at::Tensor& images) {
+  const int64_t channels = mae->options().channels;
+  return images.dim() == 4 && images.size(1) == channels + 1 ? images.narrow(1, 0, channels)
+                                                             : images;
+}
+
+at::Tensor weights_of(const at::Tensor& logits, const at::Tensor& masked,
+                      const MaskingOptions& options) {
+  switch (options.weighs) {
+    case Weighs::alike: return {};
+    case Weighs::probability: return logits.sigmoid();
+    case Weighs::normalized: return normalized(logits.sigmoid(), masked);
+    case Weighs::straight_through: return one_by(logits.sigmoid());
+    case Weighs::softmax: {
+      const at::Tensor hidden = logits.masked_fill(masked.eq(0), -INFINITY);
+      return masked.sum(1, true) * (hidden / options.temperature).softmax(1);
+    }
+    case Weighs::bounded: {
+      const at::Tensor centred = logits - logits.mean(1, true);
+      return normalized(options.floor + (1.0 - options.floor) * centred.sigmoid(), masked);
+    }
   }
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  const at::Tensor wide = embedded.element_size() < 4 ? embedded.to(at::kFloat) : embedded;
-  const at::Tensor input =
-      options.input == MaskInput::held ? mlo::replayed([&] { return wide; }) : wide;
-  const at::Tensor logits = masker->forward(input), probabilities = logits.sigmoid();
-  const at::Tensor order = mlo::replayed([&] {
-    return ranked(options.selection == Selection::rank ? probabilities
-                                                       : logits.detach() + gumbel(logits.detach()));
-  });
-  const Mask mask = Mask::from_order(order, visible);
-  return {mask, weights_of(probabilities, mask.masked, options.weights), probabilities.detach()};
+  return {};
+}
+
+Masking choose_mask(const MaskContext& context, Masker masker, const MaskingOptions& options) {
+  const at::Tensor logits = logits_of(context, masker, options);
+  const int64_t visible = options.visible(context.embedded.size(1));
+  const Mask mask = Mask::from_order(order_of(context, logits, options.selects), visible);
+  if (!logits.defined()) return {mask, {}, {}};
+  const at::Tensor counts = logits.select(2, 0);
+  at::Tensor weights = weights_of(counts, mask.masked, options);
+  if (masker && options.selects == Selects::own) {
+    const at::Tensor hides = one_by(logits.select(2, 1).sigmoid());
+    weights = weights.defined() ? weights * hides : hides;
+  }
+  return {mask, weights, counts.detach()};
 }
 
 }  // namespace mlomae

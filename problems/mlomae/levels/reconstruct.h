@@ -22,8 +22,9 @@ struct ReconstructOptions {
 /// Level 1, Eq. (1):   min over E, D of   Σ_{i masked} w_i · ‖D(E(visible patches))_i − x_i‖² / M
 /// The squared error is the mean over a patch's values, the sum runs over the masked patches of all
 /// images, M is their number. U-MAE (Zhang et al. 2022) adds λ · mean over pairs of images of
-/// (f·f')², f the normalized class tokens. Batch: images [B, C, S, S], then anything. The masker
-/// (null: uniform masks) is a level above, or nobody's.
+/// (f·f')², f the normalized class tokens. Batch: images [B, C, S, S], with maps [B, C + 1, S, S],
+/// then anything. The masker (null: masks by the maps, or uniform ones) is a level above, or
+/// nobody's.
 class Reconstruct final : public mlo::Problem {
  public:
   Reconstruct(MaskedAutoencoder mae, Masker masker, ReconstructOptions options);
@@ -39,7 +40,10 @@ class Reconstruct final : public mlo::Problem {
 };
 
 /// The same as a function, for levels that add to it.
-mlo::Evaluation reconstruction_loss(MaskedAutoencoder mae, Masker masker,
-                                    const ReconstructOptions& options, const at::Tensor& images);
+struct Reconstruction : mlo::Evaluation {
+  at::Tensor latent;  ///< [B, 1 + V, dim], the encoder's tokens of the visible patches
+};
+Reconstruction reconstruction_loss(MaskedAutoencoder mae, Masker masker,
+                                   const ReconstructOptions& options, const at::Tensor& images);
 
 }  // namespace mlomae

@@ -8,9 +8,12 @@ namespace {
 constexpr std::pair<const char*, const char*> kCharts[] = {
     {"pretrain.reconstruction", "Reconstruction error of masked patches"},
     {"validation/pretrain.knn", "k-nearest neighbours on held-out images"},
+    {"validation/pretrain.found", "Object patches among T's heaviest"},
+    {"validation/pretrain.weight_found", "Part of the weight that is on the object"},
     {"loss/head", "Loss of the classification head"},
     {"loss/masker", "Loss of the masking network (validation)"},
     {"masker.accuracy", "Accuracy on the masking network's batches"},
+    {"pretrain.effective_patches", "Masked patches that count: (Σ w)² / Σ w²"},
     {"pretrain.probability_mean", "T's score: mean"},
     {"pretrain.probability_deviation", "T's score: deviation"},
     {"pretrain.position_deviation", "T's score: deviation by position"}};

@@ -83,7 +83,7 @@ std::string positions(const Overview& o, const std::vector<Shown>& all) {
                     low, high);
 }
 
-// A run's masks at up to eight of its snapshots.
+// A run's masks, and what its masker says, at up to eight of its snapshots.
 std::string over_time(const Overview& o, const Shown& shown) {
   std::vector<Snapshot> all;
   const std::size_t count = shown.run->snapshots.size(), columns = std::min<std::size_t>(count, 8);
@@ -94,14 +94,29 @@ std::string over_time(const Overview& o, const Shown& shown) {
       message("<h3>{}</h3>{}<thead><tr><th></th>", title(o, shown), pictures_table(columns + 1));
   for (const Snapshot& s : all) html += message("<th>{}</th>", s.step);
   html += "</tr></thead><tbody>";
-  for (int64_t i = 0; i < std::min<int64_t>(all.front().images.size(0), 5); ++i) {
-    html += message("<tr><td>{}</td>", img(picture(all.front().images[i]), "image"));
+  const Snapshot& first = all.front();
+  const int64_t size = first.images.size(2);
+  for (int64_t i = 0; i < std::min<int64_t>(first.images.size(0), 5); ++i) {
+    html += message("<tr><td>{}</td>", img(picture(first.images[i]), "image"));
     for (const Snapshot& s : all)
       html += message("<td>{}</td>", img(masked_picture(s.images[i], s.masked[i]),
                                          message("masked at step {}", s.step)));
+    if (first.probability.defined()) {
+      html += message("</tr><tr><td>{}</td>",
+                      first.map.defined() ? img(heat_map(first.map[i], size), "map") : "");
+      for (const Snapshot& s : all)
+        html += message("<td>{}</td>",
+                        img(scaled_map(s.probability[i], 0.0, highest(s.probability[i]), size),
+                            message("T at step {}", s.step)));
+    }
     html += "</tr>";
   }
-  return html + "</tbody></table></div>";
+  html += "</tbody></table></div>";
+  if (!first.probability.defined()) return html;
+  return html + message(
+                    "<p class=\"soft\">Above: image and masks. Below: {}T's scores, from 0 "
+                    "(dark) to the image's highest (yellow).</p>",
+                    first.map.defined() ? "the map that T is judged by and never sees, and " : "");
 }
 
 std::string reconstructions(const Overview& o, const Shown& shown) {

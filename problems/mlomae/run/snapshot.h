@@ -14,9 +14,12 @@ struct Snapshot {
   at::Tensor images;          ///< uint8 [n, C, S, S]
   at::Tensor masked;          ///< uint8 [n, N]: 1 where masked
   at::Tensor reconstruction;  ///< uint8 [n, C, S, S]
-  at::Tensor probability;     ///< float32 [n, N]; undefined for uniform masks
-  at::Tensor position_rate;   ///< float32 [N]: how often each position is masked, over more images
-                              ///< than these
+  /// float32 [n, N], 0 … 1: the probability to be masked, or what a patch counts in comparison with
+  /// the image's heaviest; undefined where nobody says
+  at::Tensor probability;
+  at::Tensor map;            ///< float32 [n, N], the part of a patch in the map; undefined: no map
+  at::Tensor position_rate;  ///< float32 [N]: how often each position is masked, over more images
+                             ///< than these
 };
 
 void write_snapshot(const std::filesystem::path& file, const Snapshot& snapshot);

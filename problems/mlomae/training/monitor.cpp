@@ -1,5 +1,7 @@
 #include "mlomae/training/monitor.h"
 
+#include "mlomae/config/methods.h"
+#include "mlomae/data/maps.h"
 #include "mlomae/evaluation/features.h"
 #include "mlomae/evaluation/knn.h"
 #include "mlomae/models/modes.h"
@@ -51,6 +53,55 @@ class AsideGuard {
   at::Generator cuda_generator_;
   at::Tensor cuda_;
 };
+
+// With their maps, if there are any, as one more channel.
+at::Tensor images_with_maps(const Dataset& dataset, const std::vector<int64_t>& rows, int64_t begin,
+                            int64_t end) {
+  if (!dataset.maps) return mlo::image_batch(*dataset.train, rows, begin, end, dataset.plain())[0];
+  return mlo::image_batch(*joined(dataset.train, dataset.maps), rows, begin, end,
+                          with_map(dataset.plain(), dataset.train->channels()))[0];
+}
+
+// What patches count, as if all were masked: [B, N].
+at::Tensor counts_of(const at::Tensor& logits, const MaskingOptions& options) {
+  const at::Tensor weights = weights_of(logits, at::ones_like(logits), options);
+  return weights.defined() ? weights : at::ones_like(logits);
+}
+
+at::Tensor shown_scores(const at::Tensor& logits, const MaskingOptions& options) {
+  if (options.weighs == Weighs::probability || options.weighs == Weighs::straight_through ||
+      options.weighs == Weighs::alike)
+    return logits.sigmoid();
+  const at::Tensor counts = counts_of(logits, options);
+  return counts / counts.amax(1, true).clamp_min(1e-30);
+}
+
+// "found" and "weight_found".
+std::map<std::string, double> found(const Dataset& dataset, const Models& models,
+                                    const std::vector<int64_t>& rows,
+                                    const MaskingOptions& options) {
+  const AsideGuard aside(models);
+  const at::NoGradGuard no_grad;
+  const at::Device device = models.mae->parameters().front().device();
+  double heaviest = 0.0, weight = 0.0, images = 0.0;
+  for (int64_t begin = 0, count = static_cast<int64_t>(rows.size()); begin < count; begin += 128) {
+    const at::Tensor part =
+        images_with_maps(dataset, rows, begin, std::min(begin + 128, count)).to(device);
+    const MaskContext context = mask_context(models.mae, part, options.input);
+    const at::Tensor logits = choose_mask(context, models.masker, options).logits;
+    const at::Tensor covered = context.map.ge(0.5).to(at::kFloat), k = covered.sum(1, true),
+                     counts = counts_of(logits, options);
+    // The place of each patch among its image's, the heaviest first.
+    const at::Tensor place = logits.argsort(/*stable=*/true, 1, /*descending=*/true)
+                                 .argsort(int64_t{1}),
+                     has = k.gt(0).to(at::kFloat);
+    heaviest += (covered * place.lt(k) / k.clamp_min(1.0)).sum().item<double>();
+    weight += ((covered * counts).sum(1, true) / counts.sum(1, true) * has).sum().item<double>();
+    images += has.sum().item<double>();
+  }
+  if (images == 0.0) return {};
+  return {{"found", heaviest / images}, {"weight_found", weight / images}};
+}
 
 at::Tensor displayable(const at::Tensor& images, const Dataset& dataset) {
   const int64_t channels = static_cast<int64_t>(dataset.mean.size());
@@ -113,18 +164,20 @@ class Snapshots final : public mlo::Callback {
 
 }  // namespace
 
-Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Models& models) {
+Monitor monitor_of(const Settings& settings, const Dataset& dataset, const Models& models) {
   const std::vector<int64_t> known = some(dataset.head, 1000), asked = some(dataset.held_out, 500);
   if (asked.empty()) return {};
   const KnnOptions options{.neighbours = settings.evaluation.neighbours,
                            .temperature = settings.evaluation.temperature};
   const int64_t batch = settings.evaluation.batch,
                 classes = static_cast<int64_t>(dataset.train->classes().size());
-  return [=, train = dataset.train, plain = dataset.plain(), mae = models.mae] {
-    const Features a = features(mae, *train, known, plain, batch),
-                   b = features(mae, *train, asked, plain, batch);
-    return std::map<std::string, double>{
+  return [=, plain = dataset.plain(), masking = masking_options(settings)] {
+    const Features a = features(models.mae, *dataset.train, known, plain, batch),
+                   b = features(models.mae, *dataset.train, asked, plain, batch);
+    std::map<std::string, double> numbers = {
         {"knn", knn_accuracy(a.class_token, a.labels, b.class_token, b.labels, classes, options)}};
+    if (dataset.maps && models.masker) numbers.merge(found(dataset, models, asked, masking));
+    return numbers;
   };
 }
 
@@ -138,8 +191,7 @@ at::Tensor snapshot_images(const Dataset& dataset, int64_t count) {
     for (const auto& [label, of_class] : by_class)
       if (turn < of_class.size() && static_cast<int64_t>(rows.size()) < count)
         rows.push_back(of_class[turn]);
-  return mlo::image_batch(*dataset.train, rows, 0, static_cast<int64_t>(rows.size()),
-                          dataset.plain())[0];
+  return images_with_maps(dataset, rows, 0, static_cast<int64_t>(rows.size()));
 }
 
 Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const Models& models,
@@ -151,9 +203,11 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
   const MaskingOptions options = masking_options(settings);
   MaskedAutoencoder mae = models.mae;
 
-  const at::Tensor x = images.to(device), embedded = mae->embed(x);
-  const Masking masking = choose_mask(embedded, models.masker, options);
-  const at::Tensor predictions = mae->decode(mae->encode(embedded, masking.mask), masking.mask);
+  const at::Tensor x = without_map(mae, images.to(device));
+  const MaskContext context = mask_context(mae, images.to(device), options.input);
+  const Masking masking = choose_mask(context, models.masker, options);
+  const at::Tensor predictions =
+      mae->decode(mae->encode(context.embedded, masking.mask), masking.mask);
   const at::Tensor hidden = masking.mask.masked.unsqueeze(-1);
   const at::Tensor shown = mae->unpatchify(mae->patchify(mae->pixels(predictions, x)) * hidden +
                                            mae->patchify(x) * (1.0 - hidden));
@@ -164,16 +218,17 @@ Snapshot take_snapshot(const Settings& settings, const Dataset& dataset, const M
   s.images = displayable(x, dataset);
   s.masked = masking.mask.masked.to(at::kByte).cpu();
   s.reconstruction = displayable(shown, dataset);
-  if (masking.probabilities.defined()) s.probability = masking.probabilities.to(at::kFloat).cpu();
+  if (masking.logits.defined() && method_of(settings).masks != Masks::uniform)
+    s.probability = shown_scores(masking.logits, options).to(at::kFloat).cpu();
+  if (context.map.defined()) s.map = context.map.to(at::kFloat).cpu();
 
   // Rates need more images than the eye does.
   const std::vector<int64_t> rows = some(dataset.head, 512);
   at::Tensor rate = torch::zeros({mae->options().patches()});
   for (int64_t begin = 0, count = static_cast<int64_t>(rows.size()); begin < count; begin += 128) {
     const int64_t end = std::min(begin + 128, count);
-    const at::Tensor part =
-        mlo::image_batch(*dataset.train, rows, begin, end, dataset.plain())[0].to(device);
-    rate += choose_mask(mae->embed(part), models.masker, options)
+    const at::Tensor part = images_with_maps(dataset, rows, begin, end).to(device);
+    rate += choose_mask(mask_context(mae, part, options.input), models.masker, options)
                 .mask.masked.sum(0)
                 .to(at::kFloat)
                 .cpu() /

@@ -11,10 +11,14 @@
 
 namespace mlomae {
 
+/// A cheap look at encoder and masker while they train. Test images are not touched.
 /// "knn": accuracy of k-nearest neighbours on class tokens, of up to 500 held-out images among up
-/// to 1,000 training ones: a cheap look at the encoder while it trains. Test images are not
-/// touched.
-Monitor knn_monitor(const Settings& settings, const Dataset& dataset, const Models& models);
+/// to 1,000 training ones.
+/// "found", where there are maps and a masker: of up to 500 held-out images, how much of the map is
+/// under the masker's k heaviest patches, k the number of patches that the map covers by half or
+/// more: |heaviest ∩ covered| / k. Chance is k / N. "weight_found": the part of all weight (as if
+/// all patches were masked) that is on those patches.
+Monitor monitor_of(const Settings& settings, const Dataset& dataset, const Models& models);
 
 /// Masks and reconstructions of some images, under draws of their own: taking one changes nothing
 /// in a run. `images`: [n, C, S, S], normalized.

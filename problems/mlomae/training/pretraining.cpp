@@ -2,6 +2,7 @@
 
 #include "mlomae/config/json_text.h"
 #include "mlomae/config/methods.h"
+#include "mlomae/data/maps.h"
 #include "mlomae/levels/classify.h"
 #include "mlomae/levels/merged.h"
 #include "mlomae/levels/validate.h"
@@ -71,11 +72,35 @@ mlo::LevelOptions level_options(const LevelSettings& s, int64_t own_steps, bool 
   return options;
 }
 
+// Its parameters stay as they are for that part of its steps, while its optimizer hears of the
+// gradients.
+mlo::LevelOptions delayed(mlo::LevelOptions options, double part, int64_t steps) {
+  const auto begin = static_cast<int64_t>(std::llround(part * static_cast<double>(steps)));
+  if (begin > 0)
+    options.schedule = [begin, then = options.schedule](int64_t step) {
+      return step < begin ? 0.0 : then ? then(step) : 1.0;
+    };
+  return options;
+}
+
 int64_t every(int64_t reconstruction_steps, const Length& length) {
   return std::max<int64_t>(1, reconstruction_steps / length.steps_each);
 }
 
 }  // namespace
+
+MaskerOptions masker_options(const Settings& settings, const ModelOptions& model) {
+  const Settings::Masker& s = settings.masker;
+  return {.network = chosen<Network>(s.network, {{"image", Network::image},
+                                                 {"convolution", Network::convolution},
+                                                 {"attention", Network::attention},
+                                                 {"positions", Network::positions}}),
+          .patches = model.patches(),
+          .dim = s.input == "pixels" ? model.patch_values() : model.dim,
+          .hidden = s.hidden,
+          .scores = s.selects == "own" ? 2 : 1,
+          .zero_output = s.zero_output};
+}
 
 Models make_models(const Settings& settings, const Dataset& dataset) {
   torch::manual_seed(static_cast<uint64_t>(settings.run.seed));
@@ -83,15 +108,12 @@ Models make_models(const Settings& settings, const Dataset& dataset) {
   const Method& method = method_of(settings);
   Models models;
   models.mae = MaskedAutoencoder(options);
-  if (method.learns())
+  if (method.head)
     models.head = Head(HeadOptions{.dim = options.dim,
                                    .classes = static_cast<int64_t>(dataset.train->classes().size()),
                                    .dropout = settings.model.head_dropout});
-  if (method.masks != Masks::uniform)
-    models.masker = Masker(MaskerOptions{.patches = options.patches(),
-                                         .dim = options.dim,
-                                         .hidden = settings.masker.hidden,
-                                         .zero_output = settings.masker.zero_output});
+  if (method.learns() || method.masks == Masks::as_initialized)
+    models.masker = Masker(masker_options(settings, options));
   const at::Device device(settings.run.device);
   models.mae->to(device);
   if (models.head) models.head->to(device);
@@ -103,15 +125,24 @@ MaskingOptions masking_options(const Settings& settings) {
   const Settings::Masker& s = settings.masker;
   MaskingOptions options;
   options.ratio = s.ratio;
-  options.selection = chosen<Selection>(s.selection, {{"rank", Selection::rank},
-                                                      {"sampled", Selection::sampled},
-                                                      {"uniform", Selection::uniform}});
-  if (method_of(settings).masks == Masks::uniform) options.selection = Selection::uniform;
-  options.weights = chosen<Weights>(s.weights, {{"probability", Weights::probability},
-                                                {"normalized", Weights::normalized},
-                                                {"straight-through", Weights::straight_through}});
-  options.input =
-      chosen<MaskInput>(s.input, {{"held", MaskInput::held}, {"coupled", MaskInput::coupled}});
+  options.selects = chosen<Selects>(s.selects, {{"rank", Selects::rank},
+                                                {"sampled", Selects::sampled},
+                                                {"own", Selects::own},
+                                                {"uniform", Selects::uniform}});
+  options.weighs = chosen<Weighs>(s.weighs, {{"probability", Weighs::probability},
+                                             {"normalized", Weighs::normalized},
+                                             {"straight-through", Weighs::straight_through},
+                                             {"softmax", Weighs::softmax},
+                                             {"bounded", Weighs::bounded},
+                                             {"alike", Weighs::alike}});
+  if (method_of(settings).masks == Masks::uniform)
+    options.selects = Selects::uniform, options.weighs = Weighs::alike;
+  options.input = chosen<MaskInput>(
+      s.input,
+      {{"held", MaskInput::held}, {"coupled", MaskInput::coupled}, {"pixels", MaskInput::pixels}});
+  options.temperature = s.softmax_temperature;
+  options.floor = s.floor;
+  options.map_logit = s.map_logit;
   return options;
 }
 
@@ -173,27 +204,31 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
 
   const auto batches = [&](const std::shared_ptr<const mlo::ImageSet>& images,
                            const std::vector<int64_t>& rows, const LevelSettings& s,
-                           bool augmented) {
-    return mlo::image_source(
-        images, rows,
-        {.batch_size = s.batch,
-         .augmentation = augmented ? dataset.augmented(settings) : dataset.plain(),
-         .workers = settings.data.workers,
-         .prefetch = settings.data.prefetch,
-         .device = at::Device(settings.run.device)});
+                           const mlo::Augmentation& augmentation) {
+    return mlo::image_source(images, rows,
+                             {.batch_size = s.batch,
+                              .augmentation = augmentation,
+                              .workers = settings.data.workers,
+                              .prefetch = settings.data.prefetch,
+                              .device = at::Device(settings.run.device)});
   };
   const ReconstructOptions reconstruct{
       .masking = masking_options(settings),
       .uniformity = method.uniformity ? settings.baselines.uniformity : 0.0,
       .monitor = std::move(monitor)};
+  const mlo::Augmentation augmented = dataset.augmented(settings);
+  const bool maps = method.masks == Masks::known;
   auto pretrain = level_options(
       settings.pretrain, length.reconstruction_steps, method.learns(),
-      stamped(batches(dataset.pretrain_images(), dataset.pretrain, settings.pretrain, true),
+      stamped(batches(maps ? joined(dataset.train, dataset.maps) : dataset.pretrain_images(),
+                      dataset.pretrain, settings.pretrain,
+                      maps ? with_map(augmented, dataset.train->channels()) : augmented),
               {settings, dataset.fingerprint()}));
-  if (method.levels == 2)
+  if (method.head && method.levels < 3)
     engine->add(
         "pretrain",
-        Merged(models.mae, models.head, models.masker, reconstruct, settings.baselines.tradeoff),
+        Merged(models.mae, models.head, models.masker, reconstruct, settings.baselines.tradeoff,
+               method.learns() ? Classifies::image : Classifies::visible),
         std::move(pretrain));
   else
     engine->add("pretrain", Reconstruct(models.mae, models.masker, reconstruct),
@@ -201,11 +236,13 @@ std::unique_ptr<mlo::Engine> make_engine(const Settings& settings, const Dataset
   if (method.levels == 3)
     engine->add("head", Classify(models.head, models.mae),
                 level_options(settings.head, steps * settings.head.unroll, true,
-                              batches(dataset.train, dataset.head, settings.head, true)));
+                              batches(dataset.train, dataset.head, settings.head, augmented)));
   if (method.learns())
     engine->add("masker", Validate(models.masker, models.mae, models.head),
-                level_options(settings.masker, steps, false,
-                              batches(dataset.train, dataset.held_out, settings.masker, false)));
+                delayed(level_options(settings.masker, steps, false,
+                                      batches(dataset.train, dataset.held_out, settings.masker,
+                                              dataset.plain())),
+                        settings.masker.delay, steps));
   return engine;
 }
 

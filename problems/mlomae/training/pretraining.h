@@ -12,6 +12,7 @@
 
 namespace mlomae {
 
+MaskerOptions masker_options(const Settings& settings, const ModelOptions& model);
 /// Initialized from `run.seed` alone, whatever was drawn before.
 Models make_models(const Settings& settings, const Dataset& dataset);
 

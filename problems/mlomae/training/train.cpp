@@ -54,7 +54,7 @@ RunOutcome train(const RunRequest& request, const Dataset& dataset,
   const Length length = run_length(settings, dataset);
   const RunPlace place(directory, resume);
   check_regular(directory.log(), "remove it");
-  const auto engine = make_engine(settings, dataset, models, knn_monitor(settings, dataset, models),
+  const auto engine = make_engine(settings, dataset, models, monitor_of(settings, dataset, models),
                                   {.checkpoint = directory.checkpoint()});
   engine->build();  // whatever is wrong shows before there is a run
   std::vector<std::string> changed;
