@@ -48,13 +48,19 @@ Case images_case();
 /// 2^layers paths.
 Case paths_case(int64_t layers);
 
+/// Of lists of tensors taken as one vector; undefined ones are zero.
+double dot(const mlo::Tensors& a, const mlo::Tensors& b);
+double cosine(const mlo::Tensors& a, const mlo::Tensors& b);
+
 /// How far methods are from the exact derivative of the steps taken, at the start and after some
 /// steps of MLO-MAE.
 void print_accuracy();
-/// How much of MLO-MAE's hypergradient is signal: the mean cosine between those of successive
-/// batches while the masker stands still, under the settings of `micro`, by the head's learning
-/// rate; of all of the masker, and of the bias of its output, which is what a position gets
-/// whatever the image.
-void print_signal();
+/// How much of MLO-MAE's hypergradient is signal, under settings of mlomae (`micro` and the
+/// assignments), after a tenth, three tenths and all of so many steps of the masker: the mean cosine
+/// between those of 16 independent batches; with data.maps, also whether a step against it lets the
+/// objects count more: its cosine to that direction, and of a batch the mean over the deviation of
+/// what it does to it.
+void print_signal(const std::string& data, const std::vector<std::string>& assignments,
+                  int64_t steps);
 
 }  // namespace bench

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <chrono>
 #include <fstream>
 #include <iostream>
@@ -38,6 +39,18 @@ Contestant engine_contestant(std::string method, std::shared_ptr<mlo::Engine> en
             for (int64_t i = 0; i < n; ++i) engine->step();
           },
           [engine] { return total_counters(*engine); }};
+}
+
+double dot(const mlo::Tensors& a, const mlo::Tensors& b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (a[i].defined() && b[i].defined())
+      sum += (a[i].to(at::kDouble) * b[i].to(at::kDouble)).sum().item<double>();
+  return sum;
+}
+
+double cosine(const mlo::Tensors& a, const mlo::Tensors& b) {
+  return dot(a, b) / std::sqrt(dot(a, a) * dot(b, b));
 }
 
 namespace {
@@ -164,13 +177,23 @@ int main(int argc, char** argv) {
   auto* list = app.add_subcommand("list", "The cases there are");
   auto* run = app.add_subcommand("run", "Measure a case");
   auto* figures = app.add_subcommand(
-      "figures", "Hypergradients of MLO-MAE on Fashion-MNIST: no times, one thread");
+      "figures", "Hypergradients of MLO-MAE: no times, one thread");
   std::string which_figures;
   figures
       ->add_option("figures", which_figures,
-                   "accuracy: approximations beside the exact one; signal: beside other batches'")
+                   "accuracy: approximations beside the exact one, on Fashion-MNIST; signal: "
+                   "those of independent batches")
       ->required()
       ->check(CLI::IsMember({"accuracy", "signal"}));
+  std::string data = "/usr/share/datasets/fashion-mnist";
+  std::vector<std::string> assignments;
+  int64_t masker_steps = 200;
+  figures->add_option("--data", data, "signal: the images, as for mlomae pretrain")
+      ->capture_default_str();
+  figures->add_option("--set", assignments, "signal: a setting of mlomae, section.name=value");
+  figures->add_option("--steps", masker_steps, "signal: steps of the masker")
+      ->check(CLI::Range(10, 1000000))
+      ->capture_default_str();
   std::string name, method;
   int threads = 1, repeats = 11;
   bool json = false;
@@ -208,8 +231,16 @@ int main(int argc, char** argv) {
   }
   at::set_num_threads(threads);
   if (figures->parsed()) {
-    which_figures == "accuracy" ? bench::print_accuracy() : bench::print_signal();
-    return 0;
+    try {
+      if (which_figures == "accuracy")
+        bench::print_accuracy();
+      else
+        bench::print_signal(data, assignments, masker_steps);
+      return 0;
+    } catch (const mlo::Error& error) {
+      std::cerr << error.what() << "\n";
+      return 2;
+    }
   }
   int result = 2;
   for (const auto& which : cases)

@@ -60,17 +60,6 @@ struct Fashion {
   }
 };
 
-double dot(const mlo::Tensors& a, const mlo::Tensors& b) {
-  double sum = 0.0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    sum += (a[i].to(at::kDouble) * b[i].to(at::kDouble)).sum().item<double>();
-  return sum;
-}
-
-double cosine(const mlo::Tensors& a, const mlo::Tensors& b) {
-  return dot(a, b) / std::sqrt(dot(a, a) * dot(b, b));
-}
-
 struct Row {
   const char* name;
   std::function<std::unique_ptr<mlo::Method>()> pretrain, head;
@@ -121,45 +110,6 @@ void print_accuracy() {
         std::fflush(stdout);  // it takes minutes
       }
     }
-}
-
-void print_signal() {
-  const Fashion fashion;
-  const auto adamw = [](double rate, double decay) {
-    return mlo::adamw({.lr = rate, .beta2 = 0.95, .weight_decay = decay, .decay_vectors = false});
-  };
-  for (const double head_rate : {1e-3, 1e-2}) {
-    const auto e = fashion.engine(
-        {.masking = {.selects = Selects::sampled},
-         .pretrain = {.optimizer = adamw(1e-3, 0.05), .unroll = 2, .best_response = duals()},
-         .head = {.optimizer = adamw(head_rate, 0.0), .best_response = mlo::one_step()},
-         .masker = {.optimizer = mlo::adamw({.lr = 1e-5, .beta2 = 0.95, .eps = 1e-12})},
-         .batch = 128,
-         .zero_output = true});
-    mlo::Tensors earlier;
-    for (const int64_t steps : {20, 100, 200}) {
-      while (e->steps_taken() < steps) e->step();
-      constexpr std::size_t kBatches = 8, kPairs = kBatches * (kBatches - 1) / 2;
-      std::vector<mlo::Tensors> all;
-      for (std::size_t i = 0; i < kBatches; ++i) all.push_back(e->hypergradient("masker"));
-      double whole = 0.0, bias = 0.0;
-      mlo::Tensors sum = all.front();
-      for (std::size_t i = 1; i < kBatches; ++i) {
-        for (std::size_t j = 0; j < i; ++j) {
-          whole += cosine(all[i], all[j]) / kPairs;
-          bias += cosine({all[i].back()}, {all[j].back()}) / kPairs;
-        }
-        for (std::size_t k = 0; k < sum.size(); ++k) sum[k] = sum[k] + all[i][k];
-      }
-      std::printf(
-          "head at %g, after %lld steps: mean cosine of pairs %.2f, of the output's bias "
-          "alone %.2f; of the mean to the one before %s\n",
-          head_rate, static_cast<long long>(steps), whole, bias,
-          earlier.empty() ? "-" : std::to_string(cosine(sum, earlier)).c_str());
-      std::fflush(stdout);
-      earlier = sum;
-    }
-  }
 }
 
 }  // namespace bench

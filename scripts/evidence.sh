@@ -1,127 +1,188 @@
 #!/usr/bin/env bash
-# Runs what docs/mlomae.md reports: every method with equal numbers of reconstruction steps, model micro, three seeds, judged by linear
-# probe, k-nearest neighbours and fine-tuning; and ablations. Takes up where it was stopped: finished runs are kept, cut off ones resumed.
-# The data sets run side by side, on one thread each: four to six hours on two cores.
+# Runs what docs/mlomae.md reports, for so many hours: a row is a run that is trained and judged, and the most telling rows come first.
+# Takes up where it was stopped: finished rows are kept, cut off ones resumed, so that calling it again for some more hours goes on. Ends
+# with the table and a page of what is there.
 #
-# usage: scripts/evidence.sh [STAGE...]       all stages, in this order, if none is given
-#   main       mae, mlo-mae, u-mae, fixed, blo-mae; and mae after a single step, which is an encoder as it was initialized
-#   ablations  one setting changed: of mae to tune it, of mlo-mae; on the last of the data sets, seed 0
-#   finetune   fine-tuning of mae and mlo-mae, and training from scratch
-#   report     the table and the report of what is there
+# usage: scripts/evidence.sh HOURS [STAGE...]     these stages, in this order, if none is given
+#   object      objects on grounds (mlomae make-data): what is there to win by knowing where the object is, and who wins how much of it
+#   gradients   the same, by how the hypergradient is taken
+#   grounds     other grounds, and other sizes of the object
+#   settings    one setting changed at a time, of the masker and of plain MAE
+#   finetune    fine-tuning of the rows of `object`
+#   natural     CIFAR-10 and Fashion-MNIST as they are
+#   report      the table and the page alone
 # environment:
-#   MLO_CIFAR10=FOLDER    CIFAR-10 in its binary layout; without it that half is left out, with a word
-#   MLO_EVIDENCE_SEEDS    "0 1 2"
-#   MLO_EVIDENCE_OUT      where runs are kept (out/evidence)
+#   MLO_CIFAR10=FOLDER    CIFAR-10 in its binary layout; without it its rows are left out, with a word
+#   MLO_PHOTOGRAPHS=FOLDER  photographs, for that ground; likewise
+#   MLO_EVIDENCE_SEEDS    "0 1 2 3 4"
+#   MLO_EVIDENCE_OUT      where data and runs are kept (out/evidence)
 #   MLO_EVIDENCE_PROGRAM  a mlomae that is built already
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/build.sh
 
+hours=${1:-}
+if ! awk "BEGIN { exit !(${hours:-x} + 0 > 0) }" 2>/dev/null; then sed -n '6,13p' "$0" >&2; exit 2; fi
+shift
+deadline=$(awk "BEGIN { print int($(date +%s) + 3600 * $hours) }")
 out=${MLO_EVIDENCE_OUT:-out/evidence}
-seeds=${MLO_EVIDENCE_SEEDS:-0 1 2}
+seeds=${MLO_EVIDENCE_SEEDS:-0 1 2 3 4}
 mlomae=${MLO_EVIDENCE_PROGRAM:-build/release/bin/mlomae}
+fashion=/usr/share/datasets/fashion-mnist
 [ -n "${MLO_EVIDENCE_PROGRAM:-}" ] || build release mlomae_program
-export OMP_NUM_THREADS=1
-mkdir -p "$out"
+export OMP_NUM_THREADS=1 mlomae out deadline
+mkdir -p "$out/data" "$out/runs"
 
-# The sizes: training images (0: all), reconstruction steps, epochs of fine-tuning; a larger patch that divides the image.
-declare -A data=([fashion]=/usr/share/datasets/fashion-mnist [cifar10]=${MLO_CIFAR10:-}) images=([fashion]=10000 [cifar10]=0) \
-  steps=([fashion]=600 [cifar10]=1000) epochs=([fashion]=10 [cifar10]=3) \
-  patch=([fashion]=7 [cifar10]=8)
-sets=()
-for set in cifar10 fashion; do
-  if [ -d "${data[$set]}" ]; then sets+=("$set"); else say "$set is left out: no folder '${data[$set]}'"; fi
-done
-[ ${#sets[@]} -gt 0 ] || exit 2
+# --- Rows. row NAME DATA KINDS arguments…: a run called NAME of the images in DATA, judged by KINDS.
+rows=()
+row() { rows+=("$(printf '%q ' "$@")"); }
 
-# pretrain RUN SET arguments…
-pretrain() {
-  local run=$1 set=$2
-  shift 2
-  if grep -qs '"reason": "all steps taken"' "$run/run.json"; then return; fi
-  if [ -e "$run/checkpoint.mlo" ]; then
-    "$mlomae" pretrain --out "$run" --resume
-  else
-    rm -rf "$run"
-    "$mlomae" pretrain --preset micro --data "${data[$set]}" --threads 1 --set data.limit="${images[$set]}" \
-      --set run.reconstruction_steps="${steps[$set]}" --out "$run" "$@"
+# One row: nothing if it is finished or the time is up.
+one() {
+  local name=$1 data=$2 kinds=$3 run=$out/runs/$1
+  shift 3
+  if [ "$(date +%s)" -ge "$deadline" ]; then return; fi
+  local missing=()
+  for kind in ${kinds//,/ }; do [ -e "$run/evaluation/$kind.json" ] || missing+=("$kind"); done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if ! grep -qs '"reason": "all steps taken"' "$run/run.json"; then
+    if [ -e "$run/checkpoint.mlo" ]; then
+      "$mlomae" pretrain --out "$run" --resume
+    else
+      rm -rf "$run"
+      "$mlomae" pretrain --data "$data" --threads 1 --out "$run" "$@"
+    fi >"$run.log" 2>&1 || { printf '%s: see %s\n' "$name" "$run.log" >&2; return 1; }
   fi
+  local list
+  list=$(IFS=,; echo "${missing[*]}")
+  "$mlomae" evaluate "$list" "$run" >>"$run.log" 2>&1 || { printf '%s: see %s\n' "$name" "$run.log" >&2; return 1; }
+  grep -h ' %' "$run.log" | tail -n 4 | sed "s|.*runs/||" || true
 }
-# evaluate KIND RUN arguments…
-evaluate() {
-  local kind=$1 run=$2
-  shift 2
-  [ -e "$run/evaluation/${kind##*,}.json" ] || "$mlomae" evaluate "$kind" "$run" "$@"
+export -f one
+
+# A set of objects on a ground: pasted GROUND OBJECT → its folder.
+pasted() {
+  local folder=$out/data/$1-$2
+  if [ ! -e "$folder/make-data.json" ]; then
+    local photographs=()
+    if [ "$1" = photographs ]; then photographs=(--photographs "$MLO_PHOTOGRAPHS"); fi
+    "$mlomae" make-data --objects "$fashion" --ground "$1" "${photographs[@]}" --cut box --size 32 --object "$2" --train 10000 --test 4000 \
+      --out "$folder" >/dev/null
+  fi
+  echo "$folder"
 }
 
-main_of() {
-  local set=$1 seed method
-  for seed in $seeds; do
-    for method in mae mlo-mae u-mae fixed blo-mae untrained; do
-      local own=(--method "$method")
-      # fixed: the paper's way of masking by a network that is never trained (at random, by rank).
-      if [ "$method" = fixed ]; then own+=(--set masker.selection=rank --set masker.zero_output=false); fi
-      if [ "$method" = untrained ]; then own=(--method mae --set run.reconstruction_steps=1); fi
-      pretrain "$out/$set-$method-$seed" "$set" --seed "$seed" "${own[@]}"
-      evaluate linear-probe,knn "$out/$set-$method-$seed"
+# The settings of `object` and the like: a small encoder, so that a row is minutes.
+small=(--preset demo)
+known=(--method oracle --set masker.selects=uniform --set masker.weighs=normalized)
+whole=(--set masker.network=image --set masker.input=held --set masker.hidden=512 --set masker.selects=sampled --set masker.weighs=probability
+  --set masker.lr=1e-5 --set model.head_norm=layer --set model.head_dropout=0.1 --set head.lr=1e-3)
+
+# object_rows GROUND OBJECT SEED: the first three say what there is to win, and who wins it.
+object_rows() {
+  local data name=$1-$2 at="$3"
+  data=$(pasted "$1" "$2")
+  local given=("$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --seed "$at")
+  row "$name-mae-$at" "${given[@]}" --method mae
+  row "$name-known_weights-$at" "${given[@]}" "${known[@]}"
+  row "$name-mlo_mae-$at" "${given[@]}" --method mlo-mae
+  [ "${4:-all}" = all ] || return 0
+  row "$name-whole_image-$at" "${given[@]}" --method mlo-mae "${whole[@]}"
+  row "$name-positions-$at" "${given[@]}" --method mlo-mae --set masker.network=positions
+  row "$name-known_masks-$at" "${given[@]}" --method oracle --set masker.selects=sampled --set masker.weighs=alike --set masker.map_logit=1
+  row "$name-known_visible-$at" "${given[@]}" --method oracle --set masker.selects=sampled --set masker.weighs=alike --set masker.map_logit=-1
+  row "$name-sup_mae-$at" "${given[@]}" --method sup-mae --set baselines.tradeoff=0.01
+  row "$name-blo_mae-$at" "${given[@]}" --method blo-mae
+}
+
+object() { local at; for at in $seeds; do object_rows noise 16 "$at"; done; }
+
+grounds() {
+  local at ground size
+  for at in $seeds; do
+    for ground in noise stripes clutter photographs; do
+      if [ "$ground" = photographs ] && [ ! -d "${MLO_PHOTOGRAPHS:-}" ]; then continue; fi
+      for size in 12 16 20; do
+        if [ "$ground-$size" != noise-16 ]; then object_rows "$ground" "$size" "$at" short; fi
+      done
     done
   done
 }
 
-finetune_of() {
-  local set=$1 seed method
-  for seed in $seeds; do
+gradients() {
+  local at data
+  data=$(pasted noise 16)
+  for at in $seeds; do
+    local given=("$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --method mlo-mae --seed "$at")
+    row "gradient-one_step-$at" "${given[@]}" --set pretrain.best_response=one-step
+    row "gradient-darts-$at" "${given[@]}" --set pretrain.best_response=darts
+    row "gradient-betty-$at" "${given[@]}" --set pretrain.best_response=betty --set head.best_response=betty
+    row "gradient-neumann-$at" "${given[@]}" --set pretrain.best_response=neumann
+    row "gradient-cg-$at" "${given[@]}" --set pretrain.best_response=cg
+  done
+}
+
+# settings SETTING…: of the masker, and of plain MAE, as much tuned.
+settings() {
+  local data setting method
+  data=$(pasted noise 16)
+  for setting in pretrain.lr=5e-4 pretrain.lr=2e-3 masker.ratio=0.5 masker.ratio=0.9; do
     for method in mae mlo-mae; do
-      evaluate finetune "$out/$set-$method-$seed" --set evaluation.finetune_epochs="${epochs[$set]}"
+      row "setting-$method-$setting" "$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --method "$method" --seed 100 --set "$setting"
     done
-    evaluate scratch "$out/$set-mae-$seed" --set evaluation.finetune_epochs="${epochs[$set]}"
+  done
+  for setting in masker.network=attention masker.input=held masker.weighs=normalized masker.weighs=bounded masker.weighs=probability \
+    masker.weighs=straight-through masker.selects=sampled masker.selects=own masker.lr=1e-3 masker.lr=1e-2 masker.softmax_temperature=2 masker.delay=0.2 \
+    masker.optimizer=sgd model.head_norm=layer model.head_reads=mean model.head_dropout=0.1 head.lr=1e-3 head.batch=64 head.unroll=4 pretrain.unroll=4; do
+    row "setting-mlo-mae-$setting" "$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --method mlo-mae --seed 100 --set "$setting"
   done
 }
 
-# ablate SET METHOD setting…
-ablate() {
-  local set=$1 method=$2 setting
-  shift 2
-  for setting in "$@"; do
-    pretrain "$out/ablation-$set-$method-$setting" "$set" --method "$method" --seed 0 --set "$setting"
-    evaluate linear-probe,knn "$out/ablation-$set-$method-$setting"
+finetune() {
+  local at kind
+  for at in $seeds; do
+    for kind in mae known_weights mlo_mae; do
+      [ -e "$out/runs/noise-16-$kind-$at/run.json" ] && row "noise-16-$kind-$at" - finetune
+    done
   done
+  return 0
 }
 
-ablations() {
-  local set=${sets[-1]}
-  ablate "$set" mae pretrain.lr=5e-4 pretrain.lr=2e-3 masker.ratio=0.5 masker.ratio=0.9 model.patch=2 model.patch="${patch[$set]}" &
-  local of_mae=$!
-  ablate "$set" mlo-mae masker.lr=1e-4 masker.lr=1e-3 head.lr=1e-2 masker.selection=rank masker.weights=normalized masker.weights=straight-through \
-    masker.input=coupled pretrain.best_response=betty pretrain.unroll=1 pretrain.unroll=5 masker.ratio=0.5 masker.ratio=0.9 model.patch=2 \
-    model.patch="${patch[$set]}"
-  wait "$of_mae"
-}
-
-# every STAGE: of all sets, side by side. A failure of one is the script's.
-every() {
-  local set jobs=()
-  for set in "${sets[@]}"; do "$1" "$set" & jobs+=($!); done
-  for job in "${jobs[@]}"; do wait "$job"; done
+natural() {
+  local at set
+  declare -A of=([fashion]=$fashion [cifar10]=${MLO_CIFAR10:-})
+  for at in $seeds; do
+    for set in cifar10 fashion; do
+      if [ ! -d "${of[$set]}" ]; then continue; fi
+      local given=("${of[$set]}" linear-probe,knn --preset micro --set run.reconstruction_steps=1000 --seed "$at")
+      row "$set-mae-$at" "${given[@]}" --method mae
+      row "$set-mlo_mae-$at" "${given[@]}" --method mlo-mae
+      row "$set-whole_image-$at" "${given[@]}" --method mlo-mae "${whole[@]}"
+    done
+  done
 }
 
 report() {
   local runs=() run
-  for run in "$out"/*; do
-    if [ -d "$run/evaluation" ]; then runs+=("$run"); fi
-  done
+  for run in "$out"/runs/*/evaluation; do runs+=("${run%/evaluation}"); done
+  [ ${#runs[@]} -gt 0 ] || { say "nothing is judged yet"; return 0; }
   "$mlomae" report "${runs[@]}" -o "$out/report.html" --title "MLO-MAE: evidence" --json >"$out/table.json"
   say "$out/report.html, $out/table.json"
 }
 
-# What is cut off saves itself and is resumed next time.
-trap 'for job in $(jobs -p); do pkill -P "$job"; kill "$job"; done 2>/dev/null || true' EXIT
-if [ $# -eq 0 ]; then set -- main ablations finetune report; fi
+if [ $# -eq 0 ]; then set -- object gradients grounds settings finetune natural; fi
 for stage in "$@"; do
   case $stage in
-    main) every main_of ;;
-    finetune) every finetune_of ;;
-    ablations | report) "$stage" ;;
-    *) say "unknown stage '$stage'; choose main, ablations, finetune or report" >&2; exit 2 ;;
+    object | gradients | grounds | settings | finetune | natural) "$stage" ;;
+    report) ;;
+    *) say "unknown stage '$stage'; choose object, gradients, grounds, settings, finetune, natural or report" >&2; exit 2 ;;
   esac
 done
+[ -d "${MLO_CIFAR10:-}" ] || say "CIFAR-10 is left out: no folder '${MLO_CIFAR10:-}'"
+# What is cut off saves itself and is resumed next time.
+failed=0
+if [ ${#rows[@]} -gt 0 ]; then
+  printf '%s\0' "${rows[@]}" | xargs -0 -P "$(env -u OMP_NUM_THREADS nproc)" -I{} bash -c 'eval "one $1"' _ {} || failed=1
+fi
+report
+exit $failed

@@ -274,3 +274,28 @@ TEST_CASE("Reconstruction, uniformity and the merged loss are their formulas", "
         Approx(value(uniform.loss) + 0.25 * value(torch::cross_entropy_loss(logits, batch[1])))
             .epsilon(1e-12));
 }
+
+TEST_CASE("A head reads the class token or the mean of patches, normalized by image or by batch",
+          "[mlomae][levels]") {
+  torch::manual_seed(9);
+  Networks n(small_options(), 12, 3);
+  const at::Tensor images = torch::randn({6, 3, 12, 12}, at::kDouble),
+                   labels = torch::tensor({0, 1, 2, 0, 1, 2}), tokens = n.mae->tokens(images);
+  for (const auto reads : {Reads::class_token, Reads::mean})
+    for (const auto norm : {HeadNorm::layer, HeadNorm::batch}) {
+      Head head(HeadOptions{
+          .dim = 16, .classes = 3, .dropout = 0.0, .norm = norm, .reads = reads});
+      head->to(at::kDouble);
+      const at::Tensor x =
+          reads == Reads::mean ? tokens.slice(1, 1).mean(1) : tokens.select(1, 0);
+      const int64_t along = norm == HeadNorm::batch ? 0 : 1;
+      const at::Tensor centred = x - x.mean(along, true),
+                       unit = centred / (centred.square().mean(along, true) + 1e-6).sqrt();
+      auto parameters = head->named_parameters();
+      CHECK(parameters.contains("fc_norm.weight") == (norm == HeadNorm::layer));
+      const at::Tensor logits =
+          torch::linear(unit, parameters["head.weight"], parameters["head.bias"]);
+      CHECK(value(classification_loss(n.mae, head, {images, labels}).loss) ==
+            Approx(value(torch::cross_entropy_loss(logits, labels))).epsilon(1e-10));
+    }
+}

@@ -72,15 +72,22 @@ Settings micro() {
   Settings s;
   s.model.size = "micro";
   s.model.patch = 4;
-  s.masker.selects = "sampled";
+  s.model.head_norm = "batch";
+  s.model.head_dropout = 0.0;
+  s.head.batch = 256;
+  s.masker.network = "convolution";
+  s.masker.input = "pixels";
+  s.masker.hidden = 64;
   s.masker.zero_output = true;
+  s.masker.selects = "uniform";
+  s.masker.weighs = "softmax";
   s.pretrain.unroll = 2;
   s.pretrain.lr = 1e-3;
   s.pretrain.weight_decay = 0.05;
   s.pretrain.warmup = 0.1;
   s.pretrain.best_response = "reverse-over-forward";
-  s.head.lr = 1e-3;
-  s.masker.lr = 1e-5;
+  s.head.lr = 3e-3;
+  s.masker.lr = 3e-3;
   s.masker.eps = 1e-12;
   s.run.reconstruction_steps = 2000;
   return s;
@@ -88,9 +95,13 @@ Settings micro() {
 
 Settings demo() {
   Settings s = micro();
-  s.data.limit = 10000;
-  s.augmentation.padding = 2;
-  s.run.reconstruction_steps = 500;
+  s.model.dim = 64;
+  s.model.depth = 3;
+  s.model.heads = 2;
+  s.model.decoder_dim = 32;
+  s.model.decoder_depth = 1;
+  s.pretrain.batch = 64;
+  s.run.reconstruction_steps = 800;
   s.run.checkpoint_every = 200;
   return s;
 }
@@ -98,7 +109,7 @@ Settings demo() {
 }  // namespace
 
 std::vector<Preset> presets() {
-  return {{"demo", "a few minutes on two processor cores: small grey images, model micro"},
+  return {{"demo", "a minute or two on a processor core: small grey images, a model smaller than micro"},
           {"micro", "32-pixel images on a processor: model micro, 2,000 reconstruction steps"},
           {"cifar10", "the paper's settings for CIFAR-10: ViT-B, patch 2, 200 epochs"},
           {"cifar100", "the paper's settings for CIFAR-100: the same"},

@@ -43,6 +43,7 @@ struct Settings {
     int64_t image_size = 0, patch = 4;
     int64_t dim = 0, depth = 0, heads = 0, decoder_dim = 0, decoder_depth = 0, decoder_heads = 0;
     double dropout = 0.0, head_dropout = 0.1;
+    std::string head_norm = "layer", head_reads = "class";
     bool learned_positions = false, normalize_targets = true, checkpoint_activations = false;
   } model;
 

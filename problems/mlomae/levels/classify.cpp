@@ -6,7 +6,15 @@
 namespace mlomae {
 
 mlo::Evaluation classification_loss(MaskedAutoencoder mae, Head head, const mlo::Batch& batch) {
-  return classification_loss(std::move(head), mae->features(batch[0]), batch);
+  const at::Tensor features = head->options().reads == Reads::class_token
+                                  ? mae->features(batch[0])
+                                  : read_by(head, mae->tokens(batch[0]));
+  return classification_loss(head, features, batch);
+}
+
+at::Tensor read_by(const Head& head, const at::Tensor& tokens) {
+  if (head->options().reads == Reads::class_token) return tokens.select(1, 0);
+  return tokens.narrow(1, 1, tokens.size(1) - 1).mean(1);
 }
 
 mlo::Evaluation classification_loss(Head head, const at::Tensor& features,

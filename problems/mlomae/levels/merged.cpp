@@ -28,7 +28,7 @@ mlo::Evaluation Merged::loss(const mlo::Batch& batch) {
   Reconstruction reconstruction = reconstruction_loss(mae_, masker_, options_, batch[0]);
   const mlo::Evaluation classification =
       classifies_ == Classifies::visible
-          ? classification_loss(head_, reconstruction.latent.select(1, 0), batch)
+          ? classification_loss(head_, read_by(head_, reconstruction.latent), batch)
           : classification_loss(mae_, head_, batch);
   auto metrics = std::move(reconstruction.metrics);
   metrics.insert(metrics.end(), classification.metrics.begin(), classification.metrics.end());
