@@ -56,10 +56,10 @@ double cosine(const mlo::Tensors& a, const mlo::Tensors& b);
 /// steps of MLO-MAE.
 void print_accuracy();
 /// How much of MLO-MAE's hypergradient is signal, under settings of mlomae (`micro` and the
-/// assignments), after a tenth, three tenths and all of so many steps of the masker: the mean cosine
-/// between those of 16 independent batches; with data.maps, also whether a step against it lets the
-/// objects count more: its cosine to that direction, and of a batch the mean over the deviation of
-/// what it does to it.
+/// assignments), after a tenth, three tenths and all of so many steps of the masker: the mean
+/// cosine between those of 16 independent batches; with data.maps, also whether a step against it
+/// lets the objects count more: its cosine to that direction, and of a batch the mean over the
+/// deviation of what it does to it.
 void print_signal(const std::string& data, const std::vector<std::string>& assignments,
                   int64_t steps);
 

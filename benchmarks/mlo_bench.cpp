@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <iostream>
 
@@ -176,8 +176,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   auto* list = app.add_subcommand("list", "The cases there are");
   auto* run = app.add_subcommand("run", "Measure a case");
-  auto* figures = app.add_subcommand(
-      "figures", "Hypergradients of MLO-MAE: no times, one thread");
+  auto* figures = app.add_subcommand("figures", "Hypergradients of MLO-MAE: no times, one thread");
   std::string which_figures;
   figures
       ->add_option("figures", which_figures,

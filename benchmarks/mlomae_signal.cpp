@@ -24,9 +24,9 @@ constexpr std::size_t kBatches = 16;
 // By the masker's parameters, the derivative of the mean logit of patches in the maps less that of
 // the others, over 512 held-out images.
 mlo::Tensors towards_the_maps(const Settings& settings, const Dataset& data, Models& models) {
-  std::vector<int64_t> rows(data.held_out.begin(),
-                            data.held_out.begin() +
-                                std::min<std::ptrdiff_t>(512, std::ssize(data.held_out)));
+  std::vector<int64_t> rows(
+      data.held_out.begin(),
+      data.held_out.begin() + std::min<std::ptrdiff_t>(512, std::ssize(data.held_out)));
   const at::Tensor images =
       mlo::image_batch(*joined(data.train, data.maps), rows, 0, std::ssize(rows),
                        with_map(data.plain(), data.train->channels()))[0];
@@ -50,9 +50,10 @@ void print_signal(const std::string& data, const std::vector<std::string>& assig
   Settings settings = preset("micro");
   settings.run.method = "mlo-mae";
   settings.data.path = data;
-  for (const std::string& assignment : assignments) apply_assignment(settings, assignment, "--set ");
-  settings.run.reconstruction_steps = std::max<int64_t>(
-      settings.run.reconstruction_steps, (steps + 100) * settings.pretrain.unroll);
+  for (const std::string& assignment : assignments)
+    apply_assignment(settings, assignment, "--set ");
+  settings.run.reconstruction_steps = std::max<int64_t>(settings.run.reconstruction_steps,
+                                                        (steps + 100) * settings.pretrain.unroll);
   settings.validate();
   const Dataset dataset = open_dataset(settings);
   Models models = make_models(settings, dataset);
@@ -70,11 +71,11 @@ void print_signal(const std::string& data, const std::vector<std::string>& assig
       for (std::size_t k = 0; k < sum.size(); ++k)
         if (sum[k].defined()) sum[k] = sum[k] + all[i][k];
     }
-    std::printf("after %lld steps of the masker: mean cosine of pairs %.3f, of the mean to the one "
-                "before %s",
-                static_cast<long long>(engine->steps_taken()),
-                pairs / (kBatches * (kBatches - 1) / 2),
-                earlier.empty() ? "-" : std::to_string(cosine(sum, earlier)).c_str());
+    std::printf(
+        "after %lld steps of the masker: mean cosine of pairs %.3f, of the mean to the one "
+        "before %s",
+        static_cast<long long>(engine->steps_taken()), pairs / (kBatches * (kBatches - 1) / 2),
+        earlier.empty() ? "-" : std::to_string(cosine(sum, earlier)).c_str());
     if (dataset.maps) {
       const mlo::Tensors goal = towards_the_maps(settings, dataset, models);
       double mean = 0.0, square = 0.0;

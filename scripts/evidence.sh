@@ -82,7 +82,7 @@ whole=(--set masker.network=image --set masker.input=held --set masker.hidden=51
 object_rows() {
   local data name=$1-$2 at="$3"
   data=$(pasted "$1" "$2")
-  local given=("$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --seed "$at")
+  local given=("$data" "linear-probe,knn" "${small[@]}" --set data.maps="$data" --seed "$at")
   row "$name-mae-$at" "${given[@]}" --method mae
   row "$name-known_weights-$at" "${given[@]}" "${known[@]}"
   row "$name-mlo_mae-$at" "${given[@]}" --method mlo-mae
@@ -91,6 +91,7 @@ object_rows() {
   row "$name-positions-$at" "${given[@]}" --method mlo-mae --set masker.network=positions
   row "$name-known_masks-$at" "${given[@]}" --method oracle --set masker.selects=sampled --set masker.weighs=alike --set masker.map_logit=1
   row "$name-known_visible-$at" "${given[@]}" --method oracle --set masker.selects=sampled --set masker.weighs=alike --set masker.map_logit=-1
+  row "$name-mae_as_long-$at" "${given[@]}" --method mae --set run.reconstruction_steps=5600 # as many as in the time of mlo-mae's 800
   row "$name-sup_mae-$at" "${given[@]}" --method sup-mae --set baselines.tradeoff=0.01
   row "$name-blo_mae-$at" "${given[@]}" --method blo-mae
 }
@@ -113,7 +114,7 @@ gradients() {
   local at data
   data=$(pasted noise 16)
   for at in $seeds; do
-    local given=("$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --method mlo-mae --seed "$at")
+    local given=("$data" "linear-probe,knn" "${small[@]}" --set data.maps="$data" --method mlo-mae --seed "$at")
     row "gradient-one_step-$at" "${given[@]}" --set pretrain.best_response=one-step
     row "gradient-darts-$at" "${given[@]}" --set pretrain.best_response=darts
     row "gradient-betty-$at" "${given[@]}" --set pretrain.best_response=betty --set head.best_response=betty
@@ -128,13 +129,13 @@ settings() {
   data=$(pasted noise 16)
   for setting in pretrain.lr=5e-4 pretrain.lr=2e-3 masker.ratio=0.5 masker.ratio=0.9; do
     for method in mae mlo-mae; do
-      row "setting-$method-$setting" "$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --method "$method" --seed 100 --set "$setting"
+      row "setting-$method-$setting" "$data" "linear-probe,knn" "${small[@]}" --set data.maps="$data" --method "$method" --seed 100 --set "$setting"
     done
   done
   for setting in masker.network=attention masker.input=held masker.weighs=normalized masker.weighs=bounded masker.weighs=probability \
     masker.weighs=straight-through masker.selects=sampled masker.selects=own masker.lr=1e-3 masker.lr=1e-2 masker.softmax_temperature=2 masker.delay=0.2 \
     masker.optimizer=sgd model.head_norm=layer model.head_reads=mean model.head_dropout=0.1 head.lr=1e-3 head.batch=64 head.unroll=4 pretrain.unroll=4; do
-    row "setting-mlo-mae-$setting" "$data" linear-probe,knn "${small[@]}" --set data.maps="$data" --method mlo-mae --seed 100 --set "$setting"
+    row "setting-mlo-mae-$setting" "$data" "linear-probe,knn" "${small[@]}" --set data.maps="$data" --method mlo-mae --seed 100 --set "$setting"
   done
 }
 
@@ -154,7 +155,7 @@ natural() {
   for at in $seeds; do
     for set in cifar10 fashion; do
       if [ ! -d "${of[$set]}" ]; then continue; fi
-      local given=("${of[$set]}" linear-probe,knn --preset micro --set run.reconstruction_steps=1000 --seed "$at")
+      local given=("${of[$set]}" "linear-probe,knn" --preset micro --set run.reconstruction_steps=1000 --seed "$at")
       row "$set-mae-$at" "${given[@]}" --method mae
       row "$set-mlo_mae-$at" "${given[@]}" --method mlo-mae
       row "$set-whole_image-$at" "${given[@]}" --method mlo-mae "${whole[@]}"
@@ -164,7 +165,9 @@ natural() {
 
 report() {
   local runs=() run
-  for run in "$out"/runs/*/evaluation; do runs+=("${run%/evaluation}"); done
+  for run in "$out"/runs/*; do
+    if [ -d "$run/evaluation" ]; then runs+=("$run"); fi
+  done
   [ ${#runs[@]} -gt 0 ] || { say "nothing is judged yet"; return 0; }
   "$mlomae" report "${runs[@]}" -o "$out/report.html" --title "MLO-MAE: evidence" --json >"$out/table.json"
   say "$out/report.html, $out/table.json"
@@ -179,10 +182,14 @@ for stage in "$@"; do
   esac
 done
 [ -d "${MLO_CIFAR10:-}" ] || say "CIFAR-10 is left out: no folder '${MLO_CIFAR10:-}'"
-# What is cut off saves itself and is resumed next time.
 failed=0
 if [ ${#rows[@]} -gt 0 ]; then
-  printf '%s\0' "${rows[@]}" | xargs -0 -P "$(env -u OMP_NUM_THREADS nproc)" -I{} bash -c 'eval "one $1"' _ {} || failed=1
+  printf '%s\0' "${rows[@]}" | xargs -0 -P "$(env -u OMP_NUM_THREADS nproc)" -I{} bash -c 'eval "one $1"' _ {} &
+  workers=$!
+  # What is cut off saves itself and is resumed next time.
+  trap 'kill "$workers"; pkill -TERM -f -- "--out $out/runs/"' EXIT
+  wait "$workers" || failed=1
+  trap - EXIT
 fi
 report
 exit $failed

@@ -283,11 +283,9 @@ TEST_CASE("A head reads the class token or the mean of patches, normalized by im
                    labels = torch::tensor({0, 1, 2, 0, 1, 2}), tokens = n.mae->tokens(images);
   for (const auto reads : {Reads::class_token, Reads::mean})
     for (const auto norm : {HeadNorm::layer, HeadNorm::batch}) {
-      Head head(HeadOptions{
-          .dim = 16, .classes = 3, .dropout = 0.0, .norm = norm, .reads = reads});
+      Head head(HeadOptions{.dim = 16, .classes = 3, .dropout = 0.0, .norm = norm, .reads = reads});
       head->to(at::kDouble);
-      const at::Tensor x =
-          reads == Reads::mean ? tokens.slice(1, 1).mean(1) : tokens.select(1, 0);
+      const at::Tensor x = reads == Reads::mean ? tokens.slice(1, 1).mean(1) : tokens.select(1, 0);
       const int64_t along = norm == HeadNorm::batch ? 0 : 1;
       const at::Tensor centred = x - x.mean(along, true),
                        unit = centred / (centred.square().mean(along, true) + 1e-6).sqrt();

@@ -27,26 +27,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kSide = 8, kTrain = 24, kTest = 4;
+constexpr int64_t kPixels = 8, kTrained = 24, kTested = 4;
 
 // Grey images of two classes as IDX files, or colour ones in folders; a map is 255 exactly where
 // its image is bright.
-void write_set(const fs::path& folder, int64_t channels) {
+void write_mapped(const fs::path& folder, int64_t channels) {
   for (const char* part : {"train", "test"}) {
-    const int64_t count = part == std::string("train") ? kTrain : kTest;
-    const auto writer = channels == 1 ? idx_writer(folder, part, count, kSide)
+    const int64_t count = part == std::string("train") ? kTrained : kTested;
+    const auto writer = channels == 1 ? idx_writer(folder, part, count, kPixels)
                                       : folder_writer(folder, part, {"left", "right"});
     for (int64_t row = 0; row < count; ++row) {
-      at::Tensor map = torch::zeros({1, kSide, kSide}, at::kByte);
+      at::Tensor map = torch::zeros({1, kPixels, kPixels}, at::kByte);
       map.narrow(1, row % 5, 4).narrow(2, row % 3, 4).fill_(255);
-      const at::Tensor image = map.expand({channels, kSide, kSide}) * 0.5 + 20 + row % 2;
+      const at::Tensor image = map.expand({channels, kPixels, kPixels}) * 0.5 + 20 + row % 2;
       writer->add(image.to(at::kByte), map, row % 2, row);
     }
     writer->close();
   }
 }
 
-Settings settings_of(const fs::path& data, const fs::path& maps, const std::string& method) {
+Settings mapped_settings(const fs::path& data, const fs::path& maps, const std::string& method) {
   Settings s = preset("demo");
   s.data.path = data, s.data.maps = maps;
   s.data.limit = 12;
@@ -58,7 +58,7 @@ Settings settings_of(const fs::path& data, const fs::path& maps, const std::stri
   return s;
 }
 
-std::string refused(const std::function<void()>& action) {
+std::string words_of_refusal(const std::function<void()>& action) {
   try {
     action();
   } catch (const mlo::Error& error) {
@@ -69,25 +69,24 @@ std::string refused(const std::function<void()>& action) {
 
 }  // namespace
 
-TEST_CASE("Maps go with their images, through limits, splits, crops and flips",
-          "[mlomae][maps]") {
+TEST_CASE("Maps go with their images, through limits, splits, crops and flips", "[mlomae][maps]") {
   const TemporaryFolder folder;
   for (const int64_t channels : {1, 3}) {
     const fs::path root = folder / (channels == 1 ? "grey" : "colour");
     fs::create_directories(root);
-    write_set(root, channels);
+    write_mapped(root, channels);
     const fs::path data = channels == 1 ? root : root / "images",
                    maps = channels == 1 ? root : root / "maps";
-    const Settings s = settings_of(data, maps, "oracle");
+    const Settings s = mapped_settings(data, maps, "oracle");
     const Dataset dataset = open_dataset(s);
     REQUIRE(dataset.maps);
     REQUIRE(dataset.maps->size() == dataset.train->size());
     CHECK(dataset.train->size() == 12);
     const mlo::Augmentation augmented = with_map(dataset.augmented(s), channels);
     for (const bool crops : {false, true}) {
-      const at::Tensor both = mlo::image_batch(*joined(dataset.train, dataset.maps),
-                                               {0, 1, 2, 3, 4, 5}, 0, 6,
-                                               crops ? augmented : with_map(dataset.plain(), channels))[0];
+      const at::Tensor both =
+          mlo::image_batch(*joined(dataset.train, dataset.maps), {0, 1, 2, 3, 4, 5}, 0, 6,
+                           crops ? augmented : with_map(dataset.plain(), channels))[0];
       REQUIRE(both.size(1) == channels + 1);
       const at::Tensor map = both.select(1, channels);
       CHECK(at::equal(map, map.gt(0.5).to(at::kFloat)));
@@ -105,12 +104,13 @@ TEST_CASE("Maps go with their images, through limits, splits, crops and flips",
     CHECK(snapshot.images.size(1) == channels);
     // The same images without maps are other data to an oracle, and the same folder elsewhere is
     // not.
-    CHECK(open_dataset(settings_of(data, "", "mae")).fingerprint() != dataset.fingerprint());
+    CHECK(open_dataset(mapped_settings(data, "", "mae")).fingerprint() != dataset.fingerprint());
+    const std::string fingerprint = dataset.fingerprint();
     fs::rename(root, folder / "elsewhere");
     const fs::path moved = folder / "elsewhere";
-    CHECK(open_dataset(settings_of(channels == 1 ? moved : moved / "images",
-                                   channels == 1 ? moved : moved / "maps", "oracle"))
-              .fingerprint() == dataset.fingerprint());
+    CHECK(open_dataset(mapped_settings(channels == 1 ? moved : moved / "images",
+                                       channels == 1 ? moved : moved / "maps", "oracle"))
+              .fingerprint() == fingerprint);
     fs::remove_all(moved);
   }
 }
@@ -118,8 +118,8 @@ TEST_CASE("Maps go with their images, through limits, splits, crops and flips",
 TEST_CASE("How much of the maps a masker has found is a number that a masker of the maps has whole",
           "[mlomae][maps]") {
   const TemporaryFolder folder;
-  write_set(folder / "", 1);
-  Settings s = settings_of(folder / "", folder / "", "mlo-mae");
+  write_mapped(folder / "", 1);
+  Settings s = mapped_settings(folder / "", folder / "", "mlo-mae");
   s.data.held_out = 0.5;
   const Dataset dataset = open_dataset(s);
   Models models = make_models(s, dataset);
@@ -144,19 +144,19 @@ TEST_CASE("Maps that are missing or do not fit are refused by name", "[mlomae][m
   const TemporaryFolder folder;
   const fs::path grey = folder / "grey", colour = folder / "colour";
   fs::create_directories(grey), fs::create_directories(colour);
-  write_set(grey, 1), write_set(colour, 3);
+  write_mapped(grey, 1), write_mapped(colour, 3);
   const auto open = [](const fs::path& data, const fs::path& maps) {
-    return refused([&] { open_dataset(settings_of(data, maps, "oracle")); });
+    return words_of_refusal([&] { open_dataset(mapped_settings(data, maps, "oracle")); });
   };
   CHECK_THAT(open(grey, folder / "nowhere"), Contains("nowhere") && Contains("no such folder"));
   CHECK_THAT(open(grey, colour), Contains("train-maps-idx3-ubyte") && Contains("in their order"));
   CHECK_THAT(open(colour / "images", grey), Contains("is not there") && Contains("train/left"));
   fs::create_directories(folder / "other");
   {
-    const auto writer = idx_writer(folder / "other", "train", 3, kSide);
+    const auto writer = idx_writer(folder / "other", "train", 3, kPixels);
     for (int64_t i = 0; i < 3; ++i)
-      writer->add(torch::zeros({1, kSide, kSide}, at::kByte),
-                  torch::zeros({1, kSide, kSide}, at::kByte), 0, i);
+      writer->add(torch::zeros({1, kPixels, kPixels}, at::kByte),
+                  torch::zeros({1, kPixels, kPixels}, at::kByte), 0, i);
     writer->close();
   }
   CHECK_THAT(open(grey, folder / "other"), Contains("3 maps for 24 training images"));
@@ -164,7 +164,7 @@ TEST_CASE("Maps that are missing or do not fit are refused by name", "[mlomae][m
   REQUIRE(fs::exists(map));
   mlo::write_png(map, torch::zeros({1, 4, 4}, at::kByte));
   CHECK_THAT(open(colour / "images", colour / "maps"), Contains("4 × 4") && Contains("8 × 8"));
-  Settings both = settings_of(grey, grey, "mlo-mae");
+  Settings both = mapped_settings(grey, grey, "mlo-mae");
   both.data.unlabelled = colour;
-  CHECK_THAT(refused([&] { open_dataset(both); }), Contains("data.unlabelled"));
+  CHECK_THAT(words_of_refusal([&] { open_dataset(both); }), Contains("data.unlabelled"));
 }

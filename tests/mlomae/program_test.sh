@@ -7,8 +7,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/tiny.sh"
 
 # --- Everything once, by every method.
-for method in mlo-mae mae u-mae blo-mae fixed; do
-  "$mlomae" pretrain "${tiny[@]}" --method $method --set run.reconstruction_steps=8 --out $method --json >$method.json
+cp -r images maps # a map is any grey image beside its image
+for method in mlo-mae mae u-mae sup-mae oracle blo-mae fixed; do
+  "$mlomae" pretrain "${tiny[@]}" --method $method --set data.maps=maps --set run.reconstruction_steps=8 --out $method --json >$method.json
   grep -q '"reconstruction_steps":8' $method.json || fail "$method: $(cat $method.json)"
   for file in config.json run.json log.jsonl mae.safetensors encoder.safetensors checkpoint.mlo masks/00000000.mlo masks/00000008.mlo tensorboard; do
     [ -e $method/$file ] || fail "$method/$file is missing"
@@ -19,8 +20,11 @@ grep -q '"kind":"scratch"' scratch.json || fail "$(cat scratch.json)"
 "$mlomae" evaluate linear-probe,knn mlo-mae --json | sed 's/,"seconds":[^,]*//' >both.json
 cat linear-probe.json knn.json | sed 's/,"seconds":[^,]*//' | cmp - both.json || fail "two evaluations at once differ from one by one: $(cat both.json)"
 "$mlomae" evaluate knn mae >/dev/null
-"$mlomae" report mlo-mae mae u-mae blo-mae fixed -o report.html >/dev/null
+"$mlomae" report mlo-mae mae u-mae sup-mae oracle blo-mae fixed -o report.html >/dev/null
 grep -q '</html>' report.html || fail "no report"
+grep -q 'pretrain.found' mlo-mae/log.jsonl || fail "the masker was not held against the maps"
+grep -q 'the map that T is judged by' report.html || fail "no maps in the report"
+refused "data.maps is empty" pretrain "${tiny[@]}" --method oracle --out blind
 "$mlomae" masks mlo-mae images/left/1.png -o pictures >/dev/null
 [ -s pictures/1.masks.png ] || fail "no picture of the masks"
 "$mlomae" export mlo-mae encoder.safetensors --encoder >/dev/null

@@ -109,7 +109,8 @@ Settings demo() {
 }  // namespace
 
 std::vector<Preset> presets() {
-  return {{"demo", "a minute or two on a processor core: small grey images, a model smaller than micro"},
+  return {{"demo",
+           "a minute or two on a processor core: small grey images, a model smaller than micro"},
           {"micro", "32-pixel images on a processor: model micro, 2,000 reconstruction steps"},
           {"cifar10", "the paper's settings for CIFAR-10: ViT-B, patch 2, 200 epochs"},
           {"cifar100", "the paper's settings for CIFAR-100: the same"},

@@ -109,14 +109,12 @@ Models make_models(const Settings& settings, const Dataset& dataset) {
   Models models;
   models.mae = MaskedAutoencoder(options);
   if (method.head)
-    models.head = Head(HeadOptions{.dim = options.dim,
-                                   .classes = static_cast<int64_t>(dataset.train->classes().size()),
-                                   .dropout = settings.model.head_dropout,
-                                   .norm = settings.model.head_norm == "layer" ? HeadNorm::layer
-                                                                               : HeadNorm::batch,
-                                   .reads = settings.model.head_reads == "class"
-                                                ? Reads::class_token
-                                                : Reads::mean});
+    models.head = Head(HeadOptions{
+        .dim = options.dim,
+        .classes = static_cast<int64_t>(dataset.train->classes().size()),
+        .dropout = settings.model.head_dropout,
+        .norm = settings.model.head_norm == "layer" ? HeadNorm::layer : HeadNorm::batch,
+        .reads = settings.model.head_reads == "class" ? Reads::class_token : Reads::mean});
   if (method.learns() || method.masks == Masks::as_initialized)
     models.masker = Masker(masker_options(settings, options));
   const at::Device device(settings.run.device);
