@@ -86,7 +86,7 @@ object_rows() {
   row "$name-mae-$at" "${given[@]}" --method mae
   row "$name-known_weights-$at" "${given[@]}" "${known[@]}"
   row "$name-mlo_mae-$at" "${given[@]}" --method mlo-mae
-  [ "${4:-all}" = all ] || return 0
+  [ "$4" = all ] || return 0
   row "$name-whole_image-$at" "${given[@]}" --method mlo-mae "${whole[@]}"
   row "$name-positions-$at" "${given[@]}" --method mlo-mae --set masker.network=positions
   row "$name-known_masks-$at" "${given[@]}" --method oracle --set masker.selects=sampled --set masker.weighs=alike --set masker.map_logit=1
@@ -96,14 +96,19 @@ object_rows() {
   row "$name-blo_mae-$at" "${given[@]}" --method blo-mae
 }
 
-object() { local at; for at in $seeds; do object_rows noise 16 "$at"; done; }
+object() {
+  local at which
+  for which in short all; do
+    for at in $seeds; do object_rows noise 16 "$at" $which; done
+  done
+}
 
 grounds() {
   local at ground size
   for at in $seeds; do
-    for ground in noise stripes clutter photographs; do
-      if [ "$ground" = photographs ] && [ ! -d "${MLO_PHOTOGRAPHS:-}" ]; then continue; fi
-      for size in 12 16 20; do
+    for size in 16 12 20; do
+      for ground in noise stripes clutter photographs; do
+        if [ "$ground" = photographs ] && [ ! -d "${MLO_PHOTOGRAPHS:-}" ]; then continue; fi
         if [ "$ground-$size" != noise-16 ]; then object_rows "$ground" "$size" "$at" short; fi
       done
     done
@@ -115,9 +120,9 @@ gradients() {
   data=$(pasted noise 16)
   for at in $seeds; do
     local given=("$data" "linear-probe,knn" "${small[@]}" --set data.maps="$data" --method mlo-mae --seed "$at")
-    row "gradient-one_step-$at" "${given[@]}" --set pretrain.best_response=one-step
-    row "gradient-darts-$at" "${given[@]}" --set pretrain.best_response=darts
     row "gradient-betty-$at" "${given[@]}" --set pretrain.best_response=betty --set head.best_response=betty
+    row "gradient-darts-$at" "${given[@]}" --set pretrain.best_response=darts
+    row "gradient-one_step-$at" "${given[@]}" --set pretrain.best_response=one-step
     row "gradient-neumann-$at" "${given[@]}" --set pretrain.best_response=neumann
     row "gradient-cg-$at" "${given[@]}" --set pretrain.best_response=cg
   done
@@ -133,7 +138,7 @@ settings() {
     done
   done
   for setting in masker.network=attention masker.input=held masker.weighs=normalized masker.weighs=bounded masker.weighs=probability \
-    masker.weighs=straight-through masker.selects=sampled masker.selects=own masker.lr=1e-3 masker.lr=1e-2 masker.softmax_temperature=2 masker.delay=0.2 \
+    masker.weighs=straight-through masker.selects=sampled masker.selects=own masker.lr=1e-3 masker.lr=1e-2 masker.softmax_temperature=2 masker.floor=0.3 masker.delay=0.2 \
     masker.optimizer=sgd model.head_norm=layer model.head_reads=mean model.head_dropout=0.1 head.lr=1e-3 head.batch=64 head.unroll=4 pretrain.unroll=4; do
     row "setting-mlo-mae-$setting" "$data" "linear-probe,knn" "${small[@]}" --set data.maps="$data" --method mlo-mae --seed 100 --set "$setting"
   done

@@ -146,11 +146,12 @@ Fields masker(Settings::Masker& s) {
        &s.weighs,
        "what a masked patch counts in the loss: probability: σ(logit) (the paper); normalized: the "
        "same, of mean 1 in an image; straight-through: 1, with the probability's derivative; "
-       "softmax: by exp(logit / softmax_temperature), of mean 1; bounded: floor to 1 by the logit "
-       "less the image's mean, of mean 1; alike: 1",
+       "softmax: the floor, and the rest by exp(logit / softmax_temperature), of mean 1; bounded: "
+       "from the floor to 1 by the logit less the image's mean, of mean 1; alike: 1",
        {"probability", "normalized", "straight-through", "softmax", "bounded", "alike"}},
       {"softmax_temperature", &s.softmax_temperature, "for weighs = softmax", above(0)},
-      {"floor", &s.floor, "least part of the most that a patch can count, for weighs = bounded",
+      {"floor", &s.floor,
+       "what a patch counts at least, of the mean (weighs = softmax), of the most (bounded)",
        kPart},
       {"map_logit", &s.map_logit,
        "oracle: the logit of a patch that is in its image's map; minus this where it is not",

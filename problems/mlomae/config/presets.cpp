@@ -81,6 +81,7 @@ Settings micro() {
   s.masker.zero_output = true;
   s.masker.selects = "uniform";
   s.masker.weighs = "softmax";
+  s.masker.floor = 0.0;
   s.pretrain.unroll = 2;
   s.pretrain.lr = 1e-3;
   s.pretrain.weight_decay = 0.05;

@@ -96,7 +96,8 @@ at::Tensor weights_of(const at::Tensor& logits, const at::Tensor& masked,
     case Weighs::straight_through: return one_by(logits.sigmoid());
     case Weighs::softmax: {
       const at::Tensor hidden = logits.masked_fill(masked.eq(0), -INFINITY);
-      return masked.sum(1, true) * (hidden / options.temperature).softmax(1);
+      return options.floor * masked + (1.0 - options.floor) * masked.sum(1, true) *
+                                          (hidden / options.temperature).softmax(1);
     }
     case Weighs::bounded: {
       const at::Tensor centred = logits - logits.mean(1, true);

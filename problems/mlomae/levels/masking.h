@@ -23,7 +23,7 @@ enum class Weighs {
   probability,       ///< p_i (the paper's Eq. 1)
   normalized,        ///< M · p_i / Σ p, so that errors cannot be lowered by lowering all p
   straight_through,  ///< 1, with the derivative of p_i (the paper's A.4)
-  softmax,           ///< M · exp(z_i / τ) / Σ exp(z / τ); 0 for visible patches
+  softmax,  ///< f + (1 − f) · M · exp(z_i / τ) / Σ exp(z / τ); 0 for visible patches
   bounded  ///< M · b_i / Σ b, where b_i = f + (1 − f) · σ(z_i − mean of z over the image's N
            ///< patches): no patch counts less than f of what another does, and z has no level that
            ///< could drift
@@ -43,7 +43,7 @@ struct MaskingOptions {
   Weighs weighs = Weighs::probability;
   MaskInput input = MaskInput::held;
   double temperature = 1.0;  ///< τ of `softmax`
-  double floor = 0.05;       ///< f of `bounded`
+  double floor = 0.05;       ///< f of `bounded` and `softmax`
   /// In place of a masker, known maps: the logit of a patch that lies in the map whole; minus that
   /// outside of it.
   double map_logit = 10.0;
