@@ -91,7 +91,7 @@ object_rows() {
   row "$name-positions-$at" "${given[@]}" --method mlo-mae --set masker.network=positions
   row "$name-known_masks-$at" "${given[@]}" --method oracle --set masker.selects=sampled --set masker.weighs=alike --set masker.map_logit=1
   row "$name-known_visible-$at" "${given[@]}" --method oracle --set masker.selects=sampled --set masker.weighs=alike --set masker.map_logit=-1
-  row "$name-mae_as_long-$at" "${given[@]}" --method mae --set run.reconstruction_steps=5600 # as many as in the time of mlo-mae's 800
+  row "$name-mae_longer-$at" "${given[@]}" --method mae --set run.reconstruction_steps=8000 # about as many as in the time of mlo-mae's 800
   row "$name-sup_mae-$at" "${given[@]}" --method sup-mae --set baselines.tradeoff=0.01
   row "$name-blo_mae-$at" "${given[@]}" --method blo-mae
 }

@@ -141,6 +141,15 @@ TEST_CASE("Settings that cannot work are refused by name", "[config]") {
              Contains("masker.weighs = 'alike'") && Contains("masker.selects = own"));
   CHECK_THAT(refused([](Settings& s) { s.run.method = "oracle"; }),
              Contains("data.maps is empty") && Contains("--set data.maps=FOLDER"));
+  CHECK_THAT(refused([](Settings& s) { s.model.head_norm = "batch", s.head.batch = 1; }),
+             Contains("head.batch = 1 with model.head_norm = batch"));
+  CHECK_THAT(refused([](Settings& s) {
+               s.masker.input = "coupled", s.masker.network = "attention";
+               s.pretrain.best_response = "reverse-over-forward";
+             }),
+             Contains("masker.network = 'attention'") && Contains("one-step or darts"));
+  CHECK_THAT(refused([](Settings& s) { s.head.best_response = "reverse-over-forward"; }),
+             Contains("head.best_response"));
   CHECK_THAT(refused([](Settings& s) {
                s.run.method = "oracle", s.data.maps = "maps", s.masker.selects = "own";
              }),

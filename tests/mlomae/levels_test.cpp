@@ -93,7 +93,8 @@ TEST_CASE("Weights of masked patches are what their names say", "[mlomae][maskin
       bounded{.weighs = Weighs::bounded, .floor = 0.1};
   CHECK(!weights({.weighs = Weighs::alike}).defined());
   CHECK(at::equal(weights({.weighs = Weighs::probability}), p));
-  CHECK(at::allclose(weights({.weighs = Weighs::normalized}), p * count / sums(p), 1e-12, 0));
+  CHECK(at::allclose(weights({.weighs = Weighs::normalized}), masked * p * count / sums(p), 1e-12,
+                     0));
   CHECK(at::allclose(weights({.weighs = Weighs::straight_through}), torch::ones_like(p), 1e-15, 0));
   const at::Tensor e = (z / 0.5).exp() * masked;
   CHECK(at::allclose(weights(softmax), masked * 0.05 + 0.95 * e * count / sums(e), 1e-12, 0));
@@ -117,6 +118,8 @@ TEST_CASE("Weights of masked patches are what their names say", "[mlomae][maskin
   const at::Tensor far = z.detach() * 1e4 + (1.0 - masked) * 1e6;
   for (const MaskingOptions& options : {softmax, bounded})
     CHECK(at::allclose(sums(weights_of(far, masked, options)), count, 1e-12, 0));
+  CHECK(at::allclose(sums(weights_of(far - 1e6, masked, {.weighs = Weighs::normalized})), count,
+                     1e-12, 0));
 }
 
 TEST_CASE("T reads constants where its input is held, and nothing of the encoder in pixels",

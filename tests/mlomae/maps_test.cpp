@@ -104,7 +104,9 @@ TEST_CASE("Maps go with their images, through limits, splits, crops and flips", 
     CHECK(snapshot.images.size(1) == channels);
     // The same images without maps are other data to an oracle, and the same folder elsewhere is
     // not.
-    CHECK(open_dataset(mapped_settings(data, "", "mae")).fingerprint() != dataset.fingerprint());
+    const std::string plain = open_dataset(mapped_settings(data, "", "mae")).fingerprint();
+    CHECK(plain != dataset.fingerprint());
+    CHECK(plain == open_dataset(mapped_settings(data, maps, "mae")).fingerprint());
     const std::string fingerprint = dataset.fingerprint();
     fs::rename(root, folder / "elsewhere");
     const fs::path moved = folder / "elsewhere";
@@ -164,6 +166,16 @@ TEST_CASE("Maps that are missing or do not fit are refused by name", "[mlomae][m
   REQUIRE(fs::exists(map));
   mlo::write_png(map, torch::zeros({1, 4, 4}, at::kByte));
   CHECK_THAT(open(colour / "images", colour / "maps"), Contains("4 × 4") && Contains("8 × 8"));
+  {
+    const fs::path dark = folder / "dark";
+    fs::create_directories(dark);
+    const auto writer = idx_writer(dark, "train", kTrained, kPixels);
+    for (int64_t i = 0; i < kTrained; ++i)
+      writer->add(torch::zeros({1, kPixels, kPixels}, at::kByte),
+                  torch::ones({1, kPixels, kPixels}, at::kByte), 0, i);
+    writer->close();
+    CHECK_THAT(open(grey, dark), Contains("24 maps is above 1") && Contains("255"));
+  }
   Settings both = mapped_settings(grey, grey, "mlo-mae");
   both.data.unlabelled = colour;
   CHECK_THAT(words_of_refusal([&] { open_dataset(both); }), Contains("data.unlabelled"));

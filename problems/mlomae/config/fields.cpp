@@ -149,7 +149,7 @@ Fields masker(Settings::Masker& s) {
        "softmax: the floor, and the rest by exp(logit / softmax_temperature), of mean 1; bounded: "
        "from the floor to 1 by the logit less the image's mean, of mean 1; alike: 1",
        {"probability", "normalized", "straight-through", "softmax", "bounded", "alike"}},
-      {"softmax_temperature", &s.softmax_temperature, "for weighs = softmax", above(0)},
+      {"softmax_temperature", &s.softmax_temperature, "for weighs = softmax", from_to(1e-6, 1e6)},
       {"floor", &s.floor,
        "what a patch counts at least, of the mean (weighs = softmax), of the most (bounded)",
        kPart},

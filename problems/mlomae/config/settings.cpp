@@ -60,6 +60,27 @@ void Settings::validate() const {
           "masker.weighs = 'alike' with masker.selects = '{}'; with run.method = {} the masker is "
           "trained by what patches count: choose other weights, or masker.selects = own",
           masker.selects, method.name);
+  if (model.head_norm == "batch") {
+    const auto check = [](const char* key, int64_t batch) {
+      require(batch >= 2,
+              "{} = 1 with model.head_norm = batch, which takes each feature's mean and deviation "
+              "over the batch; choose 2 or more (many more are better), or head_norm = layer",
+              key);
+    };
+    if (method.levels == 3) check("head.batch", head.batch);
+    if (method.learns()) check("masker.batch", masker.batch);
+    if (method.head && method.levels < 3) check("pretrain.batch", pretrain.batch);
+  }
+  require(!method.learns() || masker.input != "coupled" ||
+              pretrain.best_response != "reverse-over-forward" ||
+              (masker.network != "convolution" && masker.network != "attention"),
+          "pretrain.best_response = 'reverse-over-forward' with masker.input = 'coupled' and "
+          "masker.network = '{}', whose forward derivative LibTorch does not differentiate right; "
+          "choose pretrain.best_response = one-step or darts, or masker.input = held or pixels",
+          masker.network);
+  require(method.levels < 3 || head.best_response != "reverse-over-forward",
+          "head.best_response = 'reverse-over-forward', and LibTorch does not differentiate the "
+          "forward derivative of its loss (a cross entropy) right; choose one-step or darts");
   require(method.masks != Masks::known || !data.maps.empty(),
           "data.maps is empty; run.method = {} takes masks and weights from maps, one an image: "
           "give the folder (--set data.maps=FOLDER)",

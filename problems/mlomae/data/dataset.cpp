@@ -200,7 +200,7 @@ std::string Dataset::fingerprint() const {
     digest.add(static_cast<uint64_t>(*set != nullptr));
     if (*set) add(digest, **set, format != "folder" && *set != unlabelled);
   }
-  if (maps) add(digest, *maps, format != "folder");
+  if (trained_by_maps) add(digest, *maps, format != "folder");
   for (const auto* rows : {&pretrain, &head, &held_out}) {
     digest.add(static_cast<uint64_t>(rows->size()));
     for (const int64_t row : *rows) digest.add(row);

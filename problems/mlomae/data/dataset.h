@@ -22,6 +22,7 @@ struct Dataset {
   std::shared_ptr<const mlo::ImageSet> unlabelled;  ///< those of data.unlabelled; null without
   /// of `train`, row by row, a grey one an image: what counts in it; null without data.maps
   std::shared_ptr<const mlo::ImageSet> maps;
+  bool trained_by_maps = false;  ///< and not only judged by them
   /// rows of pretrain_images() that the reconstruction level is trained on
   std::vector<int64_t> pretrain;
   std::vector<int64_t> head, held_out;  ///< rows of `train` that the levels above it are trained on

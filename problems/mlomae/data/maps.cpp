@@ -90,6 +90,17 @@ Images folder_maps(const fs::path& folder, const fs::path& root, const std::vect
   return std::make_shared<MapFiles>(std::move(maps));
 }
 
+void check_maps(const fs::path& folder, const mlo::ImageSet& maps) {
+  int64_t highest = 0;
+  const int64_t count = std::min<int64_t>(maps.size(), 64);
+  for (int64_t i = 0; i < count; ++i)
+    highest = std::max(highest, maps.image(i * maps.size() / count).max().item<int64_t>());
+  require(highest >= 128,
+          "data.maps = {}: nothing in {} maps is above {}; a map is 255 where it shows what counts "
+          "and 0 elsewhere",
+          folder.string(), count, highest);
+}
+
 Images joined(Images images, Images maps) {
   return std::make_shared<Joined>(std::move(images), std::move(maps));
 }

@@ -21,6 +21,10 @@ std::shared_ptr<const mlo::ImageSet> folder_maps(const std::filesystem::path& fo
                                                  const std::vector<std::filesystem::path>& files,
                                                  const std::vector<mlo::ImageSize>& sizes);
 
+/// Throws mlo::ConfigError for maps of which, in up to 64 images, none shows anything: masks of
+/// zeros and ones for example.
+void check_maps(const std::filesystem::path& folder, const mlo::ImageSet& maps);
+
 /// Images with their maps as one more channel, so that a crop of one is a crop of both; and the
 /// augmentation for them, which leaves the map's values between 0 and 1.
 std::shared_ptr<const mlo::ImageSet> joined(std::shared_ptr<const mlo::ImageSet> images,

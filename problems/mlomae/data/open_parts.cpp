@@ -159,8 +159,9 @@ void match_classes(const std::string& where, Dataset& data) {
   data.test = std::make_shared<Relabelled>(data.test, train, std::move(labels));
 }
 
-void open_maps(const Settings::Data& s, const fs::path& root,
+void open_maps(const Settings& settings, const fs::path& root,
                const std::vector<FolderImages>& folders, Dataset& data) {
+  const Settings::Data& s = settings.data;
   require(is_folder(s.maps), "data.maps = {}: no such folder", s.maps);
   require(!data.unlabelled,
           "data.maps = {} with data.unlabelled = {}: maps are of the images of data.path, and the "
@@ -169,6 +170,8 @@ void open_maps(const Settings::Data& s, const fs::path& root,
   data.maps = data.format == "folder"
                   ? folder_maps(s.maps, root, folders.front().files, folders.front().sizes)
                   : idx_maps(s.maps, *data.train);
+  data.trained_by_maps = method_of(settings).masks == Masks::known;
+  check_maps(s.maps, *data.maps);
 }
 
 }  // namespace
@@ -199,7 +202,7 @@ std::vector<FolderImages> open_parts(const Settings& settings, Dataset& data) {
   if (!s.unlabelled.empty()) open_unlabelled(settings, data, folders);
   check_labels(settings, data);
   match_classes(s.path, data);
-  if (!s.maps.empty()) open_maps(s, folder, folders, data);
+  if (!s.maps.empty()) open_maps(settings, folder, folders, data);
   return folders;
 }
 

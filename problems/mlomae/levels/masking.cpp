@@ -49,8 +49,12 @@ at::Tensor order_of(const MaskContext& context, const at::Tensor& logits, Select
   });
 }
 
-at::Tensor normalized(const at::Tensor& weights, const at::Tensor& masked) {
-  return weights * (masked.sum(1, true) / (weights * masked).sum(1, true).clamp_min(1e-12));
+// Of mean 1 over the masked patches, in the ratios of exp(l); 0 for visible ones. Also where all of
+// exp(l) would be 0 or infinite. Of operations that reverse over forward knows.
+at::Tensor shares(const at::Tensor& l, const at::Tensor& masked) {
+  const at::Tensor hidden = l.masked_fill(masked.eq(0), -INFINITY),
+                   e = (hidden - hidden.detach().amax(1, true)).exp();
+  return e * (masked.sum(1, true) / e.sum(1, true));
 }
 
 // 1, with the derivative of p.
@@ -92,16 +96,15 @@ at::Tensor weights_of(const at::Tensor& logits, const at::Tensor& masked,
   switch (options.weighs) {
     case Weighs::alike: return {};
     case Weighs::probability: return logits.sigmoid();
-    case Weighs::normalized: return normalized(logits.sigmoid(), masked);
+    case Weighs::normalized: return shares(-at::softplus(-logits), masked);  // log σ
     case Weighs::straight_through: return one_by(logits.sigmoid());
-    case Weighs::softmax: {
-      const at::Tensor hidden = logits.masked_fill(masked.eq(0), -INFINITY);
-      return options.floor * masked + (1.0 - options.floor) * masked.sum(1, true) *
-                                          (hidden / options.temperature).softmax(1);
-    }
+    case Weighs::softmax:
+      return options.floor * masked +
+             (1.0 - options.floor) * shares(logits / options.temperature, masked);
     case Weighs::bounded: {
       const at::Tensor centred = logits - logits.mean(1, true);
-      return normalized(options.floor + (1.0 - options.floor) * centred.sigmoid(), masked);
+      const at::Tensor b = options.floor + (1.0 - options.floor) * centred.sigmoid();
+      return b * (masked.sum(1, true) / (b * masked).sum(1, true));
     }
   }
   return {};

@@ -142,7 +142,8 @@ void print_scores(const EvaluateArguments& arguments, const std::vector<Score>& 
 
 int evaluate(const EvaluateArguments& arguments) {
   const RunDirectory directory{arguments.run};
-  const Settings settings = arguments.choices.settings(directory.settings());
+  Settings settings = arguments.choices.settings(directory.settings());
+  settings.data.maps.clear();  // an encoder is judged without them
   prepare(settings);
   const Dataset dataset = arguments.choices.any() ? opened(settings) : open_dataset(settings);
   dataset.require_test();

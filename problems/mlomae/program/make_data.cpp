@@ -73,6 +73,7 @@ void add_make_data(CLI::App& app, Action& chosen) {
       ->check(CLI::IsMember({"box", "shape"}))
       ->capture_default_str();
   command->add_option("--seed", asked.seed, "another one for other places and grounds")
+      ->check(CLI::Range(-INT64_MAX, INT64_MAX - 1))  // what is larger would be cut to the largest
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "print make-data.json, which is in the folder too");
   command->footer(

@@ -71,6 +71,7 @@ void add_masks(CLI::App& app, Action& chosen) {
       const RunDirectory directory{arguments->run};
       Settings settings = directory.settings();
       if (!arguments->data.empty()) settings.data.path = arguments->data;
+      settings.data.maps.clear();  // they are of the training images
       prepare(settings);
       const Dataset dataset = open_dataset(settings);
       const Models models = directory.read_models(make_models(settings, dataset));

@@ -116,7 +116,10 @@ std::string over_time(const Overview& o, const Shown& shown) {
   return html + message(
                     "<p class=\"soft\">Above: image and masks. Below: {}T's scores, from 0 "
                     "(dark) to the image's highest (yellow).</p>",
-                    first.map.defined() ? "the map that T is judged by and never sees, and " : "");
+                    !first.map.defined() ? ""
+                    : shown.run->info.value("method", "") == "oracle"
+                        ? "the map, and "
+                        : "the map that T is judged by and never sees, and ");
 }
 
 std::string reconstructions(const Overview& o, const Shown& shown) {
@@ -137,8 +140,9 @@ std::string reconstructions(const Overview& o, const Shown& shown) {
               [&](int64_t i) { return scaled_map(s.probability[i], low, high, s.images.size(2)); });
   return html + message(
                     "</tbody></table></div><p class=\"soft\">T's score of a patch, from {:.3f} "
-                    "(dark) to {:.3f} (yellow). It says which patches are masked before "
-                    "others, not how often: that is the map by position above.</p>",
+                    "(dark) to {:.3f} (yellow): what it counts in the loss, or which are masked "
+                    "before others (masker.weighs, masker.selects). How often a patch is masked "
+                    "is the map by position above.</p>",
                     low, high);
 }
 
