@@ -78,7 +78,7 @@ known=(--method oracle --set masker.selects=uniform --set masker.weighs=normaliz
 whole=(--set masker.network=image --set masker.input=held --set masker.hidden=512 --set masker.selects=sampled --set masker.weighs=probability
   --set masker.lr=1e-5 --set model.head_norm=layer --set model.head_dropout=0.1 --set head.lr=1e-3)
 
-# object_rows GROUND OBJECT SEED: the first three say what there is to win, and who wins it.
+# object_rows GROUND OBJECT SEED short|all: the first five say what there is to win, who wins it, and what no training and weights by chance do.
 object_rows() {
   local data name=$1-$2 at="$3"
   data=$(pasted "$1" "$2")
@@ -86,6 +86,8 @@ object_rows() {
   row "$name-mae-$at" "${given[@]}" --method mae
   row "$name-known_weights-$at" "${given[@]}" "${known[@]}"
   row "$name-mlo_mae-$at" "${given[@]}" --method mlo-mae
+  row "$name-untrained-$at" "${given[@]}" --method mae --set run.reconstruction_steps=1
+  row "$name-chance-$at" "${given[@]}" --method fixed --set masker.zero_output=false --set masker.softmax_temperature=0.02
   [ "$4" = all ] || return 0
   row "$name-whole_image-$at" "${given[@]}" --method mlo-mae "${whole[@]}"
   row "$name-positions-$at" "${given[@]}" --method mlo-mae --set masker.network=positions
