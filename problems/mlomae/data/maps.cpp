@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <mlo/data/idx.h>
 #include <mlo/data/image_file.h>
+#include <mlo/data/image_files.h>
 
 #include <algorithm>
 
@@ -13,23 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Images = std::shared_ptr<const mlo::ImageSet>;
-
-// Grey images in files, decoded when asked for. They have the labels of nobody.
-class MapFiles final : public mlo::ImageSet {
- public:
-  explicit MapFiles(std::vector<fs::path> files) : files_(std::move(files)) {}
-  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
-  int64_t channels() const override { return 1; }
-  const std::vector<std::string>& classes() const override { return classes_; }
-  int64_t label(int64_t) const override { return 0; }
-  at::Tensor image(int64_t i) const override {
-    return mlo::read_image(files_.at(static_cast<std::size_t>(i)), 1);
-  }
-
- private:
-  std::vector<fs::path> files_;
-  std::vector<std::string> classes_ = {"map"};
-};
 
 class Joined final : public mlo::ImageSet {
  public:
@@ -87,7 +71,8 @@ Images folder_maps(const fs::path& folder, const fs::path& root, const std::vect
             sizes[i].height);
     maps.push_back(std::move(map));
   }
-  return std::make_shared<MapFiles>(std::move(maps));
+  const std::vector<int64_t> labels(maps.size(), 0);
+  return mlo::file_images(std::move(maps), labels, {"map"}, /*channels=*/1);
 }
 
 void check_maps(const fs::path& folder, const mlo::ImageSet& maps) {
